@@ -1,1 +1,25 @@
-//! placeholder
+//! The domain of klp-farm: what a livepatch is and how its work is named.
+//!
+//! The main path: a [`spec::Draft`] (what somebody typed) is parsed into a [`spec::Spec`], which is split into
+//! [`task::TaskKey`]s, one for each codestream x architecture; attempts at them end in a [`outcome::Outcome`] with a
+//! [`report::Report`]; outputs that are equal after [`normalize`] form [`grouping`] groups, and [`layout`] says where
+//! each file lands on the engineer's disk.
+//!
+//! Nothing here talks to a network, opens a database or starts a process.
+
+pub mod arch;
+pub mod codestream;
+pub mod filter;
+pub mod grouping;
+pub mod layout;
+pub mod names;
+pub mod normalize;
+pub mod outcome;
+pub mod render;
+pub mod report;
+pub mod spec;
+pub mod task;
+
+pub use arch::Arch;
+pub use codestream::Codestream;
+pub use filter::CodestreamFilter;
