@@ -104,12 +104,14 @@ mod tests {
 
     #[test]
     fn order_is_natural() {
-        let mut names = [cs("15.6u10"),
+        let mut names = [
+            cs("15.6u10"),
             cs("15.6u9"),
             cs("12.5u3"),
             cs("15.6rtu2"),
             cs("debian12-6.1.0-50"),
-            cs("debian12-6.1.0-9")];
+            cs("debian12-6.1.0-9"),
+        ];
         names.sort();
         let sorted: Vec<_> = names.iter().map(Codestream::as_str).collect();
         assert_eq!(

@@ -1,0 +1,622 @@
+//! Where wire values become domain values, and back. Every function here that can fail says which field is wrong.
+
+use klp_livepatch::names::{FunctionName, ObjectName, SourcePath};
+use klp_livepatch::outcome::{Artifact, Cause, Ending, Failure, Outcome, is_artifact_name};
+use klp_livepatch::report::{
+    CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, PatchedFunction, Report, TargetCheck,
+    TargetExtraction,
+};
+use klp_livepatch::spec::{Draft, Spec, Target, TargetDraft, Violation};
+use klp_livepatch::task::{AttemptId, Platform, TaskKind};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::v1;
+
+/// The most artifacts one outcome may name.
+const MAX_ARTIFACTS: usize = 1000;
+/// The longest text a failure or a finding may hold, in bytes.
+const MAX_TEXT: usize = 16 << 10;
+
+type Result<T> = std::result::Result<T, Violation>;
+
+fn violation(field: &str, message: impl ToString) -> Violation {
+    Violation {
+        field: field.to_owned(),
+        message: message.to_string(),
+    }
+}
+
+/// Parses a text field, naming the field if it is not valid.
+pub fn parse<T>(field: &str, text: &str) -> Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e: T::Err| violation(field, e))
+}
+
+fn parse_list<T>(field: &str, texts: &[String]) -> Result<Vec<T>>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    texts.iter().map(|t| parse(field, t)).collect()
+}
+
+fn required<T>(field: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| violation(field, "missing"))
+}
+
+fn bounded(field: &str, text: String) -> Result<String> {
+    if text.len() > MAX_TEXT {
+        return Err(violation(
+            field,
+            format!("{} bytes long; at most {MAX_TEXT}", text.len()),
+        ));
+    }
+    Ok(text)
+}
+
+/// INVALID_ARGUMENT with every violation in its details, and in its message for those who don't read details.
+pub fn invalid_argument(violations: &[Violation]) -> Status {
+    let message = violations
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    let details: Vec<_> = violations
+        .iter()
+        .map(|v| FieldViolation::new(&v.field, &v.message))
+        .collect();
+    Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request(details))
+}
+
+/// The violations a status carries; empty if it carries none.
+pub fn violations_of(status: &Status) -> Vec<Violation> {
+    status
+        .get_details_bad_request()
+        .map(|bad| {
+            bad.field_violations
+                .into_iter()
+                .map(|v| Violation {
+                    field: v.field,
+                    message: v.description,
+                })
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+// Specs
+
+impl From<v1::Spec> for Draft {
+    fn from(wire: v1::Spec) -> Self {
+        Draft {
+            name: wire.name,
+            cve: wire.cve,
+            targets: wire.targets.into_iter().map(TargetDraft::from).collect(),
+            codestreams: wire.codestreams,
+            archs: wire.archs,
+            backend: wire.backend,
+        }
+    }
+}
+
+impl From<Draft> for v1::Spec {
+    fn from(draft: Draft) -> Self {
+        v1::Spec {
+            name: draft.name,
+            cve: draft.cve,
+            targets: draft.targets.into_iter().map(v1::Target::from).collect(),
+            codestreams: draft.codestreams,
+            archs: draft.archs,
+            backend: draft.backend,
+        }
+    }
+}
+
+impl From<&Spec> for v1::Spec {
+    fn from(spec: &Spec) -> Self {
+        spec.to_draft().into()
+    }
+}
+
+impl From<v1::Target> for TargetDraft {
+    fn from(wire: v1::Target) -> Self {
+        TargetDraft {
+            file: wire.file,
+            functions: wire.functions,
+            config: wire.config,
+            object: wire.object,
+        }
+    }
+}
+
+impl From<TargetDraft> for v1::Target {
+    fn from(draft: TargetDraft) -> Self {
+        v1::Target {
+            file: draft.file,
+            functions: draft.functions,
+            config: draft.config,
+            object: draft.object,
+        }
+    }
+}
+
+impl From<&Target> for v1::Target {
+    fn from(target: &Target) -> Self {
+        target.to_draft().into()
+    }
+}
+
+// Tasks
+
+impl From<TaskKind> for v1::TaskKind {
+    fn from(kind: TaskKind) -> Self {
+        match kind {
+            TaskKind::Check => v1::TaskKind::Check,
+            TaskKind::Extract => v1::TaskKind::Extract,
+        }
+    }
+}
+
+/// # Errors
+/// The kind is unspecified or not known to this version.
+pub fn task_kind(wire: i32) -> Result<TaskKind> {
+    match v1::TaskKind::try_from(wire) {
+        Ok(v1::TaskKind::Check) => Ok(TaskKind::Check),
+        Ok(v1::TaskKind::Extract) => Ok(TaskKind::Extract),
+        Ok(v1::TaskKind::Unspecified) | Err(_) => Err(violation("kind", "not a known task kind")),
+    }
+}
+
+impl From<&Platform> for v1::Platform {
+    fn from(platform: &Platform) -> Self {
+        v1::Platform {
+            codestream: platform.codestream.to_string(),
+            arch: platform.arch.to_string(),
+        }
+    }
+}
+
+impl TryFrom<v1::Platform> for Platform {
+    type Error = Violation;
+
+    fn try_from(wire: v1::Platform) -> Result<Self> {
+        Ok(Platform {
+            codestream: parse("codestream", &wire.codestream)?,
+            arch: parse("arch", &wire.arch)?,
+        })
+    }
+}
+
+/// # Errors
+/// The platform is missing or not valid.
+pub fn platform(wire: Option<v1::Platform>) -> Result<Platform> {
+    required("platform", wire)?.try_into()
+}
+
+impl From<AttemptId> for v1::Attempt {
+    fn from(id: AttemptId) -> Self {
+        v1::Attempt {
+            task_id: id.task.to_string(),
+            number: id.number,
+        }
+    }
+}
+
+/// # Errors
+/// The attempt is missing, or its id or number is not valid.
+pub fn attempt(wire: Option<v1::Attempt>) -> Result<AttemptId> {
+    let wire = required("attempt", wire)?;
+    if wire.number == 0 {
+        return Err(violation("attempt.number", "attempts are numbered from 1"));
+    }
+    Ok(AttemptId {
+        task: parse("attempt.task_id", &wire.task_id)?,
+        number: wire.number,
+    })
+}
+
+// Outcomes
+
+impl From<Cause> for v1::Cause {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Yours => v1::Cause::Yours,
+            Cause::Codestream => v1::Cause::Codestream,
+            Cause::Farm => v1::Cause::Farm,
+        }
+    }
+}
+
+impl From<&Failure> for v1::Failure {
+    fn from(failure: &Failure) -> Self {
+        v1::Failure {
+            cause: v1::Cause::from(failure.cause).into(),
+            message: failure.message.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Failure> for Failure {
+    type Error = Violation;
+
+    fn try_from(wire: v1::Failure) -> Result<Self> {
+        let cause = match v1::Cause::try_from(wire.cause) {
+            Ok(v1::Cause::Yours) => Cause::Yours,
+            Ok(v1::Cause::Codestream) => Cause::Codestream,
+            Ok(v1::Cause::Farm) => Cause::Farm,
+            Ok(v1::Cause::Unspecified) | Err(_) => return Err(violation("failure.cause", "not a known cause")),
+        };
+        Ok(Failure {
+            cause,
+            message: bounded("failure.message", wire.message)?,
+        })
+    }
+}
+
+impl From<&Artifact> for v1::Artifact {
+    fn from(artifact: &Artifact) -> Self {
+        v1::Artifact {
+            name: artifact.name.clone(),
+            digest: artifact.digest.to_string(),
+            size: artifact.size,
+        }
+    }
+}
+
+impl TryFrom<v1::Artifact> for Artifact {
+    type Error = Violation;
+
+    fn try_from(wire: v1::Artifact) -> Result<Self> {
+        if !is_artifact_name(&wire.name) {
+            return Err(violation("artifacts.name", "not a relative path of plain components"));
+        }
+        if wire.size > crate::MAX_ARTIFACT {
+            return Err(violation(
+                "artifacts.size",
+                format!("at most {} bytes", crate::MAX_ARTIFACT),
+            ));
+        }
+        Ok(Artifact {
+            digest: parse("artifacts.digest", &wire.digest)?,
+            name: wire.name,
+            size: wire.size,
+        })
+    }
+}
+
+/// The commit of an outcome by a worker.
+pub fn commit_request(id: AttemptId, worker: &str, incarnation: &str, outcome: &Outcome) -> v1::CommitRequest {
+    use v1::commit_request::Ending as Wire;
+    v1::CommitRequest {
+        attempt: Some(id.into()),
+        worker: worker.to_owned(),
+        incarnation: incarnation.to_owned(),
+        ending: Some(match &outcome.ending {
+            Ending::Succeeded => Wire::Succeeded(v1::Succeeded {}),
+            Ending::Failed(failure) => Wire::Failed(failure.into()),
+            Ending::HandedBack { reason } => Wire::HandedBack(reason.clone()),
+        }),
+        report: outcome.report.as_ref().map(v1::Report::from),
+        artifacts: outcome.artifacts.iter().map(v1::Artifact::from).collect(),
+    }
+}
+
+/// The outcome in a commit.
+///
+/// # Errors
+/// The first field that is not valid.
+pub fn outcome(wire: v1::CommitRequest) -> Result<Outcome> {
+    use v1::commit_request::Ending as Wire;
+    let ending = match required("ending", wire.ending)? {
+        Wire::Succeeded(v1::Succeeded {}) => Ending::Succeeded,
+        Wire::Failed(failure) => Ending::Failed(failure.try_into()?),
+        Wire::HandedBack(reason) => Ending::HandedBack {
+            reason: bounded("handed_back", reason)?,
+        },
+    };
+    if wire.artifacts.len() > MAX_ARTIFACTS {
+        return Err(violation(
+            "artifacts",
+            format!("{} artifacts; at most {MAX_ARTIFACTS}", wire.artifacts.len()),
+        ));
+    }
+    Ok(Outcome {
+        ending,
+        report: wire.report.map(Report::try_from).transpose()?,
+        artifacts: wire
+            .artifacts
+            .into_iter()
+            .map(Artifact::try_from)
+            .collect::<Result<_>>()?,
+    })
+}
+
+// Reports
+
+impl From<&Report> for v1::Report {
+    fn from(report: &Report) -> Self {
+        use v1::report::Report as Wire;
+        let wire = match report {
+            Report::Check(check) => Wire::Check(check.into()),
+            Report::Extract(extract) => Wire::Extract(extract.into()),
+        };
+        v1::Report { report: Some(wire) }
+    }
+}
+
+impl TryFrom<v1::Report> for Report {
+    type Error = Violation;
+
+    fn try_from(wire: v1::Report) -> Result<Self> {
+        use v1::report::Report as Wire;
+        Ok(match required("report", wire.report)? {
+            Wire::Check(check) => Report::Check(CheckReport {
+                targets: check
+                    .targets
+                    .into_iter()
+                    .map(TargetCheck::try_from)
+                    .collect::<Result<_>>()?,
+            }),
+            Wire::Extract(extract) => Report::Extract(ExtractReport {
+                tool: extract.tool,
+                targets: extract
+                    .targets
+                    .into_iter()
+                    .map(TargetExtraction::try_from)
+                    .collect::<Result<_>>()?,
+            }),
+        })
+    }
+}
+
+impl From<&CheckReport> for v1::CheckReport {
+    fn from(report: &CheckReport) -> Self {
+        v1::CheckReport {
+            targets: report
+                .targets
+                .iter()
+                .map(|t| v1::TargetCheck {
+                    file: t.file.to_string(),
+                    config_value: t.config.map(ConfigValue::as_str).unwrap_or_default().to_owned(),
+                    object: t.object.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    functions_found: t.functions_found.iter().map(ToString::to_string).collect(),
+                    problems: t.problems.clone(),
+                    warnings: t.warnings.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::TargetCheck> for TargetCheck {
+    type Error = Violation;
+
+    fn try_from(wire: v1::TargetCheck) -> Result<Self> {
+        Ok(TargetCheck {
+            file: parse::<SourcePath>("report.file", &wire.file)?,
+            config: match wire.config_value.as_str() {
+                "" => None,
+                "y" => Some(ConfigValue::BuiltIn),
+                "m" => Some(ConfigValue::Module),
+                _ => return Err(violation("report.config_value", "not y, m or empty")),
+            },
+            object: match wire.object.as_str() {
+                "" => None,
+                object => Some(parse::<ObjectName>("report.object", object)?),
+            },
+            functions_found: parse_list::<FunctionName>("report.functions_found", &wire.functions_found)?,
+            problems: wire.problems,
+            warnings: wire.warnings,
+        })
+    }
+}
+
+impl From<&ExtractReport> for v1::ExtractReport {
+    fn from(report: &ExtractReport) -> Self {
+        v1::ExtractReport {
+            tool: report.tool.clone(),
+            targets: report.targets.iter().map(v1::TargetExtraction::from).collect(),
+        }
+    }
+}
+
+impl From<&TargetExtraction> for v1::TargetExtraction {
+    fn from(t: &TargetExtraction) -> Self {
+        v1::TargetExtraction {
+            file: t.file.to_string(),
+            object: t.object.to_string(),
+            source_artifact: t.source_artifact.clone(),
+            patched: t
+                .patched
+                .iter()
+                .map(|p| v1::PatchedFunction {
+                    function: p.function.to_string(),
+                    replacement: p.replacement.to_string(),
+                    prototype: p.prototype.clone(),
+                })
+                .collect(),
+            externalized: t
+                .externalized
+                .iter()
+                .map(|e| v1::ExternalizedSymbol {
+                    symbol: e.symbol.clone(),
+                    object: e.object.to_string(),
+                    variable: e.variable.clone(),
+                })
+                .collect(),
+            warnings: t.warnings.clone(),
+            compile: Some(v1::CompileCheck {
+                passed: t.compile.passed,
+                errors: t.compile.errors.clone(),
+                missing_functions: t.compile.missing_functions.clone(),
+                unresolved: t.compile.unresolved.clone(),
+            }),
+            tool_ms: t.tool_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::TargetExtraction> for TargetExtraction {
+    type Error = Violation;
+
+    fn try_from(wire: v1::TargetExtraction) -> Result<Self> {
+        let compile = required("report.compile", wire.compile)?;
+        Ok(TargetExtraction {
+            file: parse("report.file", &wire.file)?,
+            object: parse("report.object", &wire.object)?,
+            source_artifact: wire.source_artifact,
+            patched: wire
+                .patched
+                .into_iter()
+                .map(|p| {
+                    Ok(PatchedFunction {
+                        function: parse("report.patched.function", &p.function)?,
+                        replacement: parse("report.patched.replacement", &p.replacement)?,
+                        prototype: p.prototype,
+                    })
+                })
+                .collect::<Result<_>>()?,
+            externalized: wire
+                .externalized
+                .into_iter()
+                .map(|e| {
+                    Ok(ExternalizedSymbol {
+                        object: parse("report.externalized.object", &e.object)?,
+                        symbol: e.symbol,
+                        variable: e.variable,
+                    })
+                })
+                .collect::<Result<_>>()?,
+            warnings: wire.warnings,
+            compile: CompileCheck {
+                passed: compile.passed,
+                errors: compile.errors,
+                missing_functions: compile.missing_functions,
+                unresolved: compile.unresolved,
+            },
+            tool_ms: wire.tool_ms,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klp_livepatch::outcome::Digest;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn outcome_with_everything() -> Outcome {
+        Outcome {
+            ending: Ending::Failed(Failure {
+                cause: Cause::Codestream,
+                message: "does not compile".into(),
+            }),
+            report: Some(Report::Extract(ExtractReport {
+                tool: "native 0.1.0".into(),
+                targets: vec![TargetExtraction {
+                    file: "sound/core/pcm.c".parse().unwrap(),
+                    object: "snd-pcm".parse().unwrap(),
+                    source_artifact: "sound/core/pcm.c".into(),
+                    patched: vec![PatchedFunction {
+                        function: "f".parse().unwrap(),
+                        replacement: "klpp_f".parse().unwrap(),
+                        prototype: "int klpp_f(void);".into(),
+                    }],
+                    externalized: vec![ExternalizedSymbol {
+                        symbol: "g".into(),
+                        object: ObjectName::vmlinux(),
+                        variable: "klpe_g".into(),
+                    }],
+                    warnings: vec!["w".into()],
+                    compile: CompileCheck {
+                        passed: false,
+                        errors: vec!["e".into()],
+                        ..Default::default()
+                    },
+                    tool_ms: 812,
+                }],
+            })),
+            artifacts: vec![Artifact {
+                name: "sound/core/pcm.c".into(),
+                digest: Digest::of(b"x"),
+                size: 1,
+            }],
+        }
+    }
+
+    fn id() -> AttemptId {
+        AttemptId {
+            task: klp_livepatch::task::TaskId(Uuid::from_u128(7)),
+            number: 2,
+        }
+    }
+
+    #[test]
+    fn an_outcome_survives_the_wire() {
+        for before in [
+            outcome_with_everything(),
+            Outcome {
+                ending: Ending::Succeeded,
+                report: None,
+                artifacts: vec![],
+            },
+            Outcome {
+                ending: Ending::HandedBack {
+                    reason: "stopping".into(),
+                },
+                report: None,
+                artifacts: vec![],
+            },
+        ] {
+            let wire = commit_request(id(), "w1", "i1", &before);
+            assert_eq!(attempt(wire.attempt.clone()).unwrap(), id());
+            assert_eq!(outcome(wire).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn bad_fields_are_named() {
+        let good = commit_request(id(), "w1", "i1", &outcome_with_everything());
+
+        let mut bad = good.clone();
+        bad.artifacts[0].name = "../../etc/passwd".into();
+        assert_eq!(outcome(bad).unwrap_err().field, "artifacts.name");
+
+        let mut bad = good.clone();
+        bad.ending = None;
+        assert_eq!(outcome(bad).unwrap_err().field, "ending");
+
+        assert_eq!(
+            attempt(Some(v1::Attempt {
+                task_id: "x".into(),
+                number: 1
+            }))
+            .unwrap_err()
+            .field,
+            "attempt.task_id"
+        );
+        assert_eq!(
+            attempt(Some(v1::Attempt {
+                task_id: id().task.to_string(),
+                number: 0
+            }))
+            .unwrap_err()
+            .field,
+            "attempt.number"
+        );
+    }
+
+    #[test]
+    fn a_status_carries_every_violation() {
+        let violations = vec![violation("name", "empty"), violation("cve", "odd")];
+        let status = invalid_argument(&violations);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(violations_of(&status), violations);
+        assert_eq!(violations_of(&Status::internal("x")), vec![]);
+    }
+}
