@@ -1,1 +1,2 @@
-//! placeholder
+//! The worker of klp-farm (being laid out).
+pub mod extract;
