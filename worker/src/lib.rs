@@ -1,2 +1,3 @@
 //! placeholder
+pub mod process;
 pub mod symbols;
