@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use command::{CommandSource, CompileCommand, compile_command};
 pub use compile_check::CompileCheck;
 
+use crate::symbols::Export;
+
 /// One file's functions to extract.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
@@ -32,23 +34,28 @@ pub struct Request {
     pub scratch: PathBuf,
 }
 
-/// An `EXPORT_SYMBOL` of a kernel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Export {
-    /// The module that provides it, `vmlinux` if built in.
-    pub module: String,
-    pub namespace: Option<String>,
-    pub gpl: bool,
-}
-
 /// What is known about a kernel's symbols.
 pub trait Symbols {
     /// The symbol's export, if a module may link to it.
-    fn exported(&self, name: &str) -> Option<Export>;
+    fn exported(&self, name: &str) -> Option<&Export>;
     /// True if the patched object's symbol table has exactly this name.
     fn in_object(&self, name: &str) -> bool;
     /// True if the kernel image has exactly this name.
     fn in_vmlinux(&self, name: &str) -> bool;
+}
+
+impl Symbols for crate::symbols::Symbols {
+    fn exported(&self, name: &str) -> Option<&Export> {
+        self.exported(name)
+    }
+
+    fn in_object(&self, name: &str) -> bool {
+        self.in_object(name)
+    }
+
+    fn in_vmlinux(&self, name: &str) -> bool {
+        self.in_vmlinux(name)
+    }
 }
 
 /// A symbol the livepatch reaches at run time because it can't link to it.

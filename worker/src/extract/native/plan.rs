@@ -347,7 +347,7 @@ impl<'p, 't> Planner<'p, 't> {
         if let Some(export) = self.fates.symbols().exported(name)
             && export.module != "vmlinux"
         {
-            self.plan.dependencies.insert(Dependency { symbol: name.to_owned(), module: export.module, namespace: export.namespace });
+            self.plan.dependencies.insert(Dependency { symbol: name.to_owned(), module: export.module.clone(), namespace: Some(export.namespace.clone()).filter(|n| !n.is_empty()) });
         }
         if self.unit.declared_outside(name) {
             return;

@@ -1,0 +1,399 @@
+//! Child processes of an attempt, none of which outlives it: own process group, limits on time, memory and output, and
+//! output handed on line by line. Arguments go to the program as they are, never through a shell.
+
+mod lines;
+mod reap;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::sync::CancellationToken;
+
+use lines::{Budget, LineSplitter};
+use reap::Family;
+
+/// Variables a child keeps from this process: where programs are, and how to reach the network. Everything else (a
+/// surrounding `make`'s MAKEFLAGS above all) would make its work depend on who started us.
+const KEPT_ENV: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "APT_CONFIG",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+
+/// How long the pipes of a killed family may take to close.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Command {
+    program: OsString,
+    args: Vec<OsString>,
+    dir: PathBuf,
+    env: Vec<(OsString, OsString)>,
+}
+
+impl Command {
+    /// `program` is a path, or a name looked up in PATH; it runs in `dir`.
+    pub fn new(program: impl AsRef<OsStr>, dir: impl AsRef<Path>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            dir: dir.as_ref().to_owned(),
+            env: Vec::new(),
+        }
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Program and arguments for a log, quoted where a shell would need it.
+    pub fn shown(&self) -> String {
+        std::iter::once(&self.program)
+            .chain(&self.args)
+            .map(|word| quote(&word.to_string_lossy()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=+,:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// What a child may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Wall time.
+    pub wall: Duration,
+    /// Address space of each process of the family, in bytes (RLIMIT_AS); `None`: unlimited.
+    pub memory: Option<u64>,
+    /// Bytes of output that are handed on; what comes after is counted and dropped.
+    pub output_kept: u64,
+    /// Bytes of output after which the child is killed.
+    pub output: u64,
+    /// Bytes after which a line is split.
+    pub line: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            wall: Duration::from_secs(600),
+            memory: None,
+            output_kept: 8 << 20,
+            output: 256 << 20,
+            line: 64 << 10,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// How a child ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Exited(i32),
+    Signalled(i32),
+    /// Killed at its limit of wall time.
+    TimedOut(Duration),
+    /// Killed at its limit of output, in bytes.
+    Flooded(u64),
+    /// Killed because nobody wants its result any more.
+    Cancelled,
+}
+
+impl End {
+    pub fn success(&self) -> bool {
+        *self == End::Exited(0)
+    }
+
+    fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => End::Exited(code),
+            (None, signal) => End::Signalled(signal.unwrap_or(0)),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Exited(0) => f.write_str("succeeded"),
+            End::Exited(code) => write!(f, "ended with exit code {code}"),
+            End::Signalled(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "ended with signal {number} ({signal})"),
+                Err(_) => write!(f, "ended with signal {number}"),
+            },
+            End::TimedOut(limit) if limit.subsec_millis() == 0 => {
+                write!(f, "killed after {} s (limit)", limit.as_secs())
+            }
+            End::TimedOut(limit) => write!(f, "killed after {:.1} s (limit)", limit.as_secs_f64()),
+            End::Flooded(limit) => write!(f, "killed after {} of output (limit)", mebibytes(*limit)),
+            End::Cancelled => f.write_str("killed because it was cancelled"),
+        }
+    }
+}
+
+/// An ended child.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    pub end: End,
+    pub wall: Duration,
+    /// Bytes of output that were dropped.
+    pub output_cut: u64,
+    /// The limit it ran under.
+    pub memory: Option<u64>,
+}
+
+impl Finish {
+    /// How it ended, for people. Running out of address space looks to us like any failure, so that limit is named
+    /// wherever it may be the reason.
+    pub fn describe(&self) -> String {
+        let mut text = self.end.to_string();
+        if let (End::Exited(1..) | End::Signalled(_), Some(limit)) = (&self.end, self.memory) {
+            text += &format!(" (its memory was limited to {})", mebibytes(limit));
+        }
+        text
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    match bytes {
+        0..0x10_0000 => format!("{bytes} bytes"),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+/// A child that did not come to run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error("there is no program `{program}` in PATH; install the package that has it")]
+    NoProgram { program: String },
+    #[error("can't start `{program}` in {}: {source}", dir.display())]
+    Start {
+        program: String,
+        dir: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("lost contact with `{program}`: {source}")]
+    Lost { program: String, source: std::io::Error },
+}
+
+/// Runs a child to its end, handing its output to `sink` line by line. When this returns, or is dropped, no process of
+/// the child's family is left, however it ended.
+///
+/// The child is also killed if this process dies; the kernel ties that to the *thread* that started it, so call this on
+/// a runtime's own threads, not inside `spawn_blocking`.
+///
+/// # Errors
+/// If the child could not be started. A child that fails is no error but an [`End`].
+pub async fn run(
+    command: &Command,
+    limits: &Limits,
+    cancel: &CancellationToken,
+    sink: &mut (dyn FnMut(Stream, &str) + Send),
+) -> Result<Finish, ProcessError> {
+    let program = command.program.to_string_lossy().into_owned();
+    let lost = |source| ProcessError::Lost {
+        program: program.clone(),
+        source,
+    };
+    let start = Instant::now();
+    let (mut child, mut family) = spawn(command, limits)?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(lost(std::io::Error::other("its output is not connected")));
+    };
+    let mut out = Reader::new(Stream::Stdout, stdout, limits);
+    let mut err = Reader::new(Stream::Stderr, stderr, limits);
+    let mut budget = Budget::new(limits.output_kept);
+
+    let deadline = tokio::time::sleep(limits.wall);
+    tokio::pin!(deadline);
+    let end = loop {
+        tokio::select! {
+            // In this order, so that a flood can't hold off the limits.
+            biased;
+            () = cancel.cancelled() => break End::Cancelled,
+            () = &mut deadline => break End::TimedOut(limits.wall),
+            status = child.wait() => break End::of(status.map_err(lost)?),
+            open = out.read(), if out.open => if open { out.hand_on(&mut budget, sink) },
+            open = err.read(), if err.open => if open { err.hand_on(&mut budget, sink) },
+        }
+        if budget.seen() > limits.output {
+            break End::Flooded(limits.output);
+        }
+    };
+    let wall = start.elapsed();
+    family.kill();
+    // What was written before the end is still in the pipes.
+    let drain = async {
+        while out.open || err.open {
+            tokio::select! {
+                open = out.read(), if out.open => if open { out.hand_on(&mut budget, sink) },
+                open = err.read(), if err.open => if open { err.hand_on(&mut budget, sink) },
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN, drain).await;
+    out.lines
+        .finish(&mut |line| budget.pass(line, |line| sink(Stream::Stdout, line)));
+    err.lines
+        .finish(&mut |line| budget.pass(line, |line| sink(Stream::Stderr, line)));
+    let _ = tokio::time::timeout(DRAIN, child.wait()).await;
+    Ok(Finish {
+        end,
+        wall,
+        output_cut: budget.cut(),
+        memory: limits.memory,
+    })
+}
+
+/// What a child wrote, as far as it was kept.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    pub finish: Finish,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a child to its end and returns what it wrote.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn capture(command: &Command, limits: &Limits, cancel: &CancellationToken) -> Result<Captured, ProcessError> {
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    let mut sink = |stream: Stream, line: &str| {
+        let text = match stream {
+            Stream::Stdout => &mut stdout,
+            Stream::Stderr => &mut stderr,
+        };
+        text.push_str(line);
+        text.push('\n');
+    };
+    let finish = run(command, limits, cancel, &mut sink).await?;
+    Ok(Captured { finish, stdout, stderr })
+}
+
+fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, Family), ProcessError> {
+    let family_mark = reap::new_mark();
+    let mut to_run = tokio::process::Command::new(&command.program);
+    to_run
+        .args(&command.args)
+        .current_dir(&command.dir)
+        .env_clear()
+        .envs(KEPT_ENV.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .env("LC_ALL", "C.UTF-8")
+        .envs(command.env.iter().map(|(name, value)| (name, value)))
+        .env(reap::MARK, &family_mark)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    let memory = limits.memory;
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only system calls that are safe there are made; nothing is allocated or locked.
+    unsafe {
+        to_run.pre_exec(move || {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if nix::unistd::getppid() != parent {
+                // The parent died before it was asked to take us along.
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            if let Some(bytes) = memory {
+                setrlimit(Resource::RLIMIT_AS, bytes, bytes)?;
+            }
+            setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+            Ok(())
+        });
+    }
+    let program = || command.program.to_string_lossy().into_owned();
+    let child = to_run.spawn().map_err(|source| {
+        let no_dir = !command.dir.is_dir();
+        if source.kind() == std::io::ErrorKind::NotFound && !no_dir {
+            ProcessError::NoProgram { program: program() }
+        } else {
+            ProcessError::Start {
+                program: program(),
+                dir: command.dir.clone(),
+                source,
+            }
+        }
+    })?;
+    let family = Family::new(child.id(), family_mark);
+    Ok((child, family))
+}
+
+/// One of the child's pipes.
+struct Reader<R> {
+    stream: Stream,
+    pipe: R,
+    chunk: Box<[u8]>,
+    filled: usize,
+    lines: LineSplitter,
+    open: bool,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    fn new(stream: Stream, pipe: R, limits: &Limits) -> Self {
+        Self {
+            stream,
+            pipe,
+            chunk: vec![0; 64 << 10].into_boxed_slice(),
+            filled: 0,
+            lines: LineSplitter::new(limits.line),
+            open: true,
+        }
+    }
+
+    /// Waits for data; false at the end of the pipe.
+    async fn read(&mut self) -> bool {
+        self.filled = self.pipe.read(&mut self.chunk).await.unwrap_or(0);
+        self.open = self.filled > 0;
+        self.open
+    }
+
+    fn hand_on(&mut self, budget: &mut Budget, sink: &mut (dyn FnMut(Stream, &str) + Send)) {
+        let stream = self.stream;
+        self.lines.push(&self.chunk[..self.filled], &mut |line| {
+            budget.pass(line, |line| sink(stream, line));
+        });
+    }
+}

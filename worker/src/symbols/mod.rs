@@ -1,0 +1,134 @@
+//! What a kernel's symbol tables say about a name: who exports it, and whether the patched object or `vmlinux` has it.
+//!
+//! [`symvers`] reads Module.symvers, [`elf`] the symbol tables of modules and vmlinux, [`kallsyms`] recovers vmlinux's
+//! names from a boot image, and [`table`] is the small sorted file those are kept in so that a task opens them at once.
+//! [`Symbols`] puts the three together for one object.
+
+pub mod elf;
+pub mod image;
+pub mod kallsyms;
+pub mod symvers;
+pub mod table;
+
+use std::path::{Path, PathBuf};
+
+pub use elf::ObjectSymbols;
+pub use symvers::{Export, Symvers};
+pub use table::NameTable;
+
+/// What kind of thing a symbol names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SymbolKind {
+    Function,
+    /// Data.
+    Object,
+    /// Labels, absolute values, assembler code without a type.
+    Other,
+}
+
+/// What is known about all symbols of one name in one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SymbolInfo {
+    /// `Function` if any symbol of the name is one.
+    pub kind: SymbolKind,
+    /// At least one of them is global (or weak).
+    pub global: bool,
+    /// How many symbols have this name; more than one needs a position (sympos) to be told apart.
+    pub count: u32,
+}
+
+/// The names an object defines.
+pub trait SymbolTable: Send + Sync {
+    fn lookup(&self, name: &str) -> Option<SymbolInfo>;
+    /// Calls `each` for every name; one that occurs twice may be given twice.
+    fn for_each_name(&self, each: &mut dyn FnMut(&str));
+}
+
+/// A symbol table that can't be read, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum SymbolError {
+    #[error("can't read {}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: {problem}", path.display())]
+    Broken { path: PathBuf, problem: String },
+}
+
+impl SymbolError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn broken(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Broken {
+            path: path.to_owned(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Everything an extraction asks about symbols, for one patched object.
+pub struct Symbols {
+    exports: Symvers,
+    vmlinux: Box<dyn SymbolTable>,
+    /// `None`: the object is vmlinux itself.
+    module: Option<ObjectSymbols>,
+}
+
+impl Symbols {
+    /// Opens the tables: `symvers` is the Module.symvers, `vmlinux` either a name table made by [`NameTable::write`] or
+    /// an ELF file with its symbol table, `module` the patched module (`None`: vmlinux is patched). Takes some
+    /// milliseconds with a name table.
+    ///
+    /// # Errors
+    /// If a file can't be read or isn't what it should be.
+    pub fn open(symvers: &Path, vmlinux: &Path, module: Option<&Path>) -> Result<Self, SymbolError> {
+        Ok(Self {
+            exports: Symvers::open(symvers)?,
+            vmlinux: open_vmlinux(vmlinux)?,
+            module: module.map(ObjectSymbols::open).transpose()?,
+        })
+    }
+
+    /// Who exports `name`, if anybody does.
+    pub fn exported(&self, name: &str) -> Option<&Export> {
+        self.exports.get(name)
+    }
+
+    /// Whether the patched object defines `name`.
+    pub fn in_object(&self, name: &str) -> bool {
+        self.lookup_in_object(name).is_some()
+    }
+
+    /// Whether vmlinux defines `name`.
+    pub fn in_vmlinux(&self, name: &str) -> bool {
+        self.vmlinux.lookup(name).is_some()
+    }
+
+    /// What the patched object has under `name`.
+    pub fn lookup_in_object(&self, name: &str) -> Option<SymbolInfo> {
+        self.object().lookup(name)
+    }
+
+    /// The patched object's table.
+    pub fn object(&self) -> &dyn SymbolTable {
+        match &self.module {
+            Some(module) => module,
+            None => &*self.vmlinux,
+        }
+    }
+}
+
+/// Opens vmlinux's names, from a name table or from an ELF file.
+///
+/// # Errors
+/// If the file is neither, or an ELF file without a symbol table.
+pub fn open_vmlinux(path: &Path) -> Result<Box<dyn SymbolTable>, SymbolError> {
+    if image::starts_with_elf_magic(path)? {
+        Ok(Box::new(ObjectSymbols::open(path)?))
+    } else {
+        Ok(Box::new(NameTable::open(path)?))
+    }
+}
