@@ -238,6 +238,11 @@ impl<'t> Cursor<'t> {
         self.raw.kind
     }
 
+    /// True for the translation unit itself, whose kind is 300 up to LLVM 14 and 350 since.
+    pub fn is_unit(self) -> bool {
+        matches!(self.raw.kind, 300 | 350)
+    }
+
     pub fn name(self) -> String {
         // SAFETY: the cursor's unit is alive by 't.
         unsafe { take(clang_getCursorSpelling(self.raw)) }

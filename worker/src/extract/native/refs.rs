@@ -145,7 +145,7 @@ impl Collector<'_, '_> {
         let Some(target) = cursor.referenced() else { return };
         match target.kind() {
             CXCursor_FunctionDecl | CXCursor_VarDecl => {
-                let top = target.parent().is_some_and(|p| p.kind() == CXCursor_TranslationUnit);
+                let top = target.parent().is_some_and(Cursor::is_unit);
                 if !top {
                     return;
                 }
