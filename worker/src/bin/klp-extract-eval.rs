@@ -34,6 +34,9 @@ struct Args {
     /// Print the extracted source and the findings.
     #[arg(long)]
     print: bool,
+    /// Print the warnings.
+    #[arg(long)]
+    warnings: bool,
     /// One extraction: FILE FUNCTIONS OBJECT.
     one: Vec<String>,
 }
@@ -105,6 +108,9 @@ fn one(args: &Args, table: &Path, modules: &HashMap<String, PathBuf>, file: &str
     }
     let form = format!("{:?}", extraction.form);
     let mut verdict = format!("{form} {} lines, {} externalized, {} expanded, {:.2} s + {:.2} s for the command", extraction.source.lines().count(), extraction.externalized.len(), extraction.expanded.len(), (started.elapsed() - commanded).as_secs_f64(), commanded.as_secs_f64());
+    for w in extraction.warnings.iter().filter(|_| args.warnings) {
+        verdict.push_str(&format!("\n       warning: {w}"));
+    }
     for e in check.errors.iter().take(if args.print { 20 } else { 3 }) {
         verdict.push_str(&format!("\n       {e}"));
     }

@@ -25,6 +25,16 @@ pub struct CompileCheck {
 }
 
 impl CompileCheck {
+    /// The first finding, in a line.
+    pub fn summary(&self) -> String {
+        match (self.errors.first(), self.missing_functions.first(), self.unresolved.first()) {
+            (Some(e), ..) => e.clone(),
+            (_, Some(f), _) => format!("{f} is not defined"),
+            (_, _, Some(u)) => format!("{u} is left unresolved"),
+            _ => "it compiles".into(),
+        }
+    }
+
     /// How bad it is; less is better.
     pub(crate) fn score(&self) -> usize {
         self.errors.len() * 100 + self.missing_functions.len() * 10 + self.unresolved.len()

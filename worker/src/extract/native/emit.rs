@@ -25,6 +25,8 @@ struct Chunk {
 struct Mark {
     number: usize,
     whole: bool,
+    /// It may hide `static`, which must go.
+    head: bool,
     raw: String,
 }
 
@@ -106,16 +108,16 @@ impl<'p, 't> Draft<'p, 't> {
     fn render(&self, context: &Context, file: FileId, start: usize, end: usize, cuts: &[Cut], marks: &mut usize) -> (String, Vec<Mark>) {
         let text = self.unit.files.get(file).text();
         let mut found = Vec::new();
-        let mut mark = |raw: &str, whole: bool| {
+        let mut mark = |raw: &str, whole: bool, head: bool| {
             let number = *marks;
             *marks += 1;
-            found.push(Mark { number, whole, raw: raw.to_owned() });
+            found.push(Mark { number, whole, head, raw: raw.to_owned() });
             format!(" __KLP_B_{number}__ {raw} __KLP_E_{number}__ ")
         };
         let mut changes: Vec<(usize, usize, String)> = cuts.iter().filter(|c| c.start >= start && c.end <= end).map(|c| (c.start, c.end, c.instead.clone())).collect();
         if self.plan.whole.contains(context) {
             let raw = apply(text, start, end, changes);
-            return (mark(&raw, true), found);
+            return (mark(&raw, true, false), found);
         }
         changes.extend(self.plan.edits.range((file, start)..(file, end)).map(|((_, at), e)| (*at, at + e.len, e.text.clone())));
         let hidden = self.plan.hidden.get(context);
@@ -123,7 +125,7 @@ impl<'p, 't> Draft<'p, 't> {
             // What is inside is expanded as it was, and renamed after.
             changes.retain(|(s, e, _)| !(s >= a && e <= b));
             if *a >= start && *b <= end {
-                changes.push((*a, *b, mark(&text[*a..*b], false)));
+                changes.push((*a, *b, mark(&text[*a..*b], false, self.plan.heads.contains(&(file, *a)))));
             }
         }
         (apply(text, start, end, changes), found)
@@ -253,7 +255,8 @@ impl<'p, 't> Draft<'p, 't> {
             if let Some(call) = static_call(&mark.raw, &self.plan.renames, nop) {
                 return call;
             }
-            return rename(inside.trim(), &self.plan.renames);
+            let text = rename(inside.trim(), &self.plan.renames);
+            return if mark.head { expose(&text) } else { text };
         }
         let picked = match &chunk.context {
             Some(Context::Item(i)) => match self.plan.keep.get(i) {

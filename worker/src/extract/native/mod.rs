@@ -47,14 +47,17 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
     let builtin = !request.command.is_module();
     let tu = parse(&library, request, builtin)?;
     let mut best: Option<(Extraction, CompileCheck)> = None;
+    let mut tried = Vec::new();
     for private in [Private::Slice, Private::Include] {
         let mut expand = BTreeSet::new();
         for round in 0..2 {
-            let (extraction, lines) = slice(&tu, request, symbols, private, &expand, builtin, round > 0)?;
+            let (mut extraction, lines) = slice(&tu, request, symbols, private, &expand, builtin, round > 0)?;
             let check = compile_check::check(request, symbols, &extraction)?;
+            extraction.warnings.extend(tried.iter().cloned());
             if check.ok {
                 return Ok((extraction, check));
             }
+            tried.push(format!("the form {:?} was tried first: {}", extraction.form, check.summary()));
             let better = best.as_ref().is_none_or(|(_, b)| check.score() < b.score());
             let failing = failing(&check, &lines);
             if better {

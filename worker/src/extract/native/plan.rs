@@ -68,6 +68,8 @@ pub struct Plan {
     pub patched: Vec<PatchedFunction>,
     pub dependencies: BTreeSet<Dependency>,
     pub warnings: Vec<String>,
+    /// Macro uses in front of a patched function's name that may hide `static`.
+    pub heads: BTreeSet<(FileId, usize)>,
     /// Forward declarations of structures used by name only.
     pub forwards: BTreeMap<(FileId, usize), String>,
 }
@@ -192,6 +194,15 @@ impl<'p, 't> Planner<'p, 't> {
                     (t.start, t.end - t.start + blank)
                 })
                 .collect();
+            if drop.iter().all(|(start, _)| !text[*start..].starts_with("static")) && self.unit.decls[i].is_static() {
+                // A macro such as STATIC hides it.
+                let uses: Vec<(usize, usize)> =
+                    source.tokens().iter().filter(|t| t.start >= start && t.end <= at).filter_map(|t| self.unit.uses.get(&(file, t.start)).map(|end| (t.start, *end))).collect();
+                for (start, end) in uses {
+                    self.plan.heads.insert((file, start));
+                    self.plan.hidden.entry(Context::Item(item)).or_default().insert((start, end));
+                }
+            }
             for (start, len) in drop {
                 self.plan.edits.insert((file, start), Edit { len, text: String::new() });
             }
@@ -316,6 +327,7 @@ impl<'p, 't> Planner<'p, 't> {
                 self.rename(context, r, name, format!("klpp_{name}"));
             }
             Fate::External(object) => {
+                self.used(name, context);
                 self.pointer(context, name, name, object);
                 self.rename(context, r, name, format!("(*klpe_{name})"));
                 self.unstatic(context, r, name);
@@ -327,6 +339,7 @@ impl<'p, 't> Planner<'p, 't> {
                     for t in refs_of_type(self.unit, ty).all {
                         self.reference(context, &t);
                     }
+                    self.used(&key, context);
                     self.pointer(context, &key, &key, object);
                     self.rename(context, r, name, text);
                 }
@@ -368,7 +381,6 @@ impl<'p, 't> Planner<'p, 't> {
     }
 
     fn pointer(&mut self, context: &Context, declared: &str, symbol: &str, object: String) {
-        self.used(symbol, context);
         if self.pending.contains_key(symbol) {
             return;
         }
