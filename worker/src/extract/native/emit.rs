@@ -71,11 +71,11 @@ impl<'p, 't> Draft<'p, 't> {
         for g in &self.plan.generated {
             self.chunks.push(Chunk { position: g.position, from: None, text: g.text.clone(), marks: Vec::new(), context: None });
         }
-        let first = self.chunks.iter().map(|c| c.position).min().unwrap_or((0, 0, 0));
-        let forwards: BTreeSet<&String> = self.plan.forwards.values().collect();
+        let first = self.chunks.iter().map(|c| c.position.0).chain(self.plan.forwards.values().map(|f| f.first)).min().unwrap_or(0);
+        let forwards: BTreeSet<&String> = self.plan.forwards.values().map(|f| &f.text).collect();
         if !forwards.is_empty() {
             let text = forwards.iter().map(|f| format!("{f};")).collect::<Vec<_>>().join("\n");
-            self.chunks.push(Chunk { position: (first.0, 0, 0), from: None, text, marks: Vec::new(), context: None });
+            self.chunks.push(Chunk { position: (first, 0, 0), from: None, text, marks: Vec::new(), context: None });
             // Before anything else at that position.
             let last = self.chunks.len() - 1;
             self.chunks[..=last].rotate_right(1);
@@ -172,6 +172,7 @@ impl<'p, 't> Draft<'p, 't> {
         while let Some(name) = queue.pop() {
             if needed.insert(name.clone()) {
                 for body in bodies.get(name.as_str()).into_iter().flatten() {
+                    queue.extend(pasted(body, bodies.keys().copied()).map(str::to_owned));
                     queue.extend(identifiers(body).into_iter().filter(|n| bodies.contains_key(n)).map(str::to_owned));
                 }
             }
@@ -182,12 +183,13 @@ impl<'p, 't> Draft<'p, 't> {
     /// Those of the names that a directive of an included header mentions: `pr_fmt` and its like.
     fn seen_by_headers(&self, names: HashSet<&str>) -> Vec<String> {
         let mut found = BTreeSet::new();
-        for (_, file) in self.unit.files.iter().filter(|(id, _)| !self.unit.own.contains(id)) {
+        for (id, file) in self.unit.files.iter().filter(|(id, _)| !self.unit.own.contains(id)) {
+            let everywhere = self.plan.dependent.contains(&id);
             let text = file.text();
             let mut at = 0;
             let mut continued = false;
             for line in text.split_inclusive('\n') {
-                let is_directive = continued || line.trim_start().starts_with('#');
+                let is_directive = everywhere || continued || line.trim_start().starts_with('#');
                 if is_directive {
                     let mut rest = line;
                     while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic() || c == '_') {
@@ -359,6 +361,29 @@ fn static_call(raw: &str, renames: &BTreeMap<String, String>, nop: &mut bool) ->
         }
         _ => None,
     }
+}
+
+/// The names among `known` that a macro's body may form by pasting: those that begin with what stands before a `##`, or end
+/// with what stands behind one. Too many rather than too few: a macro that isn't used costs a line.
+fn pasted<'a>(body: &str, known: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut prefixes: Vec<String> = Vec::new();
+    let mut suffixes: Vec<String> = Vec::new();
+    let parts: Vec<&str> = body.split("##").collect();
+    for pair in parts.windows(2) {
+        let before = pair[0].trim_end();
+        let start = before.rfind(|c| !word(c)).map_or(0, |i| i + 1);
+        let after = pair[1].trim_start();
+        let end = after.find(|c| !word(c)).unwrap_or(after.len());
+        // Shorter ones are mostly parameters.
+        if before.len() - start >= 3 {
+            prefixes.push(before[start..].to_owned());
+        }
+        if end >= 3 {
+            suffixes.push(after[..end].to_owned());
+        }
+    }
+    known.filter(move |n| prefixes.iter().any(|p| n.starts_with(p)) || suffixes.iter().any(|s| n.ends_with(s)))
 }
 
 fn apply(text: &str, start: usize, end: usize, mut changes: Vec<(usize, usize, String)>) -> String {

@@ -48,8 +48,7 @@ fn public_part(label: &str) -> Option<&str> {
         None => label,
     };
     let inside = rest.strip_prefix("include/")?;
-    let inside = if label.starts_with("arch/") || rest.starts_with("include/generated/uapi") { inside.strip_prefix("generated/").unwrap_or(inside) } else { inside };
-    Some(inside.strip_prefix("uapi/").unwrap_or(inside))
+    Some(if label.starts_with("arch/") { inside.strip_prefix("generated/").unwrap_or(inside) } else { inside })
 }
 
 /// All files seen so far.
@@ -99,7 +98,7 @@ mod tests {
     #[test]
     fn public_headers_are_those_a_module_can_include() {
         assert_eq!(public_part("include/linux/a.h"), Some("linux/a.h"));
-        assert_eq!(public_part("include/uapi/linux/a.h"), Some("linux/a.h"));
+        assert_eq!(public_part("include/uapi/linux/a.h"), Some("uapi/linux/a.h"));
         assert_eq!(public_part("include/generated/bounds.h"), Some("generated/bounds.h"));
         assert_eq!(public_part("arch/x86/include/asm/a.h"), Some("asm/a.h"));
         assert_eq!(public_part("arch/x86/include/generated/asm/a.h"), Some("asm/a.h"));

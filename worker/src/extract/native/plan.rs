@@ -68,10 +68,19 @@ pub struct Plan {
     pub patched: Vec<PatchedFunction>,
     pub dependencies: BTreeSet<Dependency>,
     pub warnings: Vec<String>,
+    /// Included headers that rely on own text in front of them.
+    pub dependent: BTreeSet<FileId>,
     /// Macro uses in front of a patched function's name that may hide `static`.
     pub heads: BTreeSet<(FileId, usize)>,
     /// Forward declarations of structures used by name only.
-    pub forwards: BTreeMap<(FileId, usize), String>,
+    pub forwards: BTreeMap<(FileId, usize), Forward>,
+}
+
+/// A forward declaration, and the first item that needs it.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    pub text: String,
+    pub first: usize,
 }
 
 enum Work {
@@ -119,16 +128,42 @@ impl<'p, 't> Planner<'p, 't> {
         for function in &self.request.functions {
             self.target(function)?;
         }
+        self.dependent_headers();
         while let Some(Work::Decl(context, decl)) = self.queue.pop_front() {
             self.follow(&context, decl);
         }
         self.write_pending();
-        // A structure whose definition stays needs no forward declaration.
+        // A structure whose definition stays, in front of all uses, needs no forward declaration.
         let keep = &self.plan.keep;
         let unit = &*self.unit;
-        self.plan.forwards.retain(|(file, offset), _| unit.item_at(*file, *offset).is_none_or(|i| !keep.contains_key(&i)));
+        self.plan.forwards.retain(|(file, offset), f| unit.item_at(*file, *offset).is_none_or(|i| !keep.contains_key(&i) || f.first < i));
         self.plan.externals.sort();
         Ok(self.plan)
+    }
+
+    /// Keeps what included headers take from own text in front of them.
+    fn dependent_headers(&mut self) {
+        for (item, file) in self.unit.dependent_headers() {
+            self.plan.dependent.insert(file);
+            let inside: Vec<usize> = (0..self.unit.decls.len()).filter(|i| self.unit.decls[*i].file == file).collect();
+            for i in inside {
+                let d = &self.unit.decls[i];
+                let refs = if d.from_macro {
+                    let ty = d.cursor.ty();
+                    refs_of_type(self.unit, ty).all
+                } else {
+                    self.fates.refs(self.unit, i).all.clone()
+                };
+                for r in refs {
+                    match &r.to {
+                        To::Symbol(name) if self.unit.declared_outside(name) => {}
+                        To::Symbol(name) if self.fates.of(self.unit, name) == Fate::Copy => self.symbol(&Context::Item(item), &r, name),
+                        To::Symbol(name) => self.as_is(&Context::Item(item), name),
+                        _ => self.reference(&Context::Item(item), &r),
+                    }
+                }
+            }
+        }
     }
 
     fn target(&mut self, function: &str) -> Result<(), Error> {
@@ -140,6 +175,7 @@ impl<'p, 't> Planner<'p, 't> {
         let cursor = self.unit.decls[decl].cursor;
         let prototype = declare::prototype(cursor, &replacement).map(|p| format!("{p};")).unwrap_or_default();
         self.plan.patched.push(PatchedFunction { function: function.to_owned(), replacement, prototype });
+        self.plan.renames.insert(function.to_owned(), format!("klpp_{function}"));
         self.want(function, decl);
         self.name_edits(function, decl);
         Ok(())
@@ -300,7 +336,9 @@ impl<'p, 't> Planner<'p, 't> {
                 }
             }
             To::Name(file, offset, text) => {
-                self.plan.forwards.insert((*file, *offset), text.clone());
+                let first = self.position(context).0;
+                let forward = self.plan.forwards.entry((*file, *offset)).or_insert_with(|| Forward { text: text.clone(), first });
+                forward.first = forward.first.min(first);
             }
             To::Symbol(name) => self.symbol(context, r, name),
         }

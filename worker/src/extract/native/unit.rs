@@ -272,7 +272,10 @@ impl<'t> Unit<'t> {
                     }
                     return;
                 }
-                Some(What::Include { text: self.written_include(included), file: included })
+                // As it was written if that doesn't depend on where it stands.
+                let written = whole[after.min(whole.len())..].trim();
+                let written = written.split_once('>').filter(|_| written.starts_with('<')).map(|(name, _)| format!("{name}>"));
+                Some(What::Include { text: written.unwrap_or_else(|| self.written_include(included)), file: included })
             }
             _ => None,
         };
@@ -369,6 +372,43 @@ impl<'t> Unit<'t> {
         let (own_file, offset) = chain.iter().find(|(f, _)| self.own.contains(f))?;
         // The directive's own offset is its `#`; libclang gives the place of the file name.
         self.items.iter().position(|i| i.file == *own_file && matches!(i.what, What::Include { .. }) && i.start <= *offset && *offset <= i.end)
+    }
+
+    /// Headers that mention own types declared in front of their inclusion: such a header (of tracepoints, mostly) relies on
+    /// its includer for them. Each with the item that includes it.
+    pub fn dependent_headers(&self) -> Vec<(usize, FileId)> {
+        let mut types: HashSet<&str> = HashSet::new();
+        let mut found = Vec::new();
+        let mut done: HashSet<FileId> = HashSet::new();
+        for (i, item) in self.items.iter().enumerate() {
+            match &item.what {
+                What::Code { decls, .. } => {
+                    let named = decls.iter().map(|d| &self.decls[*d]).filter(|d| super::plan::is_type_kind(d.kind) && !d.name.is_empty() && !d.name.contains(' '));
+                    types.extend(named.map(|d| d.name.as_str()));
+                }
+                What::Include { file, .. } if !types.is_empty() => {
+                    for inner in self.brought_by(item.file, item.start, item.end, *file) {
+                        let source = self.files.get(inner);
+                        if done.insert(inner) && super::lexer::identifiers(source.text()).into_iter().any(|n| types.contains(n)) {
+                            found.push((i, inner));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The headers first read through the include at this place.
+    fn brought_by(&self, from: FileId, start: usize, end: usize, file: FileId) -> Vec<FileId> {
+        let through = |chain: &Vec<(FileId, usize)>| chain.iter().find(|(f, _)| self.own.contains(f)).is_some_and(|(f, at)| *f == from && start <= *at && *at <= end);
+        let mut all: Vec<FileId> = self.chains.iter().filter(|(_, chain)| through(chain)).map(|(f, _)| *f).collect();
+        if !all.contains(&file) {
+            return Vec::new();
+        }
+        all.sort_unstable();
+        all
     }
 
     /// The function an item defines.
