@@ -22,6 +22,12 @@ fn space(before: &str, name: &str) -> String {
     if before.ends_with('*') || before.ends_with('(') { name.to_owned() } else { format!(" {name}") }
 }
 
+/// A type as it can be written anywhere: without expressions in it.
+pub fn spell(ty: Type<'_>) -> String {
+    let text = ty.spelling();
+    if text.contains("typeof") { ty.canonical().spelling() } else { text }
+}
+
 /// The prototype `RESULT NAME(PARAMETERS)` of a function type; parameter names where given.
 pub fn prototype(function: Cursor<'_>, name: &str) -> Option<String> {
     let ty = function.ty();
@@ -29,7 +35,7 @@ pub fn prototype(function: Cursor<'_>, name: &str) -> Option<String> {
     let mut list = Vec::new();
     for (i, t) in ty.args().into_iter().enumerate() {
         let name = params.get(i).map(|p| p.name()).unwrap_or_default();
-        list.push(declare(&t.spelling(), &name)?.trim_end().to_owned());
+        list.push(declare(&spell(t), &name)?.trim_end().to_owned());
     }
     if ty.is_variadic() {
         list.push("...".into());
@@ -40,7 +46,7 @@ pub fn prototype(function: Cursor<'_>, name: &str) -> Option<String> {
 }
 
 fn result_text(ty: Type<'_>) -> Option<String> {
-    let result = ty.result()?.spelling();
+    let result = spell(ty.result()?);
     declare(&result, "")?;
     Some(if result.contains("(*") { format!("typeof({result})") } else { result })
 }
@@ -50,7 +56,7 @@ pub fn pointer(cursor: Cursor<'_>, function: bool, variable: &str) -> Option<Str
     if function {
         return prototype(cursor, &format!("(*{variable})")).map(|p| format!("static {p};"));
     }
-    let ty = cursor.ty().spelling();
+    let ty = spell(cursor.ty());
     declare(&ty, "")?;
     Some(if ty.contains(['[', '(']) { format!("static typeof({ty}) *{variable};") } else { format!("static {};", declare(&format!("{ty} *").replace("* *", "**"), variable)?) })
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::files::FileId;
 use super::lexer::identifiers;
 use super::plan::{Context, Keep, Plan, Position};
-use super::tokens::{BRANCH_HELPER, NOP_HELPER, declared, expose, rename, run_time_keys, split};
+use super::tokens::{BRANCH_HELPER, NOP_HELPER, declared, expose, rename, run_time_keys, split, without_addressable};
 use super::unit::{Cut, Unit, What};
 use crate::extract::Request;
 
@@ -241,7 +241,7 @@ impl<'p, 't> Draft<'p, 't> {
                 let marked = format!(" {begin} {} {end} ", mark.raw);
                 text = text.replace(&marked, &new);
             }
-            let (text, helper) = if text.contains("klpe_") { run_time_keys(&text) } else { (text, false) };
+            let (text, helper) = if text.contains("klpe_") { run_time_keys(&without_addressable(&text)) } else { (text, false) };
             branch |= helper;
             texts.push(text);
         }

@@ -89,7 +89,8 @@ impl<'a> Fates<'a> {
 
         if function && internal && let Some(event) = tracepoint(unit, name) {
             let linkable = self.symbols.exported(&format!("__tracepoint_{event}")).is_some() && self.symbols.exported(&format!("__traceiter_{event}")).is_some();
-            return if linkable { Fate::AsIs } else { Fate::Trace(event) };
+            // An own header's trace functions can't be cut out of the macro that makes them.
+            return if linkable && own_definition.is_none() { Fate::AsIs } else { Fate::Trace(event) };
         }
         if let Some(call) = name.strip_prefix("__SCT__")
             && self.symbols.exported(name).is_none()
@@ -106,7 +107,7 @@ impl<'a> Fates<'a> {
         if self.symbols.exported(name).is_some() {
             return Fate::AsIs;
         }
-        if function && let Some(i) = definition && own_definition.is_none() {
+        if function && let Some(i) = definition && own_definition.is_none() && unit.decls[i].cursor.is_inline() {
             return self.header_function(unit, name, i);
         }
         match self.holder(name) {

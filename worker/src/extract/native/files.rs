@@ -57,12 +57,14 @@ pub struct Files {
     directory: PathBuf,
     list: Vec<SourceFile>,
     by_handle: HashMap<FileHandle, FileId>,
+    /// libclang has a handle for each way a file is named.
+    by_path: HashMap<PathBuf, FileId>,
 }
 
 impl Files {
     pub fn new(src_dir: &Path, obj_dir: &Path, directory: &Path) -> Self {
         let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_owned());
-        Self { roots: vec![real(src_dir), real(obj_dir)], directory: directory.to_owned(), list: Vec::new(), by_handle: HashMap::new() }
+        Self { roots: vec![real(src_dir), real(obj_dir)], directory: directory.to_owned(), list: Vec::new(), by_handle: HashMap::new(), by_path: HashMap::new() }
     }
 
     pub fn id(&mut self, handle: FileHandle) -> FileId {
@@ -71,6 +73,10 @@ impl Files {
         }
         let path = self.directory.join(handle.name());
         let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if let Some(id) = self.by_path.get(&real) {
+            self.by_handle.insert(handle, *id);
+            return *id;
+        }
         let label = self.roots.iter().find_map(|root| real.strip_prefix(root).ok()).map_or_else(
             || real.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             |inside| inside.to_string_lossy().into_owned(),
@@ -79,7 +85,13 @@ impl Files {
         let id = self.list.len();
         self.list.push(SourceFile { handle, label, public, path, text: OnceCell::new(), tokens: OnceCell::new() });
         self.by_handle.insert(handle, id);
+        self.by_path.insert(real, id);
         id
+    }
+
+    /// The file of this label.
+    pub fn labelled(&self, label: &str) -> Option<FileId> {
+        self.list.iter().position(|f| f.label == label)
     }
 
     pub fn get(&self, id: FileId) -> &SourceFile {

@@ -373,7 +373,7 @@ impl<'p, 't> Planner<'p, 't> {
             Fate::StaticCall(key, object) => {
                 let ty = self.unit.declarations(name).next().map(|d| d.cursor.ty());
                 if let Some(ty) = ty {
-                    let text = format!("(*(typeof({}) *)klpe_{key}->func)", ty.spelling());
+                    let text = format!("(*(typeof({}) *)klpe_{key}->func)", declare::spell(ty));
                     for t in refs_of_type(self.unit, ty).all {
                         self.reference(context, &t);
                     }
@@ -406,15 +406,17 @@ impl<'p, 't> Planner<'p, 't> {
         let plain = self.unit.by_name.get(name).into_iter().flatten().copied().find(|i| !self.unit.decls[*i].definition && !self.unit.decls[*i].from_macro);
         match plain {
             Some(decl) => self.want(name, decl),
-            None if self.unit.definition(name).is_some() => {
-                self.pending.insert(name.to_owned(), Pending::Prototype);
+            None if self.unit.declarations(name).next().is_some() => {
                 self.used(name, context);
-            }
-            None => {
-                if let Some(decl) = self.unit.by_name.get(name).and_then(|all| all.first().copied()) {
-                    self.want(name, decl);
+                if self.pending.insert(name.to_owned(), Pending::Prototype).is_none() {
+                    // Its type is written out, so what that names must be known.
+                    let ty = self.unit.declarations(name).next().map(|d| d.cursor.ty());
+                    for t in ty.map(|ty| refs_of_type(self.unit, ty).all).into_iter().flatten() {
+                        self.reference(context, &t);
+                    }
                 }
             }
+            None => {}
         }
     }
 
@@ -484,8 +486,10 @@ impl<'p, 't> Planner<'p, 't> {
             wanted.push(format!("__traceiter_{event}"));
         }
         for symbol in wanted {
-            let Fate::External(object) = self.fates.of(self.unit, &symbol) else { continue };
-            self.pointer(&context, &symbol, &symbol, object);
+            match self.fates.of(self.unit, &symbol) {
+                Fate::External(object) => self.pointer(&context, &symbol, &symbol, object),
+                _ => self.as_is(&context, &symbol),
+            }
             let first = self.first_use.entry(symbol).or_insert(before);
             *first = (*first).min(before);
         }
@@ -539,9 +543,14 @@ impl<'p, 't> Planner<'p, 't> {
     fn unstatic(&mut self, _context: &Context, r: &Ref, name: &str) {
         let Some((file, offset)) = r.in_static else { return };
         let source = self.unit.files.get(file);
-        if source.text()[offset..].starts_with("static ") {
+        let (text, tokens) = (source.text(), source.tokens());
+        // The declaration's extent may begin at the type; its storage class is then in front of it.
+        let at = tokens.partition_point(|t| t.start <= offset);
+        let storage = tokens[..at].iter().rev().take_while(|t| !matches!(t.text(text), ";" | "{" | "}")).take(4).find(|t| t.text(text) == "static");
+        if let Some(t) = storage.copied() {
+            let blank = usize::from(text[t.end..].starts_with(' '));
             self.plan.warnings.push(format!("{}:{}: a static variable initialised with {name} is made automatic", source.label, source.line(offset)));
-            self.plan.edits.insert((file, offset), Edit { len: "static ".len(), text: String::new() });
+            self.plan.edits.insert((file, t.start), Edit { len: t.end - t.start + blank, text: String::new() });
         }
     }
 
@@ -554,11 +563,14 @@ impl<'p, 't> Planner<'p, 't> {
                     self.plan.externals.push(Externalized { symbol: symbol.clone(), object: object.clone(), variable: variable.clone() });
                     self.pointer_text(symbol, &variable)
                 }
-                Pending::Prototype => self.unit.definition(&name).and_then(|d| {
-                    if d.is_function() { declare::prototype(d.cursor, &name) } else { declare::declare(&d.cursor.ty().spelling(), &name) }.map(|p| format!("extern {p};"))
+                Pending::Prototype => self.unit.definition(&name).or_else(|| self.unit.declarations(&name).next()).and_then(|d| {
+                    if d.is_function() { declare::prototype(d.cursor, &name) } else { declare::declare(&declare::spell(d.cursor.ty()), &name) }.map(|p| format!("extern {p};"))
                 }),
                 Pending::Forward => self.unit.definition(&name).and_then(|d| declare::prototype(d.cursor, &format!("klpp_{name}"))).map(|p| format!("{p};")),
-                Pending::Trace { event, decl } => trace_text(self.unit, *decl, &name, event),
+                Pending::Trace { event, decl } => {
+                    let external = |symbol: String| if self.plan.externals.iter().any(|e| e.symbol == symbol) { format!("(*klpe_{symbol})") } else { symbol };
+                    trace_text(self.unit, *decl, &name, &external(format!("__tracepoint_{event}")), &external(format!("__traceiter_{event}")))
+                }
             };
             match text {
                 Some(text) => self.plan.generated.push(Generated { position, text }),
@@ -589,17 +601,17 @@ pub fn is_type_kind(kind: CXCursorKind) -> bool {
 }
 
 /// A call of a tracepoint the livepatch can't link to: the test its key makes at run time, the call through its iterator.
-fn trace_text(unit: &Unit<'_>, decl: usize, name: &str, event: &str) -> Option<String> {
+fn trace_text(unit: &Unit<'_>, decl: usize, name: &str, tracepoint: &str, call: &str) -> Option<String> {
     let d = &unit.decls[decl];
     let head = declare::prototype(d.cursor, &format!("klpr_{name}"))?;
-    let key = format!("static_key_enabled(&klpe___tracepoint_{event}->key)");
+    let key = format!("static_key_enabled(&{tracepoint}.key)");
     if name.ends_with("_enabled") {
         return Some(format!("static inline {head}\n{{\n\treturn {key};\n}}"));
     }
     let mut args = vec!["NULL".to_owned()];
     args.extend(d.cursor.params().into_iter().map(|p| p.name()));
     Some(format!(
-        "static inline {head}\n{{\n\tif (unlikely({key})) {{\n\t\tpreempt_disable_notrace();\n\t\t(*klpe___traceiter_{event})({});\n\t\tpreempt_enable_notrace();\n\t}}\n}}",
+        "static inline {head}\n{{\n\tif (unlikely({key})) {{\n\t\tpreempt_disable_notrace();\n\t\t{call}({});\n\t\tpreempt_enable_notrace();\n\t}}\n}}",
         args.join(", ")
     ))
 }

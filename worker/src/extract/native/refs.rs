@@ -155,7 +155,9 @@ impl Collector<'_, '_> {
             }
             CXCursor_ParmDecl => {}
             _ => {
-                if let Some(p) = target.expanded_at() {
+                // A constant or member may stand in an included list: what counts is what it belongs to.
+                let owner = matches!(target.kind(), CXCursor_EnumConstantDecl | CXCursor_FieldDecl).then(|| target.parent()).flatten();
+                if let Some(p) = owner.unwrap_or(target).expanded_at() {
                     let (file, offset) = self.place(p);
                     if self.unit.own.contains(&file) {
                         self.to(To::Place(file, offset));

@@ -153,6 +153,27 @@ pub fn run_time_keys(text: &str) -> (String, bool) {
     (out, helper)
 }
 
+/// Drops the variables by which static calls keep their keys alive where the key is behind a pointer: an address known only at
+/// run time can't initialise them, and nothing needs them.
+pub fn without_addressable(text: &str) -> String {
+    let all = tokens(text);
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    for (i, t) in all.iter().enumerate() {
+        if t.kind != Kind::Ident || t.start < done || !t.text(text).starts_with("__UNIQUE_ID___addressable_") {
+            continue;
+        }
+        let start = all[..i].iter().rposition(|t| matches!(t.text(text), ";" | "{" | "}")).map_or(0, |p| p + 1);
+        let Some(end) = all[i..].iter().position(|t| t.text(text) == ";").map(|n| i + n) else { continue };
+        if all[start].start >= done && reaches_pointer(&all[start..end], text) {
+            out.push_str(&text[done..all[start].start]);
+            done = all[end].end;
+        }
+    }
+    out.push_str(&text[done..]);
+    out
+}
+
 fn reaches_pointer(inside: &[Token], text: &str) -> bool {
     inside.iter().any(|t| t.kind == Kind::Ident && t.text(text).starts_with("klpe_"))
 }

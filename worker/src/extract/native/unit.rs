@@ -155,7 +155,9 @@ impl<'t> Unit<'t> {
                 if named {
                     self.by_name.entry(name.clone()).or_default().push(index);
                 }
-                self.decls.push(Decl { cursor, kind, name, file, start, end, definition: cursor.is_definition(), from_macro });
+                // libclang doesn't count a tentative definition (`static int x;`).
+                let definition = cursor.is_definition() || (kind == CXCursor_VarDecl && cursor.storage() != Storage::Extern);
+                self.decls.push(Decl { cursor, kind, name, file, start, end, definition, from_macro });
             }
         }
     }
@@ -182,6 +184,24 @@ impl<'t> Unit<'t> {
 
     /// The parts of [start, end) in any file to write differently, so that only what was compiled remains.
     pub fn cuts(&self, file: FileId, start: usize, end: usize) -> Vec<Cut> {
+        self.cuts_at(file, start, end, 0)
+    }
+
+    /// A whole file with its cuts made.
+    fn text_of(&self, file: FileId, depth: usize) -> String {
+        let text = self.files.get(file).text();
+        let mut out = String::with_capacity(text.len());
+        let mut done = 0;
+        for cut in self.cuts_at(file, 0, text.len(), depth) {
+            out.push_str(&text[done..cut.start]);
+            out.push_str(&cut.instead);
+            done = cut.end;
+        }
+        out.push_str(&text[done..]);
+        out
+    }
+
+    fn cuts_at(&self, file: FileId, start: usize, end: usize, depth: usize) -> Vec<Cut> {
         let skipped = self.skipped(file);
         let source = self.files.get(file);
         let text = source.text();
@@ -199,7 +219,9 @@ impl<'t> Unit<'t> {
             } else if word == "include"
                 && let Some(included) = self.includes.get(&(file, t.start))
             {
-                cuts.push(Cut { start: t.start, end: t.end, instead: format!("#include {}", self.written_include(*included)) });
+                // A list included inside a declaration becomes part of its text.
+                let instead = if self.slices(*included) && depth < 4 { self.text_of(*included, depth + 1) } else { format!("#include {}", self.written_include(*included)) };
+                cuts.push(Cut { start: t.start, end: t.end, instead });
             }
         }
         cuts.extend(skipped.into_iter().filter(|(a, b)| *a >= start && *b <= end).map(|(a, b)| Cut { start: a, end: b, instead: String::new() }));
