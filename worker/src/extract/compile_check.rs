@@ -80,7 +80,6 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         let path = path.to_owned();
         move |source| Error::Io { action, path, source }
     };
-    if std::env::var_os("KLP_DBG").is_some() { let _ = std::fs::write(request.scratch.join(format!("{:?}.c", extraction.form)), &extraction.source); }
     std::fs::write(&source, &extraction.source).map_err(io("write", &source))?;
     let run = Command::new(&request.command.compiler)
         .args(module_args(request))

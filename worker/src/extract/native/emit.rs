@@ -332,6 +332,10 @@ impl<'p, 't> Draft<'p, 't> {
             lines.push((out.matches('\n').count() + 1, chunk.context.clone()));
             out.push_str(body);
             out.push('\n');
+            if body.ends_with('\\') {
+                // A macro whose last line is an empty continuation.
+                out.push('\n');
+            }
         }
         Output { source: out, lines, expanded: Vec::new() }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::libclang::Storage;
-use super::refs::{Refs, To, refs_of};
+use super::refs::{Refs, To, is_constant, refs_of};
 use super::unit::Unit;
 use crate::extract::{Request, Symbols};
 
@@ -121,8 +121,9 @@ impl<'a> Fates<'a> {
         match (own, definition) {
             (Some(i), _) => {
                 let decl = &unit.decls[i];
-                // An inline function of a header has a copy in many objects; which one a name means is not sure.
-                let many = function && decl.cursor.is_inline() && decl.file != unit.main;
+                // What a header defines (inline functions, constant tables) has a copy in many objects; which of them a name means
+                // is not sure, and the compiler may have relied on its value.
+                let many = decl.file != unit.main && if function { decl.cursor.is_inline() } else { is_constant(decl.cursor.ty()) };
                 if !many && self.symbols.in_object(name) { Fate::External(self.request.object.clone()) } else { Fate::Copy }
             }
             (None, Some(i)) if function => self.header_function(unit, name, i),

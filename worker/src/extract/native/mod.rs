@@ -73,6 +73,17 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
     best.ok_or_else(|| Error::Parse { file: request.file.clone(), why: "no form was tried".into() })
 }
 
+/// Extracts in the most readable form, without the compile check.
+///
+/// # Errors
+/// As [`extract_and_check`].
+pub fn extract(request: &Request, symbols: &dyn Symbols) -> Result<Extraction, Error> {
+    let library = Library::load()?;
+    let builtin = !request.command.is_module();
+    let tu = parse(&library, request, builtin)?;
+    slice(&tu, request, symbols, Private::Slice, &BTreeSet::new(), builtin, false).map(|(extraction, _)| extraction)
+}
+
 fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<Tu<'l>, Error> {
     let mut args = flags::for_clang(&request.command.args, &request.command.directory.to_string_lossy());
     if builtin && request.src_dir.join(STATIC_CALL_TYPES).is_file() {

@@ -546,7 +546,20 @@ impl<'p, 't> Planner<'p, 't> {
         let (text, tokens) = (source.text(), source.tokens());
         // The declaration's extent may begin at the type; its storage class is then in front of it.
         let at = tokens.partition_point(|t| t.start <= offset);
-        let storage = tokens[..at].iter().rev().take_while(|t| !matches!(t.text(text), ";" | "{" | "}")).take(4).find(|t| t.text(text) == "static");
+        let mut depth = 0;
+        let mut before = tokens[..at].iter().rev().take_while(|t| match t.text(text) {
+            "}" => {
+                depth += 1;
+                true
+            }
+            "{" => {
+                depth -= 1;
+                depth >= 0
+            }
+            ";" => depth > 0,
+            _ => true,
+        });
+        let storage = before.find(|t| t.text(text) == "static");
         if let Some(t) = storage.copied() {
             let blank = usize::from(text[t.end..].starts_with(' '));
             self.plan.warnings.push(format!("{}:{}: a static variable initialised with {name} is made automatic", source.label, source.line(offset)));

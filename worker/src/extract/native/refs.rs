@@ -94,7 +94,8 @@ fn walk<'t>(found: &mut Collector<'_, '_>, cursor: Cursor<'t>, in_static: Option
     }
 }
 
-fn is_constant(ty: Type<'_>) -> bool {
+/// True for constant data, arrays of constants included.
+pub fn is_constant(ty: Type<'_>) -> bool {
     let mut ty = ty;
     while let Some(element) = ty.element() {
         ty = element;
