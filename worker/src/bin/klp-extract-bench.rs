@@ -63,8 +63,18 @@ fn main() -> anyhow::Result<()> {
     let mut names = Vec::new();
     NameTable::write(kallsyms::read_boot_image(&args.image)?, &mut names)?;
     std::fs::write(args.work.join("vmlinux.names"), names)?;
-    let command = compile_command(&CommandSource { src_dir: &args.src, obj_dir: &args.obj, cc: &args.cc }, &args.file)?;
-    let object = args.module.as_ref().and_then(|m| m.file_stem()).map_or_else(|| "vmlinux".to_owned(), |s| s.to_string_lossy().trim_end_matches(".ko").to_owned());
+    let command = compile_command(
+        &CommandSource {
+            src_dir: &args.src,
+            obj_dir: &args.obj,
+            cc: &args.cc,
+        },
+        &args.file,
+    )?;
+    let object = args.module.as_ref().and_then(|m| m.file_stem()).map_or_else(
+        || "vmlinux".to_owned(),
+        |s| s.to_string_lossy().trim_end_matches(".ko").to_owned(),
+    );
     let request = Request {
         file: args.file.clone(),
         functions: args.functions.split(',').map(str::to_owned).collect(),
@@ -78,7 +88,12 @@ fn main() -> anyhow::Result<()> {
 
     let mut gcc: Vec<String> = vec![request.command.compiler.clone()];
     gcc.extend(module_args(&request));
-    gcc.extend(["-c".into(), "-o".into(), args.work.join("bench.o").to_string_lossy().into_owned(), args.src.join(&args.file).to_string_lossy().into_owned()]);
+    gcc.extend([
+        "-c".into(),
+        "-o".into(),
+        args.work.join("bench.o").to_string_lossy().into_owned(),
+        args.src.join(&args.file).to_string_lossy().into_owned(),
+    ]);
     let own = std::env::current_exe()?.to_string_lossy().into_owned();
     let again = |what: &str| {
         let mut line: Vec<String> = vec![own.clone()];
@@ -86,7 +101,11 @@ fn main() -> anyhow::Result<()> {
         line.extend(["--child".into(), what.into()]);
         line
     };
-    let rows = [("gcc -c of the file", gcc), ("native extraction", again("extract")), ("native extraction and compile check", again("check"))];
+    let rows = [
+        ("gcc -c of the file", gcc),
+        ("native extraction", again("extract")),
+        ("native extraction and compile check", again("check")),
+    ];
     let mut runs: [Vec<Run>; 3] = Default::default();
     for _ in 0..args.rounds {
         for (row, into) in rows.iter().zip(&mut runs) {
@@ -98,7 +117,13 @@ fn main() -> anyhow::Result<()> {
     println!("{:<38} {:>9} {:>10} {:>7}", "", "seconds", "peak MiB", "ratio");
     for (row, runs) in rows.iter().zip(&runs) {
         let seconds = median(runs, |r| r.seconds);
-        println!("{:<38} {:>9.3} {:>10.1} {:>7.2}", row.0, seconds, median(runs, |r| r.mib), seconds / floor);
+        println!(
+            "{:<38} {:>9.3} {:>10.1} {:>7.2}",
+            row.0,
+            seconds,
+            median(runs, |r| r.mib),
+            seconds / floor
+        );
     }
     Ok(())
 }
@@ -111,7 +136,12 @@ fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
 
 /// Runs a command in a fresh process of this tool, whose children's peak memory is then that command's alone.
 fn run(own: &str, line: &[String], directory: &std::path::Path) -> anyhow::Result<Run> {
-    let output = Command::new(own).arg("measure").args(line).current_dir(directory).stderr(Stdio::inherit()).output()?;
+    let output = Command::new(own)
+        .arg("measure")
+        .args(line)
+        .current_dir(directory)
+        .stderr(Stdio::inherit())
+        .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let mut words = text.split_whitespace().map(str::parse::<f64>);
     match (words.next(), words.next()) {
@@ -121,7 +151,9 @@ fn run(own: &str, line: &[String], directory: &std::path::Path) -> anyhow::Resul
 }
 
 fn measure(line: &[String]) -> anyhow::Result<()> {
-    let [program, args @ ..] = line else { bail!("measure what?") };
+    let [program, args @ ..] = line else {
+        bail!("measure what?")
+    };
     let started = Instant::now();
     let status = Command::new(program).args(args).stdout(Stdio::null()).status()?;
     let seconds = started.elapsed().as_secs_f64();
@@ -136,7 +168,11 @@ fn measure(line: &[String]) -> anyhow::Result<()> {
 
 fn child(args: &Args, what: &str) -> anyhow::Result<()> {
     let request: Request = serde_json::from_slice(&std::fs::read(args.work.join("request.json"))?)?;
-    let symbols = Symbols::open(&args.obj.join("Module.symvers"), &args.work.join("vmlinux.names"), args.module.as_deref())?;
+    let symbols = Symbols::open(
+        &args.obj.join("Module.symvers"),
+        &args.work.join("vmlinux.names"),
+        args.module.as_deref(),
+    )?;
     if what == "check" {
         let (_, check) = native::extract_and_check(&request, &symbols)?;
         if !check.ok {

@@ -57,12 +57,18 @@ fn main() -> anyhow::Result<()> {
         Some(list) => std::fs::read_to_string(list).with_context(|| format!("read {}", list.display()))?,
         None => args.one.join(" "),
     };
-    let lines: Vec<&str> = text.lines().map(|l| l.split('#').next().unwrap_or("").trim()).filter(|l| !l.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|l| l.split('#').next().unwrap_or("").trim())
+        .filter(|l| !l.is_empty())
+        .collect();
     let mut clean = 0;
     let mut forms: BTreeMap<String, usize> = BTreeMap::new();
     for line in &lines {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [file, functions, object] = words[..] else { bail!("{line}: expected FILE FUNCTIONS OBJECT") };
+        let [file, functions, object] = words[..] else {
+            bail!("{line}: expected FILE FUNCTIONS OBJECT")
+        };
         let (verdict, ok) = match one(&args, &table, &modules, file, functions, object) {
             Ok((verdict, form, ok)) => {
                 if ok {
@@ -73,19 +79,45 @@ fn main() -> anyhow::Result<()> {
             Err(e) => (format!("ERROR {e:#}"), false),
         };
         clean += usize::from(ok);
-        println!("{} {file} {functions} {object}: {verdict}", if ok { "ok  " } else { "FAIL" });
+        println!(
+            "{} {file} {functions} {object}: {verdict}",
+            if ok { "ok  " } else { "FAIL" }
+        );
     }
-    println!("{clean} of {} ({:.1} %) compile with nothing unresolved; forms {forms:?}", lines.len(), 100.0 * clean as f64 / lines.len().max(1) as f64);
+    println!(
+        "{clean} of {} ({:.1} %) compile with nothing unresolved; forms {forms:?}",
+        lines.len(),
+        100.0 * clean as f64 / lines.len().max(1) as f64
+    );
     Ok(())
 }
 
-fn one(args: &Args, table: &Path, modules: &HashMap<String, PathBuf>, file: &str, functions: &str, object: &str) -> anyhow::Result<(String, String, bool)> {
+fn one(
+    args: &Args,
+    table: &Path,
+    modules: &HashMap<String, PathBuf>,
+    file: &str,
+    functions: &str,
+    object: &str,
+) -> anyhow::Result<(String, String, bool)> {
     let started = Instant::now();
-    let command = compile_command(&CommandSource { src_dir: &args.src, obj_dir: &args.obj, cc: &args.cc }, file)?;
+    let command = compile_command(
+        &CommandSource {
+            src_dir: &args.src,
+            obj_dir: &args.obj,
+            cc: &args.cc,
+        },
+        file,
+    )?;
     let commanded = started.elapsed();
     let module = match object {
         "vmlinux" => None,
-        name => Some(modules.get(&name.replace('-', "_")).with_context(|| format!("no module {name}"))?.as_path()),
+        name => Some(
+            modules
+                .get(&name.replace('-', "_"))
+                .with_context(|| format!("no module {name}"))?
+                .as_path(),
+        ),
     };
     let symbols = Symbols::open(&args.obj.join("Module.symvers"), table, module)?;
     let scratch = args.work.join("scratch");
@@ -100,14 +132,30 @@ fn one(args: &Args, table: &Path, modules: &HashMap<String, PathBuf>, file: &str
         scratch,
     };
     let (extraction, check) = native::extract_and_check(&request, &symbols)?;
-    let saved = args.work.join(format!("{}.{}.c", file.replace('/', "_"), functions.replace(',', "_")));
+    let saved = args
+        .work
+        .join(format!("{}.{}.c", file.replace('/', "_"), functions.replace(',', "_")));
     std::fs::write(&saved, &extraction.source)?;
     if args.print {
         println!("{}", extraction.source);
-        println!("{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}", extraction.externalized, extraction.patched, extraction.warnings, extraction.expanded, extraction.dependencies);
+        println!(
+            "{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}",
+            extraction.externalized,
+            extraction.patched,
+            extraction.warnings,
+            extraction.expanded,
+            extraction.dependencies
+        );
     }
     let form = format!("{:?}", extraction.form);
-    let mut verdict = format!("{form} {} lines, {} externalized, {} expanded, {:.2} s + {:.2} s for the command", extraction.source.lines().count(), extraction.externalized.len(), extraction.expanded.len(), (started.elapsed() - commanded).as_secs_f64(), commanded.as_secs_f64());
+    let mut verdict = format!(
+        "{form} {} lines, {} externalized, {} expanded, {:.2} s + {:.2} s for the command",
+        extraction.source.lines().count(),
+        extraction.externalized.len(),
+        extraction.expanded.len(),
+        (started.elapsed() - commanded).as_secs_f64(),
+        commanded.as_secs_f64()
+    );
     for w in extraction.warnings.iter().filter(|_| args.warnings) {
         verdict.push_str(&format!("\n       warning: {w}"));
     }
@@ -115,7 +163,10 @@ fn one(args: &Args, table: &Path, modules: &HashMap<String, PathBuf>, file: &str
         verdict.push_str(&format!("\n       {e}"));
     }
     if !check.missing_functions.is_empty() || !check.unresolved.is_empty() {
-        verdict.push_str(&format!("\n       missing {:?} unresolved {:?}", check.missing_functions, check.unresolved));
+        verdict.push_str(&format!(
+            "\n       missing {:?} unresolved {:?}",
+            check.missing_functions, check.unresolved
+        ));
     }
     Ok((verdict, form, check.ok))
 }

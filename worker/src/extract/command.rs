@@ -26,7 +26,10 @@ impl CompileCommand {
 
     /// The value of a `-DNAME=VALUE` argument, the last one winning.
     pub fn define(&self, name: &str) -> Option<&str> {
-        self.args.iter().rev().find_map(|a| a.strip_prefix("-D")?.strip_prefix(name)?.strip_prefix('='))
+        self.args
+            .iter()
+            .rev()
+            .find_map(|a| a.strip_prefix("-D")?.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
@@ -64,25 +67,49 @@ pub fn compile_command(from: &CommandSource<'_>, file: &str) -> Result<CompileCo
 }
 
 fn from_database(database: &Path, source: &Path) -> Result<Option<CompileCommand>, Error> {
-    let fail = |why: String| Error::Command { file: database.display().to_string(), why };
+    let fail = |why: String| Error::Command {
+        file: database.display().to_string(),
+        why,
+    };
     let text = std::fs::read(database).map_err(|e| fail(e.to_string()))?;
-    let entries: Vec<Entry> = serde_json::from_slice(&text).map_err(|e| fail(format!("not a compilation database: {e}")))?;
+    let entries: Vec<Entry> =
+        serde_json::from_slice(&text).map_err(|e| fail(format!("not a compilation database: {e}")))?;
     let same = |entry: &Entry| {
         let path = entry.directory.join(&entry.file);
-        path == source || (path.file_name() == source.file_name() && path.canonicalize().ok().as_deref() == source.canonicalize().ok().as_deref())
+        // Resolving links takes system calls: only for entries whose file has the right name.
+        path == source
+            || (path.file_name() == source.file_name()
+                && path
+                    .canonicalize()
+                    .is_ok_and(|p| source.canonicalize().is_ok_and(|s| p == s)))
     };
-    let Some(entry) = entries.into_iter().find(same) else { return Ok(None) };
-    let mut argv = if entry.arguments.is_empty() { words::split(&entry.command).map_err(fail)? } else { entry.arguments };
+    let Some(entry) = entries.into_iter().find(same) else {
+        return Ok(None);
+    };
+    let mut argv = if entry.arguments.is_empty() {
+        words::split(&entry.command).map_err(fail)?
+    } else {
+        entry.arguments
+    };
     if argv.is_empty() {
         return Err(fail(format!("the entry of {} is empty", source.display())));
     }
     let compiler = argv.remove(0);
-    Ok(Some(CompileCommand { compiler, args: argv, directory: entry.directory }))
+    Ok(Some(CompileCommand {
+        compiler,
+        args: argv,
+        directory: entry.directory,
+    }))
 }
 
 fn from_make(from: &CommandSource<'_>, file: &str) -> Result<CompileCommand, Error> {
-    let fail = |why: String| Error::Command { file: file.to_owned(), why };
-    let target = file.strip_suffix(".c").ok_or_else(|| fail("only .c files can be extracted from".into()))?;
+    let fail = |why: String| Error::Command {
+        file: file.to_owned(),
+        why,
+    };
+    let target = file
+        .strip_suffix(".c")
+        .ok_or_else(|| fail("only .c files can be extracted from".into()))?;
     let output = Command::new("make")
         .args(["-sn", "--no-print-directory"])
         .arg(format!("CC={}", from.cc))
@@ -114,10 +141,16 @@ pub fn command_in(text: &str, cc: &str, object: &str, source: &str, directory: &
         for argv in commands {
             let starts = argv.len() > cc_words.len() && argv.iter().zip(&cc_words).all(|(a, b)| a == b);
             let to_object = argv.windows(2).any(|w| w[0] == "-o" && w[1] == object);
-            let from_source = argv.last().is_some_and(|a| a == source || a.ends_with(&format!("/{source}")));
+            let from_source = argv
+                .last()
+                .is_some_and(|a| a == source || a.ends_with(&format!("/{source}")));
             if starts && to_object && from_source && argv.iter().any(|a| a == "-c") {
                 let args = argv.into_iter().skip(1).collect();
-                return Some(CompileCommand { compiler: cc_words[0].to_owned(), args, directory: directory.to_owned() });
+                return Some(CompileCommand {
+                    compiler: cc_words[0].to_owned(),
+                    args,
+                    directory: directory.to_owned(),
+                });
             }
         }
     }
@@ -135,17 +168,35 @@ mod tests {
             set -e; exec >/dev/null; trap 'rm -f a/b.o; exit' INT; gcc-12 -Wp,-MMD,a/.b.o.d -DKBUILD_MODNAME='\"snd_pcm\"' '-DX=a b' -c -o a/b.o /src/a/b.c ; \
             ./tools/objtool/objtool --orc a/b.o; scripts/basic/fixdep a/.b.o.d a/b.o 'gcc-12 -DWRONG -c -o a/b.o /src/a/b.c' > a/.b.o.cmd\n";
         let found = command_in(text, "gcc-12", "a/b.o", "a/b.c", Path::new("/o")).unwrap();
-        assert_eq!(found.args, ["-Wp,-MMD,a/.b.o.d", "-DKBUILD_MODNAME=\"snd_pcm\"", "-DX=a b", "-c", "-o", "a/b.o", "/src/a/b.c"]);
+        assert_eq!(
+            found.args,
+            [
+                "-Wp,-MMD,a/.b.o.d",
+                "-DKBUILD_MODNAME=\"snd_pcm\"",
+                "-DX=a b",
+                "-c",
+                "-o",
+                "a/b.o",
+                "/src/a/b.c"
+            ]
+        );
         assert_eq!(found.define("KBUILD_MODNAME"), Some("\"snd_pcm\""));
-        assert!(command_in(text, "gcc-12", "b.o", "b.c", Path::new("/o")).is_none(), "another object's command must not match");
+        assert!(
+            command_in(text, "gcc-12", "b.o", "b.c", Path::new("/o")).is_none(),
+            "another object's command must not match"
+        );
     }
 
     #[test]
     fn a_database_entry_is_matched_by_its_whole_path() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("compile_commands.json");
-        std::fs::write(&file, r#"[{"directory":"/o","file":"/s/x/pcm.c","command":"gcc -DA -c /s/x/pcm.c"},
-            {"directory":"/o","file":"/s/pcm.c","command":"gcc -DB='1 2' -c /s/pcm.c"}]"#).unwrap();
+        std::fs::write(
+            &file,
+            r#"[{"directory":"/o","file":"/s/x/pcm.c","command":"gcc -DA -c /s/x/pcm.c"},
+            {"directory":"/o","file":"/s/pcm.c","command":"gcc -DB='1 2' -c /s/pcm.c"}]"#,
+        )
+        .unwrap();
         let found = from_database(&file, Path::new("/s/pcm.c")).unwrap().unwrap();
         assert_eq!(found.args[0], "-DB=1 2");
         assert!(from_database(&file, Path::new("/s/other.c")).unwrap().is_none());

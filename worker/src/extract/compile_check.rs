@@ -27,7 +27,11 @@ pub struct CompileCheck {
 impl CompileCheck {
     /// The first finding, in a line.
     pub fn summary(&self) -> String {
-        match (self.errors.first(), self.missing_functions.first(), self.unresolved.first()) {
+        match (
+            self.errors.first(),
+            self.missing_functions.first(),
+            self.unresolved.first(),
+        ) {
             (Some(e), ..) => e.clone(),
             (_, Some(f), _) => format!("{f} is not defined"),
             (_, _, Some(u)) => format!("{u} is left unresolved"),
@@ -89,17 +93,30 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         .current_dir(&request.command.directory)
         .env("LC_ALL", "C")
         .output()
-        .map_err(|e| Error::Preprocess { file: request.file.clone(), why: format!("{} can't be started: {e}; install it", request.command.compiler) })?;
+        .map_err(|e| Error::Preprocess {
+            file: request.file.clone(),
+            why: format!("{} can't be started: {e}; install it", request.command.compiler),
+        })?;
     let mut check = CompileCheck::default();
     if !run.status.success() {
-        read_errors(&String::from_utf8_lossy(&run.stderr), &source.to_string_lossy(), &extraction.source, &mut check);
+        read_errors(
+            &String::from_utf8_lossy(&run.stderr),
+            &source.to_string_lossy(),
+            &extraction.source,
+            &mut check,
+        );
         if check.errors.is_empty() {
-            check.errors.push(format!("{} ended with {}", request.command.compiler, run.status));
+            check
+                .errors
+                .push(format!("{} ended with {}", request.command.compiler, run.status));
         }
         return Ok(check);
     }
     let bytes = std::fs::read(&output).map_err(io("read", &output))?;
-    let file = object::File::parse(&*bytes).map_err(|e| Error::Preprocess { file: request.file.clone(), why: format!("the compiled object can't be read: {e}") })?;
+    let file = object::File::parse(&*bytes).map_err(|e| Error::Preprocess {
+        file: request.file.clone(),
+        why: format!("the compiled object can't be read: {e}"),
+    })?;
     let mut defined = BTreeSet::new();
     for symbol in file.symbols() {
         let Ok(name) = symbol.name() else { continue };
@@ -115,7 +132,12 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         }
     }
     check.unresolved.sort();
-    check.missing_functions = extraction.patched.iter().filter(|p| !defined.contains(&p.replacement)).map(|p| p.replacement.clone()).collect();
+    check.missing_functions = extraction
+        .patched
+        .iter()
+        .filter(|p| !defined.contains(&p.replacement))
+        .map(|p| p.replacement.clone())
+        .collect();
     check.ok = check.unresolved.is_empty() && check.missing_functions.is_empty();
     Ok(check)
 }
@@ -126,7 +148,9 @@ fn read_errors(talk: &str, file: &str, source: &str, check: &mut CompileCheck) {
     // The line of ours that an error inside a header's macro or an inlined function was reached from.
     let mut via: Option<usize> = None;
     for line in talk.lines() {
-        let ours = line.find(&own).and_then(|at| line[at + own.len()..].split(':').next()?.parse::<usize>().ok());
+        let ours = line
+            .find(&own)
+            .and_then(|at| line[at + own.len()..].split(':').next()?.parse::<usize>().ok());
         if line.contains("In function") || line.contains("In file included") {
             via = None;
         }
@@ -142,7 +166,10 @@ fn read_errors(talk: &str, file: &str, source: &str, check: &mut CompileCheck) {
         }
         check.error_lines.extend(ours.or(via));
         match ours.or(via) {
-            Some(n) => check.errors.push(format!("line {n}: {text}: `{}`", source.lines().nth(n.saturating_sub(1)).unwrap_or("").trim())),
+            Some(n) => check.errors.push(format!(
+                "line {n}: {text}: `{}`",
+                source.lines().nth(n.saturating_sub(1)).unwrap_or("").trim()
+            )),
             None => check.errors.push(text.to_owned()),
         }
     }
@@ -159,7 +186,10 @@ mod tests {
         let mut check = CompileCheck::default();
         let talk = "/t/livepatch.c: In function 'f':\n/t/livepatch.c:2:5: error: 'x' undeclared (first use in this function)\n    2 |   x = 1;\n/inc/a.h:9:1: error: impossible constraint in 'asm'\n";
         read_errors(talk, "/t/livepatch.c", "int f(void) {\n\tx = 1;\n}\n", &mut check);
-        assert_eq!(check.errors[0], "line 2: 'x' undeclared (first use in this function): `x = 1;`");
+        assert_eq!(
+            check.errors[0],
+            "line 2: 'x' undeclared (first use in this function): `x = 1;`"
+        );
         assert_eq!(check.error_lines, [2]);
         assert_eq!(check.errors.len(), 2);
     }

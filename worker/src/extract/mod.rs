@@ -9,6 +9,7 @@ pub mod flags;
 pub mod native;
 pub mod words;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,15 @@ pub trait Symbols {
     fn in_object(&self, name: &str) -> bool;
     /// True if the kernel image has exactly this name.
     fn in_vmlinux(&self, name: &str) -> bool;
+    /// How many symbols of the patched object have exactly this name.
+    fn occurrences(&self, name: &str) -> u32 {
+        u32::from(self.in_object(name))
+    }
+    /// The patched object's symbols that are `NAME.SUFFIX` for one of the names: what the compiler made of functions
+    /// (`f.isra.0`) and of variables inside functions (`v.12`). One for each symbol, sorted.
+    fn variants(&self, _names: &BTreeSet<String>) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl Symbols for crate::symbols::Symbols {
@@ -55,6 +65,24 @@ impl Symbols for crate::symbols::Symbols {
 
     fn in_vmlinux(&self, name: &str) -> bool {
         self.in_vmlinux(name)
+    }
+
+    fn occurrences(&self, name: &str) -> u32 {
+        self.lookup_in_object(name).map_or(0, |s| s.count)
+    }
+
+    fn variants(&self, names: &BTreeSet<String>) -> Vec<String> {
+        let mut found = Vec::new();
+        self.object().for_each_name(&mut |symbol| {
+            if let Some((base, _)) = symbol.split_once('.')
+                && names.contains(base)
+            {
+                found.push(symbol.to_owned());
+            }
+        });
+        found.sort();
+        found.dedup();
+        found
     }
 }
 
@@ -118,24 +146,46 @@ pub enum Form {
 /// Why an extraction failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("libclang not found ({why}): install libclang1-19 or set LIBCLANG_PATH; searched {}", list(searched))]
+    #[error(
+        "libclang not found ({why}): install libclang1-19 or set LIBCLANG_PATH; searched {}",
+        list(searched)
+    )]
     LibclangMissing { searched: Vec<PathBuf>, why: String },
     #[error("no compile command for {file}: {why}")]
     Command { file: String, why: String },
     #[error("{file} can't be parsed: {why}")]
     Parse { file: String, why: String },
-    #[error("{file} does not define {function}{}: correct the name, or pick the file that holds it", near(near_matches))]
-    NoFunction { file: String, function: String, near_matches: Vec<String> },
+    #[error(
+        "{file} does not define {function}{}: correct the name, or pick the file that holds it",
+        near(near_matches)
+    )]
+    NoFunction {
+        file: String,
+        function: String,
+        near_matches: Vec<String>,
+    },
     #[error("{file}: the preprocessor failed: {why}")]
     Preprocess { file: String, why: String },
     #[error("{action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths
+        .iter()
+        .map(|p| p.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn near(names: &[String]) -> String {
-    if names.is_empty() { String::new() } else { format!(" (it has {})", names.join(", ")) }
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" (it has {})", names.join(", "))
+    }
 }

@@ -78,7 +78,10 @@ mod tests {
     #[test]
     fn quotes_join_and_operators_split() {
         let got = commands(r#"a 'b c'"d\"e"\ f; g -DX='"y"' && h>out"#).unwrap();
-        assert_eq!(got, [vec!["a", "b cd\"e f"], vec!["g", "-DX=\"y\""], vec!["h"], vec!["out"]]);
+        assert_eq!(
+            got,
+            [vec!["a", "b cd\"e f"], vec!["g", "-DX=\"y\""], vec!["h"], vec!["out"]]
+        );
         assert_eq!(split("gcc '' x").unwrap(), ["gcc", "", "x"]);
         assert!(commands("a 'b").is_err());
         assert!(split("a; b").is_err());

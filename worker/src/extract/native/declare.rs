@@ -13,19 +13,32 @@ pub fn declare(ty: &str, name: &str) -> Option<String> {
         return Some(format!("{}{}{}", &ty[..close], space(&ty[..close], name), &ty[close..]));
     }
     if let Some(at) = ty.find('[') {
-        return Some(format!("{}{}{}", ty[..at].trim_end(), space(ty[..at].trim_end(), name), &ty[at..]));
+        return Some(format!(
+            "{}{}{}",
+            ty[..at].trim_end(),
+            space(ty[..at].trim_end(), name),
+            &ty[at..]
+        ));
     }
     Some(format!("{ty}{}", space(ty, name)))
 }
 
 fn space(before: &str, name: &str) -> String {
-    if before.ends_with('*') || before.ends_with('(') { name.to_owned() } else { format!(" {name}") }
+    if before.ends_with('*') || before.ends_with('(') {
+        name.to_owned()
+    } else {
+        format!(" {name}")
+    }
 }
 
 /// A type as it can be written anywhere: without expressions in it.
 pub fn spell(ty: Type<'_>) -> String {
     let text = ty.spelling();
-    if text.contains("typeof") { ty.canonical().spelling() } else { text }
+    if text.contains("typeof") {
+        ty.canonical().spelling()
+    } else {
+        text
+    }
 }
 
 /// The prototype `RESULT NAME(PARAMETERS)` of a function type; parameter names where given.
@@ -40,7 +53,11 @@ pub fn prototype(function: Cursor<'_>, name: &str) -> Option<String> {
     if ty.is_variadic() {
         list.push("...".into());
     }
-    let list = if list.is_empty() { "void".to_owned() } else { list.join(", ") };
+    let list = if list.is_empty() {
+        "void".to_owned()
+    } else {
+        list.join(", ")
+    };
     let result = result_text(ty)?;
     Some(format!("{result}{}({list})", space(&result, name)))
 }
@@ -48,7 +65,11 @@ pub fn prototype(function: Cursor<'_>, name: &str) -> Option<String> {
 fn result_text(ty: Type<'_>) -> Option<String> {
     let result = spell(ty.result()?);
     declare(&result, "")?;
-    Some(if result.contains("(*") { format!("typeof({result})") } else { result })
+    Some(if result.contains("(*") {
+        format!("typeof({result})")
+    } else {
+        result
+    })
 }
 
 /// `static TYPE *klpe_x;` for something no kept header declares.
@@ -58,7 +79,14 @@ pub fn pointer(cursor: Cursor<'_>, function: bool, variable: &str) -> Option<Str
     }
     let ty = spell(cursor.ty());
     declare(&ty, "")?;
-    Some(if ty.contains(['[', '(']) { format!("static typeof({ty}) *{variable};") } else { format!("static {};", declare(&format!("{ty} *").replace("* *", "**"), variable)?) })
+    Some(if ty.contains(['[', '(']) {
+        format!("static typeof({ty}) *{variable};")
+    } else {
+        format!(
+            "static {};",
+            declare(&format!("{ty} *").replace("* *", "**"), variable)?
+        )
+    })
 }
 
 #[cfg(test)]
@@ -70,7 +98,10 @@ mod tests {
         assert_eq!(declare("struct a *", "x").as_deref(), Some("struct a *x"));
         assert_eq!(declare("int (*)(void *)", "f").as_deref(), Some("int (*f)(void *)"));
         assert_eq!(declare("unsigned long[4]", "v").as_deref(), Some("unsigned long v[4]"));
-        assert_eq!(declare("const char *const", "s").as_deref(), Some("const char *const s"));
+        assert_eq!(
+            declare("const char *const", "s").as_deref(),
+            Some("const char *const s")
+        );
         assert_eq!(declare("struct (unnamed struct at /x/y.c:1:2)", "s"), None);
     }
 }

@@ -48,7 +48,13 @@ pub struct Output {
 
 impl<'p, 't> Draft<'p, 't> {
     pub fn new(unit: &'p Unit<'t>, plan: &'p Plan, request: &'p Request, builtin: bool) -> Self {
-        let mut draft = Self { unit, plan, request, chunks: Vec::new(), builtin };
+        let mut draft = Self {
+            unit,
+            plan,
+            request,
+            chunks: Vec::new(),
+            builtin,
+        };
         draft.collect();
         draft
     }
@@ -66,16 +72,40 @@ impl<'p, 't> Draft<'p, 't> {
             let context = Context::Header(name.clone());
             let cuts = self.unit.cuts(d.file, d.start, d.end);
             let (text, found) = self.render(&context, d.file, d.start, d.end, &cuts, &mut marks);
-            self.chunks.push(Chunk { position: copy.position, from: Some((d.file, d.start, d.end)), text, marks: found, context: Some(context) });
+            self.chunks.push(Chunk {
+                position: copy.position,
+                from: Some((d.file, d.start, d.end)),
+                text,
+                marks: found,
+                context: Some(context),
+            });
         }
         for g in &self.plan.generated {
-            self.chunks.push(Chunk { position: g.position, from: None, text: g.text.clone(), marks: Vec::new(), context: None });
+            self.chunks.push(Chunk {
+                position: g.position,
+                from: None,
+                text: g.text.clone(),
+                marks: Vec::new(),
+                context: None,
+            });
         }
-        let first = self.chunks.iter().map(|c| c.position.0).chain(self.plan.forwards.values().map(|f| f.first)).min().unwrap_or(0);
+        let first = self
+            .chunks
+            .iter()
+            .map(|c| c.position.0)
+            .chain(self.plan.forwards.values().map(|f| f.first))
+            .min()
+            .unwrap_or(0);
         let forwards: BTreeSet<&String> = self.plan.forwards.values().map(|f| &f.text).collect();
         if !forwards.is_empty() {
             let text = forwards.iter().map(|f| format!("{f};")).collect::<Vec<_>>().join("\n");
-            self.chunks.push(Chunk { position: (first, 0, 0), from: None, text, marks: Vec::new(), context: None });
+            self.chunks.push(Chunk {
+                position: (first, 0, 0),
+                from: None,
+                text,
+                marks: Vec::new(),
+                context: None,
+            });
             // Before anything else at that position.
             let last = self.chunks.len() - 1;
             self.chunks[..=last].rotate_right(1);
@@ -88,44 +118,87 @@ impl<'p, 't> Draft<'p, 't> {
         let item = &self.unit.items[index];
         let context = Context::Item(index);
         let What::Code { decls, cuts } = &item.what else {
-            return Chunk { position: (index, 1, 0), from: None, text: String::new(), marks: Vec::new(), context: None };
+            return Chunk {
+                position: (index, 1, 0),
+                from: None,
+                text: String::new(),
+                marks: Vec::new(),
+                context: None,
+            };
         };
         let (mut start, mut end) = (item.start, item.end);
         let mut tail = "";
         if *keep == Keep::Types {
             // The types' own extent, without the variable declared behind it and its storage class.
-            let types = || decls.iter().map(|d| &self.unit.decls[*d]).filter(|d| d.file == item.file && super::plan::is_type_kind(d.kind));
+            let types = || {
+                decls
+                    .iter()
+                    .map(|d| &self.unit.decls[*d])
+                    .filter(|d| d.file == item.file && super::plan::is_type_kind(d.kind))
+            };
             start = types().map(|d| d.start).min().unwrap_or(start);
             end = types().map(|d| d.end).max().unwrap_or(end);
             tail = ";";
         }
         let (mut text, found) = self.render(&context, item.file, start, end, cuts, marks);
         text.push_str(tail);
-        Chunk { position: (index, 1, 0), from: Some((item.file, start, end)), text, marks: found, context: Some(context) }
+        Chunk {
+            position: (index, 1, 0),
+            from: Some((item.file, start, end)),
+            text,
+            marks: found,
+            context: Some(context),
+        }
     }
 
     /// The text of a range with cuts and edits applied, and what must be expanded put between markers.
-    fn render(&self, context: &Context, file: FileId, start: usize, end: usize, cuts: &[Cut], marks: &mut usize) -> (String, Vec<Mark>) {
+    fn render(
+        &self,
+        context: &Context,
+        file: FileId,
+        start: usize,
+        end: usize,
+        cuts: &[Cut],
+        marks: &mut usize,
+    ) -> (String, Vec<Mark>) {
         let text = self.unit.files.get(file).text();
         let mut found = Vec::new();
         let mut mark = |raw: &str, whole: bool, head: bool| {
             let number = *marks;
             *marks += 1;
-            found.push(Mark { number, whole, head, raw: raw.to_owned() });
+            found.push(Mark {
+                number,
+                whole,
+                head,
+                raw: raw.to_owned(),
+            });
             format!(" __KLP_B_{number}__ {raw} __KLP_E_{number}__ ")
         };
-        let mut changes: Vec<(usize, usize, String)> = cuts.iter().filter(|c| c.start >= start && c.end <= end).map(|c| (c.start, c.end, c.instead.clone())).collect();
+        let mut changes: Vec<(usize, usize, String)> = cuts
+            .iter()
+            .filter(|c| c.start >= start && c.end <= end)
+            .map(|c| (c.start, c.end, c.instead.clone()))
+            .collect();
         if self.plan.whole.contains(context) {
             let raw = apply(text, start, end, changes);
             return (mark(&raw, true, false), found);
         }
-        changes.extend(self.plan.edits.range((file, start)..(file, end)).map(|((_, at), e)| (*at, at + e.len, e.text.clone())));
+        changes.extend(
+            self.plan
+                .edits
+                .range((file, start)..(file, end))
+                .map(|((_, at), e)| (*at, at + e.len, e.text.clone())),
+        );
         let hidden = self.plan.hidden.get(context);
         for (a, b) in hidden.into_iter().flatten() {
             // What is inside is expanded as it was, and renamed after.
             changes.retain(|(s, e, _)| !(s >= a && e <= b));
             if *a >= start && *b <= end {
-                changes.push((*a, *b, mark(&text[*a..*b], false, self.plan.heads.contains(&(file, *a)))));
+                changes.push((
+                    *a,
+                    *b,
+                    mark(&text[*a..*b], false, self.plan.heads.contains(&(file, *a))),
+                ));
             }
         }
         (apply(text, start, end, changes), found)
@@ -139,14 +212,25 @@ impl<'p, 't> Draft<'p, 't> {
             let text = match &item.what {
                 What::Include { text, .. } => format!("#include {text}"),
                 What::Define { name } | What::Undef { name } if needed.contains(name.as_str()) => {
-                    let changes = self.plan.edits.range((item.file, item.start)..(item.file, item.end)).map(|((_, at), e)| (*at, at + e.len, e.text.clone())).collect();
+                    let changes = self
+                        .plan
+                        .edits
+                        .range((item.file, item.start)..(item.file, item.end))
+                        .map(|((_, at), e)| (*at, at + e.len, e.text.clone()))
+                        .collect();
                     apply(self.unit.files.get(item.file).text(), item.start, item.end, changes)
                 }
                 What::Pragma => self.unit.files.get(item.file).text()[item.start..item.end].to_owned(),
                 _ => continue,
             };
             let from = (!matches!(item.what, What::Include { .. })).then_some((item.file, item.start, item.end));
-            add.push(Chunk { position: (i, 1, 0), from, text, marks: Vec::new(), context: None });
+            add.push(Chunk {
+                position: (i, 1, 0),
+                from,
+                text,
+                marks: Vec::new(),
+                context: None,
+            });
         }
         self.chunks.extend(add);
     }
@@ -156,7 +240,10 @@ impl<'p, 't> Draft<'p, 't> {
         let mut bodies: HashMap<&str, Vec<&str>> = HashMap::new();
         for item in &self.unit.items {
             match &item.what {
-                What::Define { name } => bodies.entry(name).or_default().push(&self.unit.files.get(item.file).text()[item.start..item.end]),
+                What::Define { name } => bodies
+                    .entry(name)
+                    .or_default()
+                    .push(&self.unit.files.get(item.file).text()[item.start..item.end]),
                 What::Undef { name } => {
                     bodies.entry(name).or_default();
                 }
@@ -166,14 +253,24 @@ impl<'p, 't> Draft<'p, 't> {
         let mut needed: BTreeSet<String> = BTreeSet::new();
         let mut queue: Vec<String> = Vec::new();
         for chunk in &self.chunks {
-            queue.extend(identifiers(&chunk.text).into_iter().filter(|n| bodies.contains_key(n)).map(str::to_owned));
+            queue.extend(
+                identifiers(&chunk.text)
+                    .into_iter()
+                    .filter(|n| bodies.contains_key(n))
+                    .map(str::to_owned),
+            );
         }
         queue.extend(self.seen_by_headers(bodies.keys().copied().collect()));
         while let Some(name) = queue.pop() {
             if needed.insert(name.clone()) {
                 for body in bodies.get(name.as_str()).into_iter().flatten() {
                     queue.extend(pasted(body, bodies.keys().copied()).map(str::to_owned));
-                    queue.extend(identifiers(body).into_iter().filter(|n| bodies.contains_key(n)).map(str::to_owned));
+                    queue.extend(
+                        identifiers(body)
+                            .into_iter()
+                            .filter(|n| bodies.contains_key(n))
+                            .map(str::to_owned),
+                    );
                 }
             }
         }
@@ -194,7 +291,9 @@ impl<'p, 't> Draft<'p, 't> {
                     let mut rest = line;
                     while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic() || c == '_') {
                         let tail = &rest[start..];
-                        let len = tail.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(tail.len());
+                        let len = tail
+                            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                            .unwrap_or(tail.len());
                         if names.contains(&tail[..len]) {
                             found.insert(tail[..len].to_owned());
                         }
@@ -229,7 +328,10 @@ impl<'p, 't> Draft<'p, 't> {
         for chunk in &self.chunks {
             let mut text = chunk.text.clone();
             for mark in &chunk.marks {
-                let (begin, end) = (format!("__KLP_B_{}__", mark.number), format!("__KLP_E_{}__", mark.number));
+                let (begin, end) = (
+                    format!("__KLP_B_{}__", mark.number),
+                    format!("__KLP_E_{}__", mark.number),
+                );
                 let inside = between(preprocessed, &begin, &end).unwrap_or(&mark.raw);
                 let new = self.expansion(chunk, mark, inside, &mut nop);
                 if let Some((file, start, _)) = chunk.from {
@@ -241,13 +343,20 @@ impl<'p, 't> Draft<'p, 't> {
                 let marked = format!(" {begin} {} {end} ", mark.raw);
                 text = text.replace(&marked, &new);
             }
-            let (text, helper) = if text.contains("klpe_") { run_time_keys(&without_addressable(&text)) } else { (text, false) };
+            let (text, helper) = if text.contains("klpe_") {
+                run_time_keys(&without_addressable(&text))
+            } else {
+                (text, false)
+            };
             branch |= helper;
             texts.push(text);
         }
         let mut texts = texts.into_iter();
         let helpers = [branch.then_some(BRANCH_HELPER), nop.then_some(NOP_HELPER)];
-        let mut out = self.write_with(|_| texts.next().unwrap_or_default(), &helpers.into_iter().flatten().collect::<Vec<_>>());
+        let mut out = self.write_with(
+            |_| texts.next().unwrap_or_default(),
+            &helpers.into_iter().flatten().collect::<Vec<_>>(),
+        );
         out.expanded = expanded;
         out
     }
@@ -271,7 +380,10 @@ impl<'p, 't> Draft<'p, 't> {
         let mut parts = Vec::new();
         for part in split(inside) {
             let names = declared(part);
-            if picked.as_ref().is_some_and(|p| !p.iter().any(|n| names.contains(n.as_str()))) {
+            if picked
+                .as_ref()
+                .is_some_and(|p| !p.iter().any(|n| names.contains(n.as_str())))
+            {
                 continue;
             }
             let patched = self.request.functions.iter().any(|f| names.contains(f.as_str()));
@@ -288,7 +400,12 @@ impl<'p, 't> Draft<'p, 't> {
     fn write_with(&self, mut text: impl FnMut(&Chunk) -> String, helpers: &[&str]) -> Output {
         let mut out = String::new();
         let mut lines = Vec::new();
-        let _ = writeln!(out, "/*\n * Livepatch source for {}: {}\n * Extracted by klp-farm (native backend).\n */", self.request.file, self.request.functions.join(", "));
+        let _ = writeln!(
+            out,
+            "/*\n * Livepatch source for {}: {}\n * Extracted by klp-farm (native backend).\n */",
+            self.request.file,
+            self.request.functions.join(", ")
+        );
         if self.builtin && self.has_static_calls() {
             out.push_str("#include <linux/static_call_types.h>\n");
         }
@@ -309,7 +426,11 @@ impl<'p, 't> Draft<'p, 't> {
                 continue;
             }
             let is_include = body.starts_with("#include ") && chunk.from.is_none();
-            if helpers_due && !is_include && chunk.context.is_some() | chunk.from.is_none() && self.includes_before(chunk) {
+            if helpers_due
+                && !is_include
+                && chunk.context.is_some() | chunk.from.is_none()
+                && self.includes_before(chunk)
+            {
                 for h in helpers {
                     let _ = writeln!(out, "\n{h}");
                 }
@@ -337,12 +458,20 @@ impl<'p, 't> Draft<'p, 't> {
                 out.push('\n');
             }
         }
-        Output { source: out, lines, expanded: Vec::new() }
+        Output {
+            source: out,
+            lines,
+            expanded: Vec::new(),
+        }
     }
 
     /// True if some include stands before the chunk, so that a helper's types are known.
     fn includes_before(&self, chunk: &Chunk) -> bool {
-        self.unit.items.iter().take(chunk.position.0 + usize::from(chunk.position.1 == 2)).any(|i| matches!(i.what, What::Include { .. }))
+        self.unit
+            .items
+            .iter()
+            .take(chunk.position.0 + usize::from(chunk.position.1 == 2))
+            .any(|i| matches!(i.what, What::Include { .. }))
     }
 
     fn has_static_calls(&self) -> bool {
@@ -361,7 +490,9 @@ fn static_call(raw: &str, renames: &BTreeMap<String, String>, nop: &mut bool) ->
         "static_call" | "static_call_mod" => Some(through(&to)),
         "static_call_cond" => {
             *nop = true;
-            Some(format!("(klpe___SCK__{name}->func ? (&{to}) : (typeof(&{to}))klpr_static_call_nop)"))
+            Some(format!(
+                "(klpe___SCK__{name}->func ? (&{to}) : (typeof(&{to}))klpr_static_call_nop)"
+            ))
         }
         _ => None,
     }
@@ -411,4 +542,3 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
     let b = a + text[a..].find(end)?;
     Some(&text[a..b])
 }
-

@@ -15,11 +15,17 @@ pub fn preprocess(request: &Request, probe: &str) -> Result<String, Error> {
         .arg(&path)
         .current_dir(&request.command.directory)
         .output()
-        .map_err(|e| Error::Preprocess { file: request.file.clone(), why: format!("{} can't be started: {e}", request.command.compiler) })?;
+        .map_err(|e| Error::Preprocess {
+            file: request.file.clone(),
+            why: format!("{} can't be started: {e}", request.command.compiler),
+        })?;
     // Errors in it come back with the compile check, where they can be told against the whole source.
     if output.stdout.is_empty() {
         let talk = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::Preprocess { file: request.file.clone(), why: talk.lines().next().unwrap_or("no output").to_owned() });
+        return Err(Error::Preprocess {
+            file: request.file.clone(),
+            why: talk.lines().next().unwrap_or("no output").to_owned(),
+        });
     }
     Ok(super::lexer::same_length_text(output.stdout))
 }

@@ -39,7 +39,13 @@ pub struct Fates<'a> {
 
 impl<'a> Fates<'a> {
     pub fn new(request: &'a Request, symbols: &'a dyn Symbols) -> Self {
-        Self { request, symbols, known: HashMap::new(), inlines: HashMap::new(), refs: HashMap::new() }
+        Self {
+            request,
+            symbols,
+            known: HashMap::new(),
+            inlines: HashMap::new(),
+            refs: HashMap::new(),
+        }
     }
 
     /// The references of a declaration, read once.
@@ -51,6 +57,14 @@ impl<'a> Fates<'a> {
         let refs = Rc::new(refs_of(unit, cursor));
         self.refs.insert(decl, Rc::clone(&refs));
         refs
+    }
+
+    /// The functions and variables found to be copied.
+    pub fn copied(&self) -> impl Iterator<Item = String> {
+        self.known
+            .iter()
+            .filter(|(_, f)| **f == Fate::Copy)
+            .map(|(n, _)| n.clone())
     }
 
     pub fn symbols(&self) -> &'a dyn Symbols {
@@ -81,16 +95,29 @@ impl<'a> Fates<'a> {
         if name.starts_with("__builtin_") {
             return Fate::AsIs;
         }
-        let Some(first) = unit.declarations(name).next() else { return Fate::AsIs };
+        let Some(first) = unit.declarations(name).next() else {
+            return Fate::AsIs;
+        };
         let function = first.is_function();
         let internal = unit.declarations(name).any(|d| d.cursor.storage() == Storage::Static);
-        let definition = unit.by_name.get(name).and_then(|all| all.iter().copied().find(|i| unit.decls[*i].definition));
+        let definition = unit
+            .by_name
+            .get(name)
+            .and_then(|all| all.iter().copied().find(|i| unit.decls[*i].definition));
         let own_definition = definition.filter(|i| unit.own.contains(&unit.decls[*i].file));
 
-        if function && internal && let Some(event) = tracepoint(unit, name) {
-            let linkable = self.symbols.exported(&format!("__tracepoint_{event}")).is_some() && self.symbols.exported(&format!("__traceiter_{event}")).is_some();
+        if function
+            && internal
+            && let Some(event) = tracepoint(unit, name)
+        {
+            let linkable = self.symbols.exported(&format!("__tracepoint_{event}")).is_some()
+                && self.symbols.exported(&format!("__traceiter_{event}")).is_some();
             // An own header's trace functions can't be cut out of the macro that makes them.
-            return if linkable && own_definition.is_none() { Fate::AsIs } else { Fate::Trace(event) };
+            return if linkable && own_definition.is_none() {
+                Fate::AsIs
+            } else {
+                Fate::Trace(event)
+            };
         }
         if let Some(call) = name.strip_prefix("__SCT__")
             && self.symbols.exported(name).is_none()
@@ -107,7 +134,11 @@ impl<'a> Fates<'a> {
         if self.symbols.exported(name).is_some() {
             return Fate::AsIs;
         }
-        if function && let Some(i) = definition && own_definition.is_none() && unit.decls[i].cursor.is_inline() {
+        if function
+            && let Some(i) = definition
+            && own_definition.is_none()
+            && unit.decls[i].cursor.is_inline()
+        {
             return self.header_function(unit, name, i);
         }
         match self.holder(name) {
@@ -117,14 +148,30 @@ impl<'a> Fates<'a> {
         }
     }
 
-    fn decide_internal(&mut self, unit: &mut Unit<'_>, name: &str, function: bool, definition: Option<usize>, own: Option<usize>) -> Fate {
+    fn decide_internal(
+        &mut self,
+        unit: &mut Unit<'_>,
+        name: &str,
+        function: bool,
+        definition: Option<usize>,
+        own: Option<usize>,
+    ) -> Fate {
         match (own, definition) {
             (Some(i), _) => {
                 let decl = &unit.decls[i];
                 // What a header defines (inline functions, constant tables) has a copy in many objects; which of them a name means
                 // is not sure, and the compiler may have relied on its value.
-                let many = decl.file != unit.main && if function { decl.cursor.is_inline() } else { is_constant(decl.cursor.ty()) };
-                if !many && self.symbols.in_object(name) { Fate::External(self.request.object.clone()) } else { Fate::Copy }
+                let many = decl.file != unit.main
+                    && if function {
+                        decl.cursor.is_inline()
+                    } else {
+                        is_constant(decl.cursor.ty())
+                    };
+                if !many && self.symbols.in_object(name) {
+                    Fate::External(self.request.object.clone())
+                } else {
+                    Fate::Copy
+                }
             }
             (None, Some(i)) if function => self.header_function(unit, name, i),
             _ => Fate::AsIs,
@@ -132,7 +179,11 @@ impl<'a> Fates<'a> {
     }
 
     fn header_function(&mut self, unit: &mut Unit<'_>, name: &str, decl: usize) -> Fate {
-        if self.rewrite(unit, name, decl) { Fate::Inline } else { Fate::AsIs }
+        if self.rewrite(unit, name, decl) {
+            Fate::Inline
+        } else {
+            Fate::AsIs
+        }
     }
 
     /// True if a header's function reaches, through whatever it calls, a symbol that must be externalized.
@@ -147,7 +198,10 @@ impl<'a> Fates<'a> {
         for r in &refs.all {
             if let To::Symbol(to) = &r.to
                 && to != name
-                && matches!(self.of(unit, to), Fate::External(_) | Fate::Inline | Fate::Trace(_) | Fate::StaticCall(..))
+                && matches!(
+                    self.of(unit, to),
+                    Fate::External(_) | Fate::Inline | Fate::Trace(_) | Fate::StaticCall(..)
+                )
             {
                 must = true;
                 break;
@@ -161,6 +215,13 @@ impl<'a> Fates<'a> {
 /// The tracepoint behind `trace_NAME`, `trace_NAME_enabled` or `trace_NAME_rcuidle`.
 pub fn tracepoint(unit: &Unit<'_>, function: &str) -> Option<String> {
     let rest = function.strip_prefix("trace_")?;
-    let names = [rest, rest.strip_suffix("_enabled").unwrap_or(rest), rest.strip_suffix("_rcuidle").unwrap_or(rest)];
-    names.into_iter().find(|n| unit.by_name.contains_key(&format!("__tracepoint_{n}"))).map(str::to_owned)
+    let names = [
+        rest,
+        rest.strip_suffix("_enabled").unwrap_or(rest),
+        rest.strip_suffix("_rcuidle").unwrap_or(rest),
+    ];
+    names
+        .into_iter()
+        .find(|n| unit.by_name.contains_key(&format!("__tracepoint_{n}")))
+        .map(str::to_owned)
 }

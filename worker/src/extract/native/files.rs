@@ -22,7 +22,8 @@ pub struct SourceFile {
 
 impl SourceFile {
     pub fn text(&self) -> &str {
-        self.text.get_or_init(|| lexer::same_length_text(std::fs::read(&self.path).unwrap_or_default()))
+        self.text
+            .get_or_init(|| lexer::same_length_text(std::fs::read(&self.path).unwrap_or_default()))
     }
 
     pub fn tokens(&self) -> &[Token] {
@@ -31,7 +32,11 @@ impl SourceFile {
 
     /// The line (from 1) of a byte offset.
     pub fn line(&self, offset: usize) -> usize {
-        self.text().as_bytes()[..offset.min(self.text().len())].iter().filter(|b| **b == b'\n').count() + 1
+        self.text().as_bytes()[..offset.min(self.text().len())]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1
     }
 
     /// How a source outside the tree includes this file.
@@ -48,7 +53,11 @@ fn public_part(label: &str) -> Option<&str> {
         None => label,
     };
     let inside = rest.strip_prefix("include/")?;
-    Some(if label.starts_with("arch/") { inside.strip_prefix("generated/").unwrap_or(inside) } else { inside })
+    Some(if label.starts_with("arch/") {
+        inside.strip_prefix("generated/").unwrap_or(inside)
+    } else {
+        inside
+    })
 }
 
 /// All files seen so far.
@@ -64,7 +73,13 @@ pub struct Files {
 impl Files {
     pub fn new(src_dir: &Path, obj_dir: &Path, directory: &Path) -> Self {
         let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_owned());
-        Self { roots: vec![real(src_dir), real(obj_dir)], directory: directory.to_owned(), list: Vec::new(), by_handle: HashMap::new(), by_path: HashMap::new() }
+        Self {
+            roots: vec![real(src_dir), real(obj_dir)],
+            directory: directory.to_owned(),
+            list: Vec::new(),
+            by_handle: HashMap::new(),
+            by_path: HashMap::new(),
+        }
     }
 
     pub fn id(&mut self, handle: FileHandle) -> FileId {
@@ -77,21 +92,27 @@ impl Files {
             self.by_handle.insert(handle, *id);
             return *id;
         }
-        let label = self.roots.iter().find_map(|root| real.strip_prefix(root).ok()).map_or_else(
-            || real.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            |inside| inside.to_string_lossy().into_owned(),
-        );
+        let label = self
+            .roots
+            .iter()
+            .find_map(|root| real.strip_prefix(root).ok())
+            .map_or_else(
+                || real.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                |inside| inside.to_string_lossy().into_owned(),
+            );
         let public = public_part(&label).is_some();
         let id = self.list.len();
-        self.list.push(SourceFile { handle, label, public, path, text: OnceCell::new(), tokens: OnceCell::new() });
+        self.list.push(SourceFile {
+            handle,
+            label,
+            public,
+            path,
+            text: OnceCell::new(),
+            tokens: OnceCell::new(),
+        });
         self.by_handle.insert(handle, id);
         self.by_path.insert(real, id);
         id
-    }
-
-    /// The file of this label.
-    pub fn labelled(&self, label: &str) -> Option<FileId> {
-        self.list.iter().position(|f| f.label == label)
     }
 
     pub fn get(&self, id: FileId) -> &SourceFile {

@@ -29,7 +29,11 @@ impl Token {
 pub fn same_length_text(bytes: Vec<u8>) -> String {
     match String::from_utf8(bytes) {
         Ok(text) => text,
-        Err(bad) => bad.into_bytes().into_iter().map(|b| if b.is_ascii() { char::from(b) } else { '?' }).collect(),
+        Err(bad) => bad
+            .into_bytes()
+            .into_iter()
+            .map(|b| if b.is_ascii() { char::from(b) } else { '?' })
+            .collect(),
     }
 }
 
@@ -118,7 +122,14 @@ pub fn tokens(text: &str) -> Vec<Token> {
             }
         } else if c.is_ascii_digit() || (c == b'.' && b.get(i + 1).is_some_and(u8::is_ascii_digit)) {
             let mut j = i + 1;
-            while j < b.len() && (b[j].is_ascii_alphanumeric() || b[j] == b'_' || b[j] == b'.' || (matches!(b[j], b'+' | b'-') && matches!(b[j - 1], b'e' | b'E' | b'p' | b'P') && !b[i..j].starts_with(b"0x"))) {
+            while j < b.len()
+                && (b[j].is_ascii_alphanumeric()
+                    || b[j] == b'_'
+                    || b[j] == b'.'
+                    || (matches!(b[j], b'+' | b'-')
+                        && matches!(b[j - 1], b'e' | b'E' | b'p' | b'P')
+                        && !b[i..j].starts_with(b"0x")))
+            {
                 j += 1;
             }
             (Kind::Number, j)
@@ -145,7 +156,12 @@ pub fn identifiers(text: &str) -> Vec<&str> {
             Kind::Ident => out.push(token.text(text)),
             Kind::Directive => {
                 let inner = token.text(text);
-                out.extend(tokens(&inner[1..]).into_iter().filter(|t| t.kind == Kind::Ident).map(|t| t.text(&inner[1..])));
+                out.extend(
+                    tokens(&inner[1..])
+                        .into_iter()
+                        .filter(|t| t.kind == Kind::Ident)
+                        .map(|t| t.text(&inner[1..])),
+                );
             }
             _ => {}
         }
@@ -189,9 +205,16 @@ mod tests {
     #[test]
     fn comments_literals_and_directives_do_not_leak_names() {
         let text = "/* a */ int b; // c\n#define D(x) \\\n  x /* e\n f */ + g\nchar *h = \"i /* j\";k->l";
-        let names: Vec<&str> = tokens(text).into_iter().filter(|t| t.kind == Kind::Ident).map(|t| t.text(text)).collect();
+        let names: Vec<&str> = tokens(text)
+            .into_iter()
+            .filter(|t| t.kind == Kind::Ident)
+            .map(|t| t.text(text))
+            .collect();
         assert_eq!(names, ["int", "b", "char", "h", "k", "l"]);
-        let d = tokens(text).into_iter().find(|t| t.kind == Kind::Directive).map(|t| t.text(text));
+        let d = tokens(text)
+            .into_iter()
+            .find(|t| t.kind == Kind::Directive)
+            .map(|t| t.text(text));
         assert_eq!(d, Some("#define D(x) \\\n  x /* e\n f */ + g"));
         assert_eq!(directive("#  define X 1"), ("define", 9));
         assert!(identifiers("#define D(x) y").contains(&"y"));

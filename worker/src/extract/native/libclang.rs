@@ -1,4 +1,6 @@
 //! The few parts of libclang's C interface the backend needs, as safe wrappers; the library is loaded at run time.
+// libclang's constants are named as in C.
+#![allow(non_upper_case_globals)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
@@ -20,7 +22,10 @@ impl Library {
     /// Loads the newest libclang found (`LIBCLANG_PATH` overrides the search).
     pub fn load() -> Result<Self, Error> {
         if !is_loaded() {
-            let library = load_manually().map_err(|why| Error::LibclangMissing { searched: searched(), why })?;
+            let library = load_manually().map_err(|why| Error::LibclangMissing {
+                searched: searched(),
+                why,
+            })?;
             set_library(Some(Arc::new(library)));
         }
         Ok(Self { _thread: PhantomData })
@@ -35,9 +40,20 @@ impl Library {
 
 /// The places the search looks at, for the error message.
 fn searched() -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from).into_iter().collect();
+    let mut places: Vec<PathBuf> = std::env::var_os("LIBCLANG_PATH")
+        .map(PathBuf::from)
+        .into_iter()
+        .collect();
     if places.is_empty() {
-        places.extend(["/usr/lib/llvm-*/lib", "/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from));
+        places.extend(
+            [
+                "/usr/lib/llvm-*/lib",
+                "/usr/lib/*-linux-gnu",
+                "/usr/lib64",
+                "/usr/local/lib",
+            ]
+            .map(PathBuf::from),
+        );
     }
     places
 }
@@ -46,7 +62,11 @@ fn searched() -> Vec<PathBuf> {
 unsafe fn take(string: CXString) -> String {
     unsafe {
         let chars = clang_getCString(string);
-        let owned = if chars.is_null() { String::new() } else { CStr::from_ptr(chars).to_string_lossy().into_owned() };
+        let owned = if chars.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(chars).to_string_lossy().into_owned()
+        };
         clang_disposeString(string);
         owned
     }
@@ -78,8 +98,11 @@ pub struct Diagnostic {
 impl<'l> Tu<'l> {
     /// Parses with `args` (compiler's name first); the working directory is given by `-working-directory`.
     pub fn parse(_library: &'l Library, args: &[String]) -> Result<Self, String> {
-        let args: Vec<CString> =
-            args.iter().map(|a| CString::new(a.as_str())).collect::<Result<_, _>>().map_err(|_| "an argument holds a NUL byte".to_owned())?;
+        let args: Vec<CString> = args
+            .iter()
+            .map(|a| CString::new(a.as_str()))
+            .collect::<Result<_, _>>()
+            .map_err(|_| "an argument holds a NUL byte".to_owned())?;
         let pointers: Vec<*const c_char> = args.iter().map(|a| a.as_ptr()).collect();
         let options = CXTranslationUnit_DetailedPreprocessingRecord | CXTranslationUnit_KeepGoing;
         // SAFETY: all pointers live across the call; the results are owned by the returned value.
@@ -100,7 +123,11 @@ impl<'l> Tu<'l> {
                 clang_disposeIndex(index);
                 return Err(format!("libclang's parser failed with code {code}"));
             }
-            Ok(Self { index, unit, _library: PhantomData })
+            Ok(Self {
+                index,
+                unit,
+                _library: PhantomData,
+            })
         }
     }
 
@@ -112,7 +139,9 @@ impl<'l> Tu<'l> {
             for i in 0..clang_getNumDiagnostics(self.unit) {
                 let d = clang_getDiagnostic(self.unit, i);
                 if clang_getDiagnosticSeverity(d) >= CXDiagnostic_Error && out.len() < limit {
-                    out.push(Diagnostic { text: take(clang_formatDiagnostic(d, clang_defaultDiagnosticDisplayOptions())) });
+                    out.push(Diagnostic {
+                        text: take(clang_formatDiagnostic(d, clang_defaultDiagnosticDisplayOptions())),
+                    });
                 }
                 clang_disposeDiagnostic(d);
             }
@@ -122,7 +151,10 @@ impl<'l> Tu<'l> {
 
     pub fn root(&self) -> Cursor<'_> {
         // SAFETY: the unit is alive.
-        Cursor { raw: unsafe { clang_getTranslationUnitCursor(self.unit) }, _tu: PhantomData }
+        Cursor {
+            raw: unsafe { clang_getTranslationUnitCursor(self.unit) },
+            _tu: PhantomData,
+        }
     }
 
     /// The ranges the preprocessor skipped in `file`, as byte offsets, each with the entry of the file it belongs to.
@@ -298,7 +330,13 @@ impl<'t> Cursor<'t> {
         extern "C" fn call(raw: CXCursor, parent: CXCursor, data: CXClientData) -> CXChildVisitResult {
             // SAFETY: data is the &mut of the closure below, used only during the call.
             let f = unsafe { &mut *data.cast::<Callback<'_, '_>>() };
-            match f(Cursor { raw, _tu: PhantomData }, Cursor { raw: parent, _tu: PhantomData }) {
+            match f(
+                Cursor { raw, _tu: PhantomData },
+                Cursor {
+                    raw: parent,
+                    _tu: PhantomData,
+                },
+            ) {
                 Next::Sibling => CXChildVisit_Continue,
                 Next::Children => CXChildVisit_Recurse,
                 Next::Stop => CXChildVisit_Break,
@@ -362,7 +400,10 @@ impl<'t> Cursor<'t> {
 
     pub fn ty(self) -> Type<'t> {
         // SAFETY: as above.
-        Type { raw: unsafe { clang_getCursorType(self.raw) }, _tu: PhantomData }
+        Type {
+            raw: unsafe { clang_getCursorType(self.raw) },
+            _tu: PhantomData,
+        }
     }
 
     /// Parameter declarations of a function.
@@ -370,14 +411,19 @@ impl<'t> Cursor<'t> {
         // SAFETY: as above; a negative count means "not a function".
         unsafe {
             let n = clang_Cursor_getNumArguments(self.raw);
-            (0..n.max(0)).filter_map(|i| Self::wrap(clang_Cursor_getArgument(self.raw, i as c_uint))).collect()
+            (0..n.max(0))
+                .filter_map(|i| Self::wrap(clang_Cursor_getArgument(self.raw, i as c_uint)))
+                .collect()
         }
     }
 
     /// The type a typedef stands for.
     pub fn underlying(self) -> Type<'t> {
         // SAFETY: as above.
-        Type { raw: unsafe { clang_getTypedefDeclUnderlyingType(self.raw) }, _tu: PhantomData }
+        Type {
+            raw: unsafe { clang_getTypedefDeclUnderlyingType(self.raw) },
+            _tu: PhantomData,
+        }
     }
 
     pub fn is_anonymous(self) -> bool {
@@ -444,7 +490,9 @@ impl<'t> Type<'t> {
         // SAFETY: as above; a negative count means "not a function".
         unsafe {
             let n = clang_getNumArgTypes(self.raw);
-            (0..n.max(0)).filter_map(|i| Self::wrap(clang_getArgType(self.raw, i as c_uint))).collect()
+            (0..n.max(0))
+                .filter_map(|i| Self::wrap(clang_getArgType(self.raw, i as c_uint)))
+                .collect()
         }
     }
 
@@ -460,7 +508,10 @@ impl<'t> Type<'t> {
 
     pub fn canonical(self) -> Self {
         // SAFETY: as above.
-        Self { raw: unsafe { clang_getCanonicalType(self.raw) }, _tu: PhantomData }
+        Self {
+            raw: unsafe { clang_getCanonicalType(self.raw) },
+            _tu: PhantomData,
+        }
     }
 
     pub fn named(self) -> Option<Self> {

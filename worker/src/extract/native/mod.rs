@@ -13,6 +13,9 @@ mod lexer;
 pub mod libclang;
 mod plan;
 mod refs;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod tokens;
 mod unit;
 
@@ -57,7 +60,11 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
             if check.ok {
                 return Ok((extraction, check));
             }
-            tried.push(format!("the form {:?} was tried first: {}", extraction.form, check.summary()));
+            tried.push(format!(
+                "the form {:?} was tried first: {}",
+                extraction.form,
+                check.summary()
+            ));
             let better = best.as_ref().is_none_or(|(_, b)| check.score() < b.score());
             let failing = failing(&check, &lines);
             if better {
@@ -70,7 +77,10 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
         }
     }
     // The loop above ran at least once, and each turn that does not return leaves a best outcome.
-    best.ok_or_else(|| Error::Parse { file: request.file.clone(), why: "no form was tried".into() })
+    best.ok_or_else(|| Error::Parse {
+        file: request.file.clone(),
+        why: "no form was tried".into(),
+    })
 }
 
 /// Extracts in the most readable form, without the compile check.
@@ -88,10 +98,16 @@ fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<T
     let mut args = flags::for_clang(&request.command.args, &request.command.directory.to_string_lossy());
     if builtin && request.src_dir.join(STATIC_CALL_TYPES).is_file() {
         let preamble = request.scratch.join("klp-builtin.h");
-        write(&preamble, "#define MODULE\n#include <linux/static_call_types.h>\n#undef MODULE\n")?;
+        write(
+            &preamble,
+            "#define MODULE\n#include <linux/static_call_types.h>\n#undef MODULE\n",
+        )?;
         args.extend(["-include".to_owned(), preamble.to_string_lossy().into_owned()]);
     }
-    let tu = Tu::parse(library, &args).map_err(|why| Error::Parse { file: request.file.clone(), why })?;
+    let tu = Tu::parse(library, &args).map_err(|why| Error::Parse {
+        file: request.file.clone(),
+        why,
+    })?;
     Ok(tu)
 }
 
@@ -110,15 +126,30 @@ fn slice(
     let files = Files::new(&request.src_dir, &request.obj_dir, &request.command.directory);
     let parsed = || {
         let errors: Vec<String> = tu.errors(3).into_iter().map(|d| d.text).collect();
-        Error::Parse { file: request.file.clone(), why: if errors.is_empty() { "the compile command names another file".into() } else { errors.join("; ") } }
+        Error::Parse {
+            file: request.file.clone(),
+            why: if errors.is_empty() {
+                "the compile command names another file".into()
+            } else {
+                errors.join("; ")
+            },
+        }
     };
     let mut unit = Unit::new(tu, files, &request.file, private).ok_or_else(parsed)?;
     let plan = Planner::new(&mut unit, request, symbols, expand).run()?;
     let draft = emit::Draft::new(&unit, &plan, request, builtin);
-    let preprocessed = if draft.needs_expansion() { expand::preprocess(request, &draft.probe())? } else { String::new() };
+    let preprocessed = if draft.needs_expansion() {
+        expand::preprocess(request, &draft.probe())?
+    } else {
+        String::new()
+    };
     let output = draft.finish(&preprocessed);
     let mut warnings = plan.warnings.clone();
-    warnings.extend(tu.errors(5).into_iter().map(|d| format!("libclang: {}", relative(&d.text, request))));
+    warnings.extend(
+        tu.errors(5)
+            .into_iter()
+            .map(|d| format!("libclang: {}", relative(&d.text, request))),
+    );
     let lines = output
         .lines
         .into_iter()
@@ -162,9 +193,14 @@ fn failing(check: &CompileCheck, lines: &Lines) -> BTreeSet<String> {
 }
 
 fn relative(text: &str, request: &Request) -> String {
-    text.replace(&format!("{}/", request.src_dir.display()), "").replace(&format!("{}/", request.obj_dir.display()), "")
+    text.replace(&format!("{}/", request.src_dir.display()), "")
+        .replace(&format!("{}/", request.obj_dir.display()), "")
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    std::fs::write(path, text).map_err(|source| Error::Io { action: "write", path: path.to_owned(), source })
+    std::fs::write(path, text).map_err(|source| Error::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }

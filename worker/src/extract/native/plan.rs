@@ -1,4 +1,6 @@
 //! The closure of the functions to patch: which pieces of text stay, what is renamed in them, what must be expanded.
+// libclang's constants are named as in C.
+#![allow(non_upper_case_globals)]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -7,7 +9,7 @@ use clang_sys::*;
 use super::declare;
 use super::fate::{Fate, Fates};
 use super::files::FileId;
-use super::refs::{Ref, To, refs_of_type};
+use super::refs::{LocalStatic, Ref, To, refs_of_type};
 use super::unit::{Unit, What};
 use crate::extract::{Dependency, Error, Externalized, PatchedFunction, Request, Symbols};
 
@@ -101,16 +103,32 @@ pub struct Planner<'p, 't> {
 }
 
 enum Pending {
-    Pointer { symbol: String, object: String },
+    Pointer {
+        symbol: String,
+        object: String,
+    },
+    /// The pointer to a function's static variable, written out.
+    Local {
+        pointer: String,
+        variable: String,
+    },
     Prototype,
-    Trace { event: String, decl: usize },
+    Trace {
+        event: String,
+        decl: usize,
+    },
     /// A patched function that only a header declares.
     Forward,
 }
 
 impl<'p, 't> Planner<'p, 't> {
     /// `expand`: functions whose text is to be taken whole from the preprocessor.
-    pub fn new(unit: &'p mut Unit<'t>, request: &'p Request, symbols: &'p dyn Symbols, expand: &BTreeSet<String>) -> Self {
+    pub fn new(
+        unit: &'p mut Unit<'t>,
+        request: &'p Request,
+        symbols: &'p dyn Symbols,
+        expand: &BTreeSet<String>,
+    ) -> Self {
         Self {
             unit,
             fates: Fates::new(request, symbols),
@@ -133,10 +151,14 @@ impl<'p, 't> Planner<'p, 't> {
             self.follow(&context, decl);
         }
         self.write_pending();
+        self.doubtful_names();
         // A structure whose definition stays, in front of all uses, needs no forward declaration.
         let keep = &self.plan.keep;
         let unit = &*self.unit;
-        self.plan.forwards.retain(|(file, offset), f| unit.item_at(*file, *offset).is_none_or(|i| !keep.contains_key(&i) || f.first < i));
+        self.plan.forwards.retain(|(file, offset), f| {
+            unit.item_at(*file, *offset)
+                .is_none_or(|i| !keep.contains_key(&i) || f.first < i)
+        });
         self.plan.externals.sort();
         Ok(self.plan)
     }
@@ -145,7 +167,9 @@ impl<'p, 't> Planner<'p, 't> {
     fn dependent_headers(&mut self) {
         for (item, file) in self.unit.dependent_headers() {
             self.plan.dependent.insert(file);
-            let inside: Vec<usize> = (0..self.unit.decls.len()).filter(|i| self.unit.decls[*i].file == file).collect();
+            let inside: Vec<usize> = (0..self.unit.decls.len())
+                .filter(|i| self.unit.decls[*i].file == file)
+                .collect();
             for i in inside {
                 let d = &self.unit.decls[i];
                 let refs = if d.from_macro {
@@ -157,7 +181,9 @@ impl<'p, 't> Planner<'p, 't> {
                 for r in refs {
                     match &r.to {
                         To::Symbol(name) if self.unit.declared_outside(name) => {}
-                        To::Symbol(name) if self.fates.of(self.unit, name) == Fate::Copy => self.symbol(&Context::Item(item), &r, name),
+                        To::Symbol(name) if self.fates.of(self.unit, name) == Fate::Copy => {
+                            self.symbol(&Context::Item(item), &r, name)
+                        }
                         To::Symbol(name) => self.as_is(&Context::Item(item), name),
                         _ => self.reference(&Context::Item(item), &r),
                     }
@@ -167,15 +193,31 @@ impl<'p, 't> Planner<'p, 't> {
     }
 
     fn target(&mut self, function: &str) -> Result<(), Error> {
-        let found = self.unit.by_name.get(function).and_then(|all| all.iter().copied().find(|i| self.unit.decls[*i].definition && self.unit.decls[*i].is_function()));
+        let found = self.unit.by_name.get(function).and_then(|all| {
+            all.iter()
+                .copied()
+                .find(|i| self.unit.decls[*i].definition && self.unit.decls[*i].is_function())
+        });
         let Some(decl) = found.filter(|i| self.unit.own.contains(&self.unit.decls[*i].file)) else {
-            return Err(Error::NoFunction { file: self.request.file.clone(), function: function.to_owned(), near_matches: self.near(function) });
+            return Err(Error::NoFunction {
+                file: self.request.file.clone(),
+                function: function.to_owned(),
+                near_matches: self.near(function),
+            });
         };
         let replacement = format!("klpp_{function}");
         let cursor = self.unit.decls[decl].cursor;
-        let prototype = declare::prototype(cursor, &replacement).map(|p| format!("{p};")).unwrap_or_default();
-        self.plan.patched.push(PatchedFunction { function: function.to_owned(), replacement, prototype });
-        self.plan.renames.insert(function.to_owned(), format!("klpp_{function}"));
+        let prototype = declare::prototype(cursor, &replacement)
+            .map(|p| format!("{p};"))
+            .unwrap_or_default();
+        self.plan.patched.push(PatchedFunction {
+            function: function.to_owned(),
+            replacement,
+            prototype,
+        });
+        self.plan
+            .renames
+            .insert(function.to_owned(), format!("klpp_{function}"));
         self.want(function, decl);
         self.name_edits(function, decl);
         Ok(())
@@ -211,9 +253,19 @@ impl<'p, 't> Planner<'p, 't> {
                 continue;
             }
             let (file, cursor) = (d.file, d.cursor);
-            let Some(at) = cursor.spelled_at().map(|p| p.offset as usize) else { continue };
-            let Some(item) = self.unit.item_at(file, at) else { continue };
-            self.plan.edits.insert((file, at), Edit { len: function.len(), text: format!("klpp_{function}") });
+            let Some(at) = cursor.spelled_at().map(|p| p.offset as usize) else {
+                continue;
+            };
+            let Some(item) = self.unit.item_at(file, at) else {
+                continue;
+            };
+            self.plan.edits.insert(
+                (file, at),
+                Edit {
+                    len: function.len(),
+                    text: format!("klpp_{function}"),
+                },
+            );
             if i != definition {
                 self.keep_item(item, None);
             }
@@ -224,7 +276,22 @@ impl<'p, 't> Planner<'p, 't> {
                 .tokens()
                 .iter()
                 .filter(|t| t.start >= start && t.end <= at)
-                .filter(|t| matches!(t.text(text), "static" | "inline" | "__inline" | "__inline__" | "__always_inline" | "__init" | "__exit" | "__meminit" | "__cpuinit" | "__net_init" | "__net_exit"))
+                .filter(|t| {
+                    matches!(
+                        t.text(text),
+                        "static"
+                            | "inline"
+                            | "__inline"
+                            | "__inline__"
+                            | "__always_inline"
+                            | "__init"
+                            | "__exit"
+                            | "__meminit"
+                            | "__cpuinit"
+                            | "__net_init"
+                            | "__net_exit"
+                    )
+                })
                 .map(|t| {
                     let blank = text[t.end..].starts_with(' ') as usize;
                     (t.start, t.end - t.start + blank)
@@ -232,15 +299,29 @@ impl<'p, 't> Planner<'p, 't> {
                 .collect();
             if drop.iter().all(|(start, _)| !text[*start..].starts_with("static")) && self.unit.decls[i].is_static() {
                 // A macro such as STATIC hides it.
-                let uses: Vec<(usize, usize)> =
-                    source.tokens().iter().filter(|t| t.start >= start && t.end <= at).filter_map(|t| self.unit.uses.get(&(file, t.start)).map(|end| (t.start, *end))).collect();
+                let uses: Vec<(usize, usize)> = source
+                    .tokens()
+                    .iter()
+                    .filter(|t| t.start >= start && t.end <= at)
+                    .filter_map(|t| self.unit.uses.get(&(file, t.start)).map(|end| (t.start, *end)))
+                    .collect();
                 for (start, end) in uses {
                     self.plan.heads.insert((file, start));
-                    self.plan.hidden.entry(Context::Item(item)).or_default().insert((start, end));
+                    self.plan
+                        .hidden
+                        .entry(Context::Item(item))
+                        .or_default()
+                        .insert((start, end));
                 }
             }
             for (start, len) in drop {
-                self.plan.edits.insert((file, start), Edit { len, text: String::new() });
+                self.plan.edits.insert(
+                    (file, start),
+                    Edit {
+                        len,
+                        text: String::new(),
+                    },
+                );
             }
         }
     }
@@ -248,16 +329,34 @@ impl<'p, 't> Planner<'p, 't> {
     /// Keeps the definition (a declaration) `decl` of `name`.
     fn want(&mut self, name: &str, decl: usize) {
         let d = &self.unit.decls[decl];
-        let Some(item) = self.unit.item_at(d.file, d.start) else { return };
+        let Some(item) = self.unit.item_at(d.file, d.start) else {
+            return;
+        };
         self.keep_item(item, Some(name));
     }
 
     fn keep_item(&mut self, item: usize, name: Option<&str>) {
-        let What::Code { decls, .. } = &self.unit.items[item].what else { return };
+        let What::Code { decls, .. } = &self.unit.items[item].what else {
+            return;
+        };
         let decls = decls.clone();
-        let made: usize = decls.iter().filter(|i| self.unit.decls[**i].from_macro && self.unit.decls[**i].definition && matches!(self.unit.decls[**i].kind, CXCursor_FunctionDecl | CXCursor_VarDecl)).count();
-        let functions = decls.iter().any(|i| self.unit.decls[*i].is_function() && self.unit.decls[*i].definition);
-        let patched = name.is_some_and(|n| self.request.functions.iter().any(|f| f == n) && decls.iter().any(|i| self.unit.decls[*i].name == n && self.unit.decls[*i].from_macro));
+        let made: usize = decls
+            .iter()
+            .filter(|i| {
+                self.unit.decls[**i].from_macro
+                    && self.unit.decls[**i].definition
+                    && matches!(self.unit.decls[**i].kind, CXCursor_FunctionDecl | CXCursor_VarDecl)
+            })
+            .count();
+        let functions = decls
+            .iter()
+            .any(|i| self.unit.decls[*i].is_function() && self.unit.decls[*i].definition);
+        let patched = name.is_some_and(|n| {
+            self.request.functions.iter().any(|f| f == n)
+                && decls
+                    .iter()
+                    .any(|i| self.unit.decls[*i].name == n && self.unit.decls[*i].from_macro)
+        });
         let before = self.plan.keep.get(&item).cloned();
         let keep = match name {
             Some(n) if (made > 1 && functions) || patched => {
@@ -269,7 +368,12 @@ impl<'p, 't> Planner<'p, 't> {
                 self.plan.whole.insert(Context::Item(item));
                 Keep::Picked(names)
             }
-            None if before.is_none() && decls.iter().any(|i| is_type_kind(self.unit.decls[*i].kind)) && decls.iter().any(|i| self.unit.decls[*i].kind == CXCursor_VarDecl) => Keep::Types,
+            None if before.is_none()
+                && decls.iter().any(|i| is_type_kind(self.unit.decls[*i].kind))
+                && decls.iter().any(|i| self.unit.decls[*i].kind == CXCursor_VarDecl) =>
+            {
+                Keep::Types
+            }
             None if before.is_some() => return,
             _ => Keep::Whole,
         };
@@ -303,13 +407,85 @@ impl<'p, 't> Planner<'p, 't> {
         for r in &refs.all {
             self.reference(context, r);
         }
-        if matches!(context, Context::Item(_)) {
-            for s in &refs.local_statics {
-                let file = self.unit.files.get(s.at.0);
-                let function = &self.unit.decls[decl].name;
-                self.plan.warnings.push(format!("{}:{}: {function}'s static variable {} is copied: the livepatch starts with a fresh one", file.label, file.line(s.at.1), s.name));
-            }
+        for local in &refs.local_statics {
+            self.local_static(context, decl, local, &refs.all);
         }
+    }
+
+    /// A static variable inside a function stays the kernel's own where its symbol is sure, else it is copied with a warning.
+    fn local_static(&mut self, context: &Context, decl: usize, local: &LocalStatic, refs: &[Ref]) {
+        let function = self.unit.decls[decl].name.clone();
+        let uses: Vec<(FileId, usize)> = refs
+            .iter()
+            .filter(|r| r.to == To::Local(local.at.0, local.at.1))
+            .filter_map(|r| {
+                r.spelled.filter(|(file, at)| {
+                    self.in_context(context, *file, *at)
+                        && self.unit.files.get(*file).text()[*at..].starts_with(&local.name)
+                })
+            })
+            .collect();
+        let all_seen = refs
+            .iter()
+            .filter(|r| r.to == To::Local(local.at.0, local.at.1))
+            .count()
+            == uses.len();
+        let symbol = self.only_variant(&local.name);
+        let statement = super::tokens::statement(self.unit.files.get(local.at.0), local.at.1);
+        let (Some(symbol), Some(pointer), Some((start, end)), true) = (
+            symbol,
+            &local.pointer,
+            statement,
+            all_seen && !self.plan.whole.contains(context),
+        ) else {
+            let file = self.unit.files.get(local.at.0);
+            self.plan.warnings.push(format!(
+                "{}:{}: {function}'s static variable {} is copied: the livepatch starts with a fresh one",
+                file.label,
+                file.line(local.at.1),
+                local.name
+            ));
+            return;
+        };
+        let variable = format!("klpe_{function}_{}", local.name);
+        self.plan.edits.insert(
+            (local.at.0, start),
+            Edit {
+                len: end - start,
+                text: String::new(),
+            },
+        );
+        for (file, at) in uses {
+            self.plan.edits.insert(
+                (file, at),
+                Edit {
+                    len: local.name.len(),
+                    text: format!("(*{variable})"),
+                },
+            );
+        }
+        for t in &local.types {
+            self.reference(context, t);
+        }
+        self.used(&symbol, context);
+        self.pending.insert(
+            symbol.clone(),
+            Pending::Local {
+                pointer: pointer.replace('@', &variable),
+                variable,
+            },
+        );
+    }
+
+    /// The one symbol the compiler made of a function's static variable: `NAME.NUMBER`.
+    fn only_variant(&self, name: &str) -> Option<String> {
+        let symbols = self.fates.symbols();
+        let all = symbols.variants(&BTreeSet::from([name.to_owned()]));
+        let mut numbered = all
+            .into_iter()
+            .filter(|s| s[name.len() + 1..].bytes().all(|b| b.is_ascii_digit()));
+        let only = numbered.next()?;
+        (numbered.next().is_none() && symbols.occurrences(&only) == 1 && !symbols.in_object(name)).then_some(only)
     }
 
     fn position(&self, context: &Context) -> Position {
@@ -337,10 +513,15 @@ impl<'p, 't> Planner<'p, 't> {
             }
             To::Name(file, offset, text) => {
                 let first = self.position(context).0;
-                let forward = self.plan.forwards.entry((*file, *offset)).or_insert_with(|| Forward { text: text.clone(), first });
+                let forward = self.plan.forwards.entry((*file, *offset)).or_insert_with(|| Forward {
+                    text: text.clone(),
+                    first,
+                });
                 forward.first = forward.first.min(first);
             }
             To::Symbol(name) => self.symbol(context, r, name),
+            // Dealt with where its function is followed.
+            To::Local(..) => {}
         }
     }
 
@@ -358,7 +539,11 @@ impl<'p, 't> Planner<'p, 't> {
                 }
             }
             Fate::Patched => {
-                if !self.unit.declarations(name).any(|d| !d.definition && !d.from_macro && self.unit.own.contains(&d.file)) {
+                if !self
+                    .unit
+                    .declarations(name)
+                    .any(|d| !d.definition && !d.from_macro && self.unit.own.contains(&d.file))
+                {
                     self.pending.insert(name.to_owned(), Pending::Forward);
                     self.used(name, context);
                 }
@@ -398,12 +583,23 @@ impl<'p, 't> Planner<'p, 't> {
         if let Some(export) = self.fates.symbols().exported(name)
             && export.module != "vmlinux"
         {
-            self.plan.dependencies.insert(Dependency { symbol: name.to_owned(), module: export.module.clone(), namespace: Some(export.namespace.clone()).filter(|n| !n.is_empty()) });
+            self.plan.dependencies.insert(Dependency {
+                symbol: name.to_owned(),
+                module: export.module.clone(),
+                namespace: Some(export.namespace.clone()).filter(|n| !n.is_empty()),
+            });
         }
         if self.unit.declared_outside(name) {
             return;
         }
-        let plain = self.unit.by_name.get(name).into_iter().flatten().copied().find(|i| !self.unit.decls[*i].definition && !self.unit.decls[*i].from_macro);
+        let plain = self
+            .unit
+            .by_name
+            .get(name)
+            .into_iter()
+            .flatten()
+            .copied()
+            .find(|i| !self.unit.decls[*i].definition && !self.unit.decls[*i].from_macro);
         match plain {
             Some(decl) => self.want(name, decl),
             None if self.unit.declarations(name).next().is_some() => {
@@ -424,7 +620,13 @@ impl<'p, 't> Planner<'p, 't> {
         if self.pending.contains_key(symbol) {
             return;
         }
-        self.pending.insert(symbol.to_owned(), Pending::Pointer { symbol: symbol.to_owned(), object });
+        self.pending.insert(
+            symbol.to_owned(),
+            Pending::Pointer {
+                symbol: symbol.to_owned(),
+                object,
+            },
+        );
         if self.unit.declared_outside(declared) {
             return;
         }
@@ -441,7 +643,14 @@ impl<'p, 't> Planner<'p, 't> {
         if self.plan.headers.contains_key(name) {
             return;
         }
-        let Some(decl) = self.unit.by_name.get(name).and_then(|all| all.iter().copied().find(|i| self.unit.decls[*i].definition)) else { return };
+        let Some(decl) = self
+            .unit
+            .by_name
+            .get(name)
+            .and_then(|all| all.iter().copied().find(|i| self.unit.decls[*i].definition))
+        else {
+            return;
+        };
         let d = &self.unit.decls[decl];
         let (file, cursor, from_macro) = (d.file, d.cursor, d.from_macro);
         let position = match self.unit.known_after(file) {
@@ -454,7 +663,13 @@ impl<'p, 't> Planner<'p, 't> {
         if from_macro || self.expand.contains(name) {
             self.plan.whole.insert(context.clone());
         } else if let Some(at) = cursor.spelled_at() {
-            self.plan.edits.insert((file, at.offset as usize), Edit { len: name.len(), text: format!("klpr_{name}") });
+            self.plan.edits.insert(
+                (file, at.offset as usize),
+                Edit {
+                    len: name.len(),
+                    text: format!("klpr_{name}"),
+                },
+            );
         }
         self.enqueue(context, decl);
     }
@@ -463,18 +678,45 @@ impl<'p, 't> Planner<'p, 't> {
         if self.pending.contains_key(name) {
             return;
         }
-        let Some(decl) = self.unit.by_name.get(name).and_then(|all| all.iter().copied().find(|i| self.unit.decls[*i].definition)) else { return };
+        let Some(decl) = self
+            .unit
+            .by_name
+            .get(name)
+            .and_then(|all| all.iter().copied().find(|i| self.unit.decls[*i].definition))
+        else {
+            return;
+        };
         let d = &self.unit.decls[decl];
         let (file, start, ty) = (d.file, d.start, d.cursor.ty());
-        let own = self.unit.own.contains(&file).then(|| self.unit.item_at(file, start)).flatten();
+        let own = self
+            .unit
+            .own
+            .contains(&file)
+            .then(|| self.unit.item_at(file, start))
+            .flatten();
         let position = match own {
             Some(item) => (item, 2, 2 * decl + 1),
-            None => self.unit.known_after(file).map_or((0, 0, 2 * decl + 1), |i| (i, 2, 2 * decl + 1)),
+            None => self
+                .unit
+                .known_after(file)
+                .map_or((0, 0, 2 * decl + 1), |i| (i, 2, 2 * decl + 1)),
         };
-        if self.unit.files.get(file).text()[start..].split('(').next().is_some_and(|w| w.contains("CONDITION")) {
-            self.plan.warnings.push(format!("{name}: the tracepoint's condition is not tested by the livepatch's copy of the call"));
+        if self.unit.files.get(file).text()[start..]
+            .split('(')
+            .next()
+            .is_some_and(|w| w.contains("CONDITION"))
+        {
+            self.plan.warnings.push(format!(
+                "{name}: the tracepoint's condition is not tested by the livepatch's copy of the call"
+            ));
         }
-        self.pending.insert(name.to_owned(), Pending::Trace { event: event.to_owned(), decl });
+        self.pending.insert(
+            name.to_owned(),
+            Pending::Trace {
+                event: event.to_owned(),
+                decl,
+            },
+        );
         self.first_use.insert(name.to_owned(), position);
         let before = (position.0, position.1, position.2 - 1);
         let context = own.map_or(Context::Header(name.to_owned()), Context::Item);
@@ -502,28 +744,52 @@ impl<'p, 't> Planner<'p, 't> {
             && self.in_text(context, file, offset)
             && self.unit.files.get(file).text()[offset..].starts_with(name)
         {
-            self.plan.edits.insert((file, offset), Edit { len: name.len(), text: to });
+            self.plan.edits.insert(
+                (file, offset),
+                Edit {
+                    len: name.len(),
+                    text: to,
+                },
+            );
             return;
         }
         let Some((file, offset)) = r.at else { return };
-        let Some(end) = self.unit.uses.get(&(file, offset)).copied() else { return };
+        let Some(end) = self.unit.uses.get(&(file, offset)).copied() else {
+            return;
+        };
         if !self.in_context(context, file, offset) {
             return;
         }
         if let Context::Item(item) = context
             && let What::Code { decls, .. } = &self.unit.items[*item].what
-            && decls.iter().any(|d| self.unit.decls[*d].from_macro && self.unit.decls[*d].start <= offset && offset < self.unit.decls[*d].end && self.unit.decls[*d].cursor.expanded_at().is_some_and(|p| p.offset as usize == offset))
+            && decls.iter().any(|d| {
+                self.unit.decls[*d].from_macro
+                    && self.unit.decls[*d].start <= offset
+                    && offset < self.unit.decls[*d].end
+                    && self.unit.decls[*d]
+                        .cursor
+                        .expanded_at()
+                        .is_some_and(|p| p.offset as usize == offset)
+            })
         {
             self.plan.whole.insert(context.clone());
             return;
         }
-        self.plan.hidden.entry(context.clone()).or_default().insert((offset, end));
+        self.plan
+            .hidden
+            .entry(context.clone())
+            .or_default()
+            .insert((offset, end));
     }
 
     /// True if the place is in text that will be written: the context's own, or an own macro's definition.
     fn in_text(&self, context: &Context, file: FileId, offset: usize) -> bool {
         let inside = self.in_context(context, file, offset);
-        inside || (self.unit.own.contains(&file) && self.unit.items.iter().any(|i| i.file == file && matches!(i.what, What::Define { .. }) && i.start <= offset && offset < i.end))
+        inside
+            || (self.unit.own.contains(&file)
+                && self.unit.items.iter().any(|i| {
+                    i.file == file && matches!(i.what, What::Define { .. }) && i.start <= offset && offset < i.end
+                }))
     }
 
     fn in_context(&self, context: &Context, file: FileId, offset: usize) -> bool {
@@ -562,8 +828,39 @@ impl<'p, 't> Planner<'p, 't> {
         let storage = before.find(|t| t.text(text) == "static");
         if let Some(t) = storage.copied() {
             let blank = usize::from(text[t.end..].starts_with(' '));
-            self.plan.warnings.push(format!("{}:{}: a static variable initialised with {name} is made automatic", source.label, source.line(offset)));
-            self.plan.edits.insert((file, t.start), Edit { len: t.end - t.start + blank, text: String::new() });
+            self.plan.warnings.push(format!(
+                "{}:{}: a static variable initialised with {name} is made automatic",
+                source.label,
+                source.line(offset)
+            ));
+            self.plan.edits.insert(
+                (file, t.start),
+                Edit {
+                    len: t.end - t.start + blank,
+                    text: String::new(),
+                },
+            );
+        }
+    }
+
+    /// Warns of names that do not say for sure what they mean.
+    fn doubtful_names(&mut self) {
+        let symbols = self.fates.symbols();
+        for e in self.plan.externals.iter().filter(|e| e.object == self.request.object) {
+            let n = symbols.occurrences(&e.symbol);
+            if n > 1 {
+                self.plan.warnings.push(format!(
+                    "{}: {n} symbols of {} have this name; the loader needs the position of the right one",
+                    e.symbol, e.object
+                ));
+            }
+        }
+        let copied: BTreeSet<String> = self.fates.copied().collect();
+        for variant in symbols.variants(&copied) {
+            let base = variant.split('.').next().unwrap_or_default();
+            self.plan.warnings.push(format!(
+                "{base} is copied: the compiler kept it only as {variant}, with another interface"
+            ));
         }
     }
 
@@ -573,21 +870,61 @@ impl<'p, 't> Planner<'p, 't> {
             let text = match &pending {
                 Pending::Pointer { symbol, object } => {
                     let variable = format!("klpe_{symbol}");
-                    self.plan.externals.push(Externalized { symbol: symbol.clone(), object: object.clone(), variable: variable.clone() });
+                    self.plan.externals.push(Externalized {
+                        symbol: symbol.clone(),
+                        object: object.clone(),
+                        variable: variable.clone(),
+                    });
                     self.pointer_text(symbol, &variable)
                 }
-                Pending::Prototype => self.unit.definition(&name).or_else(|| self.unit.declarations(&name).next()).and_then(|d| {
-                    if d.is_function() { declare::prototype(d.cursor, &name) } else { declare::declare(&declare::spell(d.cursor.ty()), &name) }.map(|p| format!("extern {p};"))
-                }),
-                Pending::Forward => self.unit.definition(&name).and_then(|d| declare::prototype(d.cursor, &format!("klpp_{name}"))).map(|p| format!("{p};")),
+                Pending::Local { pointer, variable } => {
+                    self.plan.externals.push(Externalized {
+                        symbol: name.clone(),
+                        object: self.request.object.clone(),
+                        variable: variable.clone(),
+                    });
+                    Some(pointer.clone())
+                }
+                Pending::Prototype => self
+                    .unit
+                    .definition(&name)
+                    .or_else(|| self.unit.declarations(&name).next())
+                    .and_then(|d| {
+                        if d.is_function() {
+                            declare::prototype(d.cursor, &name)
+                        } else {
+                            declare::declare(&declare::spell(d.cursor.ty()), &name)
+                        }
+                        .map(|p| format!("extern {p};"))
+                    }),
+                Pending::Forward => self
+                    .unit
+                    .definition(&name)
+                    .and_then(|d| declare::prototype(d.cursor, &format!("klpp_{name}")))
+                    .map(|p| format!("{p};")),
                 Pending::Trace { event, decl } => {
-                    let external = |symbol: String| if self.plan.externals.iter().any(|e| e.symbol == symbol) { format!("(*klpe_{symbol})") } else { symbol };
-                    trace_text(self.unit, *decl, &name, &external(format!("__tracepoint_{event}")), &external(format!("__traceiter_{event}")))
+                    let external = |symbol: String| {
+                        if self.plan.externals.iter().any(|e| e.symbol == symbol) {
+                            format!("(*klpe_{symbol})")
+                        } else {
+                            symbol
+                        }
+                    };
+                    trace_text(
+                        self.unit,
+                        *decl,
+                        &name,
+                        &external(format!("__tracepoint_{event}")),
+                        &external(format!("__traceiter_{event}")),
+                    )
                 }
             };
             match text {
                 Some(text) => self.plan.generated.push(Generated { position, text }),
-                None => self.plan.warnings.push(format!("{name}: its type can't be written down")),
+                None => self
+                    .plan
+                    .warnings
+                    .push(format!("{name}: its type can't be written down")),
             }
         }
     }
@@ -597,20 +934,36 @@ impl<'p, 't> Planner<'p, 't> {
             return Some(format!("static typeof({symbol}) *{variable};"));
         }
         // The definition tells most (an array's length); a declaration will do.
-        let d = self.unit.definition(symbol).or_else(|| self.unit.declarations(symbol).next())?;
+        let d = self
+            .unit
+            .definition(symbol)
+            .or_else(|| self.unit.declarations(symbol).next())?;
         declare::pointer(d.cursor, d.is_function(), variable).or_else(|| {
             let source = self.unit.files.get(d.file);
             let at = d.cursor.spelled_at()?.offset as usize;
-            let head = source.text().get(d.start..at)?.trim().trim_start_matches("static").trim_start().to_owned();
+            let head = source
+                .text()
+                .get(d.start..at)?
+                .trim()
+                .trim_start_matches("static")
+                .trim_start()
+                .to_owned();
             let rest = source.text().get(at + symbol.len()..d.end)?;
             let dims = rest.split('=').next().unwrap_or("").trim();
-            Some(if dims.is_empty() { format!("static {head} *{variable};") } else { format!("static {head} (*{variable}){dims};") })
+            Some(if dims.is_empty() {
+                format!("static {head} *{variable};")
+            } else {
+                format!("static {head} (*{variable}){dims};")
+            })
         })
     }
 }
 
 pub fn is_type_kind(kind: CXCursorKind) -> bool {
-    matches!(kind, CXCursor_StructDecl | CXCursor_UnionDecl | CXCursor_EnumDecl | CXCursor_TypedefDecl)
+    matches!(
+        kind,
+        CXCursor_StructDecl | CXCursor_UnionDecl | CXCursor_EnumDecl | CXCursor_TypedefDecl
+    )
 }
 
 /// A call of a tracepoint the livepatch can't link to: the test its key makes at run time, the call through its iterator.

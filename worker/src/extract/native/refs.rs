@@ -1,9 +1,12 @@
 //! What a declaration refers to, read off its syntax tree.
+// libclang's constants are named as in C.
+#![allow(non_upper_case_globals)]
 
 use std::collections::HashSet;
 
 use clang_sys::*;
 
+use super::declare;
 use super::files::FileId;
 use super::libclang::{Cursor, Next, Place, Storage, Type};
 use super::unit::Unit;
@@ -24,6 +27,8 @@ pub struct Ref {
 pub enum To {
     /// A function or variable of file scope.
     Symbol(String),
+    /// A static variable of a function; the place of its declaration.
+    Local(FileId, usize),
     /// Something else declared at this place: a type, a constant, a typedef.
     Place(FileId, usize),
     /// A structure of which only the name is needed, with the forward declaration that gives it.
@@ -34,7 +39,12 @@ pub enum To {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LocalStatic {
     pub name: String,
+    /// Where its name stands, or the macro use that declares it.
     pub at: (FileId, usize),
+    /// The declaration of a pointer to it, with `@` for the pointer's name; none if its type has no name.
+    pub pointer: Option<String>,
+    /// What its type refers to.
+    pub types: Vec<Ref>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +55,11 @@ pub struct Refs {
 
 /// Everything `cursor`'s declaration refers to.
 pub fn refs_of(unit: &mut Unit<'_>, cursor: Cursor<'_>) -> Refs {
-    let mut found = Collector { unit, seen: HashSet::new(), refs: Refs::default() };
+    let mut found = Collector {
+        unit,
+        seen: HashSet::new(),
+        refs: Refs::default(),
+    };
     found.declaration(cursor, None);
     walk(&mut found, cursor, None);
     found.refs
@@ -53,7 +67,11 @@ pub fn refs_of(unit: &mut Unit<'_>, cursor: Cursor<'_>) -> Refs {
 
 /// What the type of a declaration needs, without its body or initialiser.
 pub fn refs_of_type(unit: &mut Unit<'_>, ty: Type<'_>) -> Refs {
-    let mut found = Collector { unit, seen: HashSet::new(), refs: Refs::default() };
+    let mut found = Collector {
+        unit,
+        seen: HashSet::new(),
+        refs: Refs::default(),
+    };
     found.ty(ty, false, 0);
     found.refs
 }
@@ -65,18 +83,25 @@ fn walk<'t>(found: &mut Collector<'_, '_>, cursor: Cursor<'t>, in_static: Option
             CXCursor_VarDecl if child.storage() == Storage::Static => {
                 // Visited apart, so that what its initialiser holds is known to be in a static.
                 let at = child.extent().map(|(p, _)| found.place(p));
-                let constant = is_constant(child.ty());
-                if let (Some(at), false, true) = (at, constant, child.spelled_at() == child.expanded_at()) {
-                    let name = child.name();
-                    found.refs.local_statics.push(LocalStatic { name, at });
-                }
+                found.local_static(child);
                 found.declaration(child, at);
                 nested.push((child, at));
                 return Next::Sibling;
             }
-            CXCursor_VarDecl | CXCursor_FieldDecl | CXCursor_ParmDecl | CXCursor_FunctionDecl | CXCursor_TypedefDecl => found.declaration(child, in_static),
+            CXCursor_VarDecl
+            | CXCursor_FieldDecl
+            | CXCursor_ParmDecl
+            | CXCursor_FunctionDecl
+            | CXCursor_TypedefDecl => found.declaration(child, in_static),
             CXCursor_TypeRef => {
-                let declares = matches!(parent.kind(), CXCursor_VarDecl | CXCursor_FieldDecl | CXCursor_ParmDecl | CXCursor_FunctionDecl | CXCursor_TypedefDecl);
+                let declares = matches!(
+                    parent.kind(),
+                    CXCursor_VarDecl
+                        | CXCursor_FieldDecl
+                        | CXCursor_ParmDecl
+                        | CXCursor_FunctionDecl
+                        | CXCursor_TypedefDecl
+                );
                 if !declares {
                     found.reference(child, in_static);
                 }
@@ -84,7 +109,15 @@ fn walk<'t>(found: &mut Collector<'_, '_>, cursor: Cursor<'t>, in_static: Option
             CXCursor_DeclRefExpr | CXCursor_MemberRefExpr | CXCursor_MemberRef => found.reference(child, in_static),
             _ => {}
         }
-        if matches!(child.kind(), CXCursor_UnaryOperator | CXCursor_BinaryOperator | CXCursor_CompoundAssignOperator | CXCursor_ArraySubscriptExpr | CXCursor_CallExpr | CXCursor_InitListExpr) {
+        if matches!(
+            child.kind(),
+            CXCursor_UnaryOperator
+                | CXCursor_BinaryOperator
+                | CXCursor_CompoundAssignOperator
+                | CXCursor_ArraySubscriptExpr
+                | CXCursor_CallExpr
+                | CXCursor_InitListExpr
+        ) {
             found.complete_type(child);
         }
         Next::Children
@@ -121,14 +154,21 @@ impl Collector<'_, '_> {
     }
 
     fn to(&mut self, to: To) {
-        self.add(Ref { to, spelled: None, at: None, in_static: None });
+        self.add(Ref {
+            to,
+            spelled: None,
+            at: None,
+            in_static: None,
+        });
     }
 
     /// The type of a declaration, and the cleanup functions its attributes name (libclang shows those in print only).
     fn declaration(&mut self, cursor: Cursor<'_>, in_static: Option<(FileId, usize)>) {
         match cursor.kind() {
             CXCursor_TypedefDecl => self.ty(cursor.underlying(), false, 0),
-            CXCursor_VarDecl | CXCursor_FieldDecl | CXCursor_ParmDecl | CXCursor_FunctionDecl => self.ty(cursor.ty(), true, 0),
+            CXCursor_VarDecl | CXCursor_FieldDecl | CXCursor_ParmDecl | CXCursor_FunctionDecl => {
+                self.ty(cursor.ty(), true, 0)
+            }
             _ => {}
         }
         if cursor.kind() == CXCursor_VarDecl && cursor.children().iter().any(|c| c.kind() == CXCursor_UnexposedAttr) {
@@ -136,10 +176,35 @@ impl Collector<'_, '_> {
             for part in text.split("cleanup(").skip(1) {
                 if let Some((name, _)) = part.split_once(')') {
                     let at = cursor.expanded_at().map(|p| self.place(p));
-                    self.add(Ref { to: To::Symbol(name.trim().to_owned()), spelled: None, at, in_static });
+                    self.add(Ref {
+                        to: To::Symbol(name.trim().to_owned()),
+                        spelled: None,
+                        at,
+                        in_static,
+                    });
                 }
             }
         }
+    }
+
+    /// Notes a static variable of a function, if it can change and the file itself names it (`pr_once` and its like make their own).
+    fn local_static(&mut self, cursor: Cursor<'_>) {
+        let (Some(spelled), Some(at)) = (
+            cursor.spelled_at().map(|p| self.place(p)),
+            cursor.expanded_at().map(|p| self.place(p)),
+        ) else {
+            return;
+        };
+        if is_constant(cursor.ty()) || !self.unit.own.contains(&spelled.0) || spelled.0 != at.0 {
+            return;
+        }
+        let types = refs_of_type(self.unit, cursor.ty()).all;
+        self.refs.local_statics.push(LocalStatic {
+            name: cursor.name(),
+            at,
+            pointer: declare::pointer(cursor, false, "@"),
+            types,
+        });
     }
 
     fn reference(&mut self, cursor: Cursor<'_>, in_static: Option<(FileId, usize)>) {
@@ -148,16 +213,37 @@ impl Collector<'_, '_> {
             CXCursor_FunctionDecl | CXCursor_VarDecl => {
                 let top = target.parent().is_some_and(Cursor::is_unit);
                 if !top {
+                    if target.kind() == CXCursor_VarDecl
+                        && target.storage() == Storage::Static
+                        && let Some(p) = target.expanded_at()
+                    {
+                        let (file, offset) = self.place(p);
+                        let spelled = cursor.spelled_at().map(|p| self.place(p));
+                        let at = cursor.expanded_at().map(|p| self.place(p));
+                        self.add(Ref {
+                            to: To::Local(file, offset),
+                            spelled,
+                            at,
+                            in_static,
+                        });
+                    }
                     return;
                 }
                 let spelled = cursor.spelled_at().map(|p| self.place(p));
                 let at = cursor.expanded_at().map(|p| self.place(p));
-                self.add(Ref { to: To::Symbol(target.name()), spelled, at, in_static });
+                self.add(Ref {
+                    to: To::Symbol(target.name()),
+                    spelled,
+                    at,
+                    in_static,
+                });
             }
             CXCursor_ParmDecl => {}
             _ => {
                 // A constant or member may stand in an included list: what counts is what it belongs to.
-                let owner = matches!(target.kind(), CXCursor_EnumConstantDecl | CXCursor_FieldDecl).then(|| target.parent()).flatten();
+                let owner = matches!(target.kind(), CXCursor_EnumConstantDecl | CXCursor_FieldDecl)
+                    .then(|| target.parent())
+                    .flatten();
                 if let Some(p) = owner.unwrap_or(target).expanded_at() {
                     let (file, offset) = self.place(p);
                     if self.unit.own.contains(&file) {
@@ -185,7 +271,9 @@ impl Collector<'_, '_> {
 
     fn record(&mut self, decl: Cursor<'_>, complete: bool) {
         let definition = decl.definition();
-        let Some(p) = definition.unwrap_or(decl).expanded_at() else { return };
+        let Some(p) = definition.unwrap_or(decl).expanded_at() else {
+            return;
+        };
         let (file, offset) = self.place(p);
         if !self.unit.own.contains(&file) {
             return;
@@ -195,7 +283,11 @@ impl Collector<'_, '_> {
         if complete || anonymous {
             self.to(To::Place(file, offset));
         } else {
-            let word = if decl.kind() == CXCursor_UnionDecl { "union" } else { "struct" };
+            let word = if decl.kind() == CXCursor_UnionDecl {
+                "union"
+            } else {
+                "struct"
+            };
             self.to(To::Name(file, offset, format!("{word} {name}")));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::files::SourceFile;
 use super::lexer::{Kind, Token, closing, tokens};
 
 /// Replaces names in text that came out of the preprocessor; members, tags and labels of the same name are left alone.
@@ -37,7 +38,10 @@ pub fn split(text: &str) -> Vec<&str> {
         match all[i].text(text) {
             "(" => {
                 let word = i.checked_sub(1).map_or("", |p| all[p].text(text));
-                parens |= !matches!(word, "__attribute__" | "__attribute" | "typeof" | "__typeof__" | "_Alignas" | "asm" | "__asm__");
+                parens |= !matches!(
+                    word,
+                    "__attribute__" | "__attribute" | "typeof" | "__typeof__" | "_Alignas" | "asm" | "__asm__"
+                );
                 i = closing(&all, text, i).unwrap_or(all.len());
             }
             "=" => init = true,
@@ -112,10 +116,48 @@ pub fn expose(text: &str) -> String {
 
 fn without_always_inline(text: &str) -> String {
     let mut out = text.to_owned();
-    for a in ["__attribute__((__always_inline__))", "__attribute__((always_inline))", "__attribute__((__gnu_inline__))"] {
+    for a in [
+        "__attribute__((__always_inline__))",
+        "__attribute__((always_inline))",
+        "__attribute__((__gnu_inline__))",
+    ] {
         out = out.replacen(a, "", 1);
     }
     out
+}
+
+/// The range of the declaration statement around a place in a function's body, if it is `static` and declares one thing only.
+pub fn statement(file: &SourceFile, at: usize) -> Option<(usize, usize)> {
+    let (text, all) = (file.text(), file.tokens());
+    let here = all.partition_point(|t| t.end <= at);
+    let mut depth = 0i32;
+    let mut start = here;
+    while start > 0 {
+        match all[start - 1].text(text) {
+            "}" | ")" => depth += 1,
+            "{" | "(" if depth == 0 => break,
+            "{" | "(" => depth -= 1,
+            ";" if depth == 0 => break,
+            _ if all[start - 1].kind == Kind::Directive => return None,
+            _ => {}
+        }
+        // The end of a block in front of the declaration, not of a structure in it.
+        if all[start - 1].text(text) == "}" && depth == 1 && all.get(start).is_some_and(|t| t.text(text) == "static") {
+            break;
+        }
+        start -= 1;
+    }
+    (all.get(start)?.text(text) == "static").then_some(())?;
+    let mut i = start;
+    loop {
+        match all.get(i)?.text(text) {
+            "(" | "[" | "{" => i = closing(all, text, i)?,
+            "," => return None,
+            ";" => return Some((all[start].start, all[i].end)),
+            _ => {}
+        }
+        i += 1;
+    }
 }
 
 /// Tests of static keys compile to jumps that need the key's address when linking. Those of a `klpe_` key become tests of its
@@ -127,14 +169,20 @@ pub fn run_time_keys(text: &str) -> (String, bool) {
     for (i, t) in all.iter().enumerate() {
         let word = t.text(text);
         let to = match word {
-            "static_branch_likely" | "static_branch_unlikely" | "static_key_false" | "static_key_true" | "static_branch_maybe" => "static_key_enabled",
+            "static_branch_likely"
+            | "static_branch_unlikely"
+            | "static_key_false"
+            | "static_key_true"
+            | "static_branch_maybe" => "static_key_enabled",
             "arch_static_branch" | "arch_static_branch_jump" => "klpr_static_branch",
             _ => continue,
         };
         if t.start < done || all.get(i + 1).is_none_or(|n| n.text(text) != "(") {
             continue;
         }
-        let Some(close) = closing(&all, text, i + 1) else { continue };
+        let Some(close) = closing(&all, text, i + 1) else {
+            continue;
+        };
         if !reaches_pointer(&all[i + 1..close], text) {
             continue;
         }
@@ -163,8 +211,13 @@ pub fn without_addressable(text: &str) -> String {
         if t.kind != Kind::Ident || t.start < done || !t.text(text).starts_with("__UNIQUE_ID___addressable_") {
             continue;
         }
-        let start = all[..i].iter().rposition(|t| matches!(t.text(text), ";" | "{" | "}")).map_or(0, |p| p + 1);
-        let Some(end) = all[i..].iter().position(|t| t.text(text) == ";").map(|n| i + n) else { continue };
+        let start = all[..i]
+            .iter()
+            .rposition(|t| matches!(t.text(text), ";" | "{" | "}"))
+            .map_or(0, |p| p + 1);
+        let Some(end) = all[i..].iter().position(|t| t.text(text) == ";").map(|n| i + n) else {
+            continue;
+        };
         if all[start].start >= done && reaches_pointer(&all[start..end], text) {
             out.push_str(&text[done..all[start].start]);
             done = all[end].end;
@@ -175,7 +228,9 @@ pub fn without_addressable(text: &str) -> String {
 }
 
 fn reaches_pointer(inside: &[Token], text: &str) -> bool {
-    inside.iter().any(|t| t.kind == Kind::Ident && t.text(text).starts_with("klpe_"))
+    inside
+        .iter()
+        .any(|t| t.kind == Kind::Ident && t.text(text).starts_with("klpe_"))
 }
 
 /// What a jump on a static key yields, worked out at run time.
@@ -191,7 +246,10 @@ mod tests {
     #[test]
     fn members_and_tags_keep_their_names() {
         let map = BTreeMap::from([("f".to_owned(), "(*klpe_f)".to_owned())]);
-        assert_eq!(rename("f(a->f, b.f, struct f *p, \"f\")", &map), "(*klpe_f)(a->f, b.f, struct f *p, \"f\")");
+        assert_eq!(
+            rename("f(a->f, b.f, struct f *p, \"f\")", &map),
+            "(*klpe_f)(a->f, b.f, struct f *p, \"f\")"
+        );
     }
 
     #[test]
@@ -206,8 +264,13 @@ mod tests {
 
     #[test]
     fn only_keys_behind_pointers_are_tested_at_run_time() {
-        let (text, helper) = run_time_keys("if (static_branch_unlikely(&(*klpe_k)) && static_branch_unlikely(&k)) x = arch_static_branch(&(*klpe_k).key, false);");
-        assert_eq!(text, "if (static_key_enabled(&(*klpe_k)) && static_branch_unlikely(&k)) x = klpr_static_branch(&(*klpe_k).key, false);");
+        let (text, helper) = run_time_keys(
+            "if (static_branch_unlikely(&(*klpe_k)) && static_branch_unlikely(&k)) x = arch_static_branch(&(*klpe_k).key, false);",
+        );
+        assert_eq!(
+            text,
+            "if (static_key_enabled(&(*klpe_k)) && static_branch_unlikely(&k)) x = klpr_static_branch(&(*klpe_k).key, false);"
+        );
         assert!(helper);
     }
 }

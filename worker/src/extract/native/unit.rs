@@ -1,4 +1,6 @@
 //! What one parse tells: declarations by name, macro uses, inclusions; and the file's own text cut into items.
+// libclang's constants are named as in C.
+#![allow(non_upper_case_globals)]
 
 use std::collections::{HashMap, HashSet};
 
@@ -41,13 +43,23 @@ pub struct Item {
 
 pub enum What {
     /// An inclusion that stays one, as it is to be written.
-    Include { text: String, file: FileId },
-    Define { name: String },
-    Undef { name: String },
+    Include {
+        text: String,
+        file: FileId,
+    },
+    Define {
+        name: String,
+    },
+    Undef {
+        name: String,
+    },
     Pragma,
     /// Declarations (indexes of [`Unit::decls`]), and the parts of the text to write differently: directives of decided
     /// conditions and branches not taken go away.
-    Code { decls: Vec<usize>, cuts: Vec<Cut> },
+    Code {
+        decls: Vec<usize>,
+        cuts: Vec<Cut>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -151,13 +163,27 @@ impl<'t> Unit<'t> {
                 let from_macro = spelled != cursor.expanded_at();
                 let named = matches!(kind, CXCursor_FunctionDecl | CXCursor_VarDecl);
                 let index = self.decls.len();
-                let name = if named || !self.files.get(file).public { cursor.name() } else { String::new() };
+                let name = if named || !self.files.get(file).public {
+                    cursor.name()
+                } else {
+                    String::new()
+                };
                 if named {
                     self.by_name.entry(name.clone()).or_default().push(index);
                 }
                 // libclang doesn't count a tentative definition (`static int x;`).
-                let definition = cursor.is_definition() || (kind == CXCursor_VarDecl && cursor.storage() != Storage::Extern);
-                self.decls.push(Decl { cursor, kind, name, file, start, end, definition, from_macro });
+                let definition =
+                    cursor.is_definition() || (kind == CXCursor_VarDecl && cursor.storage() != Storage::Extern);
+                self.decls.push(Decl {
+                    cursor,
+                    kind,
+                    name,
+                    file,
+                    start,
+                    end,
+                    definition,
+                    from_macro,
+                });
             }
         }
     }
@@ -170,16 +196,26 @@ impl<'t> Unit<'t> {
     /// The ranges of `file` that its first reading skipped.
     fn skipped(&self, file: FileId) -> Vec<(usize, usize)> {
         let all = self.tu.skipped(self.files.get(file).handle);
-        let first = self.entries.get(&file).copied().or_else(|| all.iter().map(|r| r.0).min());
+        let first = self
+            .entries
+            .get(&file)
+            .copied()
+            .or_else(|| all.iter().map(|r| r.0).min());
         let source = self.files.get(file);
         // libclang's ranges start and end somewhere in a directive; ours run from the start of one to the start of the other.
         let tokens = source.tokens();
         let bound = |at: usize| {
             let after = tokens.partition_point(|t| t.start <= at);
-            let inside = after.checked_sub(1).map(|i| tokens[i]).filter(|t| t.kind == Kind::Directive && at <= t.end);
+            let inside = after
+                .checked_sub(1)
+                .map(|i| tokens[i])
+                .filter(|t| t.kind == Kind::Directive && at <= t.end);
             inside.map_or(at, |t| t.start)
         };
-        all.into_iter().filter(|r| Some(r.0) == first).map(|(_, a, b)| (bound(a as usize), bound(b as usize))).collect()
+        all.into_iter()
+            .filter(|r| Some(r.0) == first)
+            .map(|(_, a, b)| (bound(a as usize), bound(b as usize)))
+            .collect()
     }
 
     /// The parts of [start, end) in any file to write differently, so that only what was compiled remains.
@@ -206,7 +242,11 @@ impl<'t> Unit<'t> {
         let source = self.files.get(file);
         let text = source.text();
         let mut cuts: Vec<Cut> = Vec::new();
-        for t in source.tokens().iter().filter(|t| t.kind == Kind::Directive && t.start >= start && t.end <= end) {
+        for t in source
+            .tokens()
+            .iter()
+            .filter(|t| t.kind == Kind::Directive && t.start >= start && t.end <= end)
+        {
             let (word, _) = directive(t.text(text));
             let inactive = skipped.iter().any(|(a, b)| *a <= t.start && t.start < *b);
             if inactive {
@@ -215,16 +255,37 @@ impl<'t> Unit<'t> {
             let kept = matches!(word, "define" | "undef" | "pragma" | "include");
             if !kept {
                 // A taken `#if` goes; an untaken one starts a skipped range that reaches to its `#else` or `#endif`.
-                cuts.push(Cut { start: t.start, end: t.end, instead: String::new() });
+                cuts.push(Cut {
+                    start: t.start,
+                    end: t.end,
+                    instead: String::new(),
+                });
             } else if word == "include"
                 && let Some(included) = self.includes.get(&(file, t.start))
             {
                 // A list included inside a declaration becomes part of its text.
-                let instead = if self.slices(*included) && depth < 4 { self.text_of(*included, depth + 1) } else { format!("#include {}", self.written_include(*included)) };
-                cuts.push(Cut { start: t.start, end: t.end, instead });
+                let instead = if self.slices(*included) && depth < 4 {
+                    self.text_of(*included, depth + 1)
+                } else {
+                    format!("#include {}", self.written_include(*included))
+                };
+                cuts.push(Cut {
+                    start: t.start,
+                    end: t.end,
+                    instead,
+                });
             }
         }
-        cuts.extend(skipped.into_iter().filter(|(a, b)| *a >= start && *b <= end).map(|(a, b)| Cut { start: a, end: b, instead: String::new() }));
+        cuts.extend(
+            skipped
+                .into_iter()
+                .filter(|(a, b)| *a >= start && *b <= end)
+                .map(|(a, b)| Cut {
+                    start: a,
+                    end: b,
+                    instead: String::new(),
+                }),
+        );
         cuts.sort_by_key(|c| (c.start, c.end));
         merge_cuts(cuts, text)
     }
@@ -254,7 +315,9 @@ impl<'t> Unit<'t> {
                     }
                 }
                 _ => {
-                    let Some((start, end, decls)) = ranges.next() else { break };
+                    let Some((start, end, decls)) = ranges.next() else {
+                        break;
+                    };
                     let mut inner = Vec::new();
                     while let Some(t) = tokens.next_if(|t| t.start < end) {
                         if !skipped.iter().any(|(a, b)| *a <= t.start && t.start < *b) {
@@ -267,12 +330,21 @@ impl<'t> Unit<'t> {
                     if !inner.iter().any(|t| directive(t.text(&text)).0 == "undef") {
                         for t in inner.iter().filter(|t| directive(t.text(&text)).0 == "define") {
                             self.scan_directive(file, t.start, t.end, &text);
-                            cuts.push(Cut { start: t.start, end: t.end, instead: String::new() });
+                            cuts.push(Cut {
+                                start: t.start,
+                                end: t.end,
+                                instead: String::new(),
+                            });
                         }
                         cuts.sort_by_key(|c| (c.start, c.end));
                         cuts = merge_cuts(cuts, &text);
                     }
-                    self.items.push(Item { file, start, end, what: What::Code { decls, cuts } });
+                    self.items.push(Item {
+                        file,
+                        start,
+                        end,
+                        what: What::Code { decls, cuts },
+                    });
                 }
             }
         }
@@ -281,13 +353,19 @@ impl<'t> Unit<'t> {
     fn scan_directive(&mut self, file: FileId, start: usize, end: usize, text: &str) {
         let whole = &text[start..end];
         let (word, after) = directive(whole);
-        let name = || super::lexer::identifiers(&whole[after.min(whole.len())..]).first().map(|n| (*n).to_owned());
+        let name = || {
+            super::lexer::identifiers(&whole[after.min(whole.len())..])
+                .first()
+                .map(|n| (*n).to_owned())
+        };
         let what = match word {
             "define" => name().map(|name| What::Define { name }),
             "undef" => name().map(|name| What::Undef { name }),
             "pragma" => (!whole.contains("once")).then_some(What::Pragma),
             "include" => {
-                let Some(included) = self.includes.get(&(file, start)).copied() else { return };
+                let Some(included) = self.includes.get(&(file, start)).copied() else {
+                    return;
+                };
                 if self.slices(included) {
                     if !self.own.contains(&included) {
                         self.scan(included);
@@ -296,8 +374,14 @@ impl<'t> Unit<'t> {
                 }
                 // As it was written if that doesn't depend on where it stands.
                 let written = whole[after.min(whole.len())..].trim();
-                let written = written.split_once('>').filter(|_| written.starts_with('<')).map(|(name, _)| format!("{name}>"));
-                Some(What::Include { text: written.unwrap_or_else(|| self.written_include(included)), file: included })
+                let written = written
+                    .split_once('>')
+                    .filter(|_| written.starts_with('<'))
+                    .map(|(name, _)| format!("{name}>"));
+                Some(What::Include {
+                    text: written.unwrap_or_else(|| self.written_include(included)),
+                    file: included,
+                })
             }
             _ => None,
         };
@@ -339,9 +423,14 @@ impl<'t> Unit<'t> {
         let active = |at: usize| !skipped.iter().any(|(a, b)| *a <= at && at < *b);
         for i in 0..ranges.len() {
             let next_start = ranges.get(i + 1).map_or(text.len(), |r| r.0);
-            let body = ranges[i].2.last().is_some_and(|d| self.decls[*d].is_function() && self.decls[*d].definition && !self.decls[*d].from_macro);
+            let body = ranges[i].2.last().is_some_and(|d| {
+                self.decls[*d].is_function() && self.decls[*d].definition && !self.decls[*d].from_macro
+            });
             let after = tokens.partition_point(|t| t.start < ranges[i].1);
-            let tail = tokens[after..].iter().take_while(|t| t.start < next_start).filter(|t| active(t.start));
+            let tail = tokens[after..]
+                .iter()
+                .take_while(|t| t.start < next_start)
+                .filter(|t| active(t.start));
             for (n, t) in tail.enumerate() {
                 if t.text(text) == ";" && t.kind == Kind::Punct {
                     if !body || n == 0 {
@@ -356,7 +445,12 @@ impl<'t> Unit<'t> {
             let floor = if i == 0 { 0 } else { ranges[i - 1].1 };
             let mut start = ranges[i].0;
             let before = tokens.partition_point(|t| t.start < start);
-            for t in tokens[..before].iter().rev().take_while(|t| t.start >= floor).filter(|t| active(t.start)) {
+            for t in tokens[..before]
+                .iter()
+                .rev()
+                .take_while(|t| t.start >= floor)
+                .filter(|t| active(t.start))
+            {
                 if t.kind == Kind::Directive || t.text(text) == ";" || t.text(text) == "}" {
                     break;
                 }
@@ -387,13 +481,19 @@ impl<'t> Unit<'t> {
 
     /// The item behind which everything `file` (a header that is not ours) declares is known.
     pub fn known_after(&self, file: FileId) -> Option<usize> {
-        if let Some(i) = self.items.iter().position(|i| matches!(i.what, What::Include { file: f, .. } if f == file)) {
+        if let Some(i) = self
+            .items
+            .iter()
+            .position(|i| matches!(i.what, What::Include { file: f, .. } if f == file))
+        {
             return Some(i);
         }
         let chain = self.chains.get(&file)?;
         let (own_file, offset) = chain.iter().find(|(f, _)| self.own.contains(f))?;
         // The directive's own offset is its `#`; libclang gives the place of the file name.
-        self.items.iter().position(|i| i.file == *own_file && matches!(i.what, What::Include { .. }) && i.start <= *offset && *offset <= i.end)
+        self.items.iter().position(|i| {
+            i.file == *own_file && matches!(i.what, What::Include { .. }) && i.start <= *offset && *offset <= i.end
+        })
     }
 
     /// Headers that mention own types declared in front of their inclusion: such a header (of tracepoints, mostly) relies on
@@ -405,13 +505,20 @@ impl<'t> Unit<'t> {
         for (i, item) in self.items.iter().enumerate() {
             match &item.what {
                 What::Code { decls, .. } => {
-                    let named = decls.iter().map(|d| &self.decls[*d]).filter(|d| super::plan::is_type_kind(d.kind) && !d.name.is_empty() && !d.name.contains(' '));
+                    let named = decls
+                        .iter()
+                        .map(|d| &self.decls[*d])
+                        .filter(|d| super::plan::is_type_kind(d.kind) && !d.name.is_empty() && !d.name.contains(' '));
                     types.extend(named.map(|d| d.name.as_str()));
                 }
                 What::Include { file, .. } if !types.is_empty() => {
                     for inner in self.brought_by(item.file, item.start, item.end, *file) {
                         let source = self.files.get(inner);
-                        if done.insert(inner) && super::lexer::identifiers(source.text()).into_iter().any(|n| types.contains(n)) {
+                        if done.insert(inner)
+                            && super::lexer::identifiers(source.text())
+                                .into_iter()
+                                .any(|n| types.contains(n))
+                        {
                             found.push((i, inner));
                         }
                     }
@@ -424,8 +531,18 @@ impl<'t> Unit<'t> {
 
     /// The headers first read through the include at this place.
     fn brought_by(&self, from: FileId, start: usize, end: usize, file: FileId) -> Vec<FileId> {
-        let through = |chain: &Vec<(FileId, usize)>| chain.iter().find(|(f, _)| self.own.contains(f)).is_some_and(|(f, at)| *f == from && start <= *at && *at <= end);
-        let mut all: Vec<FileId> = self.chains.iter().filter(|(_, chain)| through(chain)).map(|(f, _)| *f).collect();
+        let through = |chain: &Vec<(FileId, usize)>| {
+            chain
+                .iter()
+                .find(|(f, _)| self.own.contains(f))
+                .is_some_and(|(f, at)| *f == from && start <= *at && *at <= end)
+        };
+        let mut all: Vec<FileId> = self
+            .chains
+            .iter()
+            .filter(|(_, chain)| through(chain))
+            .map(|(f, _)| *f)
+            .collect();
         if !all.contains(&file) {
             return Vec::new();
         }
@@ -435,8 +552,14 @@ impl<'t> Unit<'t> {
 
     /// The function an item defines.
     pub fn function_of(&self, item: usize) -> Option<String> {
-        let What::Code { decls, .. } = &self.items.get(item)?.what else { return None };
-        decls.iter().map(|d| &self.decls[*d]).find(|d| d.is_function() && d.definition).map(|d| d.name.clone())
+        let What::Code { decls, .. } = &self.items.get(item)?.what else {
+            return None;
+        };
+        decls
+            .iter()
+            .map(|d| &self.decls[*d])
+            .find(|d| d.is_function() && d.definition)
+            .map(|d| d.name.clone())
     }
 
     /// The definition of a function or variable, wherever it is.
