@@ -1,21 +1,23 @@
 //! Writes the livepatch source from a plan: kept pieces in order, each under a comment that names its place.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::files::FileId;
-use super::lexer::identifiers;
+use super::items::{Cut, What};
 use super::plan::{Context, Keep, Plan, Position};
-use super::tokens::{BRANCH_HELPER, NOP_HELPER, declared, expose, rename, run_time_keys, split, without_addressable};
-use super::unit::{Cut, Unit, What};
+use super::tokens::{
+    BRANCH_HELPER, NOP_HELPER, declared, expose, rename, run_time_keys, split, static_call, without_addressable,
+};
+use super::unit::Unit;
 use crate::extract::Request;
 
 /// One piece of the output.
-struct Chunk {
+pub(super) struct Chunk {
     position: Position,
     /// The file and line it is from; none for generated text.
     from: Option<(FileId, usize, usize)>,
-    text: String,
+    pub(super) text: String,
     /// Set if the text, or part of it, stands between markers.
     marks: Vec<Mark>,
     context: Option<Context>,
@@ -32,11 +34,11 @@ struct Mark {
 
 /// The source before and after expansion.
 pub struct Draft<'p, 't> {
-    unit: &'p Unit<'t>,
-    plan: &'p Plan,
-    request: &'p Request,
-    chunks: Vec<Chunk>,
-    builtin: bool,
+    pub(super) unit: &'p Unit<'t>,
+    pub(super) plan: &'p Plan,
+    pub(super) request: &'p Request,
+    pub(super) chunks: Vec<Chunk>,
+    pub(super) builtin: bool,
 }
 
 /// The finished text, and what its lines are from: (first line, context).
@@ -235,81 +237,6 @@ impl<'p, 't> Draft<'p, 't> {
         self.chunks.extend(add);
     }
 
-    /// Own macros that kept text names, directly or through other macros, and those the headers look at.
-    fn needed_macros(&self) -> BTreeSet<String> {
-        let mut bodies: HashMap<&str, Vec<&str>> = HashMap::new();
-        for item in &self.unit.items {
-            match &item.what {
-                What::Define { name } => bodies
-                    .entry(name)
-                    .or_default()
-                    .push(&self.unit.files.get(item.file).text()[item.start..item.end]),
-                What::Undef { name } => {
-                    bodies.entry(name).or_default();
-                }
-                _ => {}
-            }
-        }
-        let mut needed: BTreeSet<String> = BTreeSet::new();
-        let mut queue: Vec<String> = Vec::new();
-        for chunk in &self.chunks {
-            queue.extend(
-                identifiers(&chunk.text)
-                    .into_iter()
-                    .filter(|n| bodies.contains_key(n))
-                    .map(str::to_owned),
-            );
-        }
-        queue.extend(self.seen_by_headers(bodies.keys().copied().collect()));
-        while let Some(name) = queue.pop() {
-            if needed.insert(name.clone()) {
-                for body in bodies.get(name.as_str()).into_iter().flatten() {
-                    queue.extend(pasted(body, bodies.keys().copied()).map(str::to_owned));
-                    queue.extend(
-                        identifiers(body)
-                            .into_iter()
-                            .filter(|n| bodies.contains_key(n))
-                            .map(str::to_owned),
-                    );
-                }
-            }
-        }
-        needed
-    }
-
-    /// Those of the names that a directive of an included header mentions: `pr_fmt` and its like.
-    fn seen_by_headers(&self, names: HashSet<&str>) -> Vec<String> {
-        let mut found = BTreeSet::new();
-        for (id, file) in self.unit.files.iter().filter(|(id, _)| !self.unit.own.contains(id)) {
-            let everywhere = self.plan.dependent.contains(&id);
-            let text = file.text();
-            let mut at = 0;
-            let mut continued = false;
-            for line in text.split_inclusive('\n') {
-                let is_directive = everywhere || continued || line.trim_start().starts_with('#');
-                if is_directive {
-                    let mut rest = line;
-                    while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic() || c == '_') {
-                        let tail = &rest[start..];
-                        let len = tail
-                            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                            .unwrap_or(tail.len());
-                        if names.contains(&tail[..len]) {
-                            found.insert(tail[..len].to_owned());
-                        }
-                        rest = &tail[len..];
-                    }
-                }
-                continued = is_directive && line.trim_end().ends_with('\\');
-                at += line.len();
-            }
-            debug_assert_eq!(at, text.len());
-        }
-        // With it, a trace header would define its tracepoints a second time.
-        found.remove("CREATE_TRACE_POINTS");
-        found.into_iter().collect()
-    }
-
     /// True if something must be taken from the preprocessor.
     pub fn needs_expansion(&self) -> bool {
         self.chunks.iter().any(|c| !c.marks.is_empty())
@@ -477,48 +404,6 @@ impl<'p, 't> Draft<'p, 't> {
     fn has_static_calls(&self) -> bool {
         self.request.src_dir.join(super::STATIC_CALL_TYPES).is_file()
     }
-}
-
-/// `static_call(x)` of a key that is external: through the key's function pointer.
-fn static_call(raw: &str, renames: &BTreeMap<String, String>, nop: &mut bool) -> Option<String> {
-    let (word, rest) = raw.split_once('(')?;
-    let name = rest.trim_end().strip_suffix(')')?.trim();
-    let through = |to: &str| format!("(&{to})");
-    let trampoline = format!("__SCT__{name}");
-    let to = renames.get(&trampoline).cloned().unwrap_or(trampoline);
-    match word.trim() {
-        "static_call" | "static_call_mod" => Some(through(&to)),
-        "static_call_cond" => {
-            *nop = true;
-            Some(format!(
-                "(klpe___SCK__{name}->func ? (&{to}) : (typeof(&{to}))klpr_static_call_nop)"
-            ))
-        }
-        _ => None,
-    }
-}
-
-/// The names among `known` that a macro's body may form by pasting: those that begin with what stands before a `##`, or end
-/// with what stands behind one. Too many rather than too few: a macro that isn't used costs a line.
-fn pasted<'a>(body: &str, known: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let mut prefixes: Vec<String> = Vec::new();
-    let mut suffixes: Vec<String> = Vec::new();
-    let parts: Vec<&str> = body.split("##").collect();
-    for pair in parts.windows(2) {
-        let before = pair[0].trim_end();
-        let start = before.rfind(|c| !word(c)).map_or(0, |i| i + 1);
-        let after = pair[1].trim_start();
-        let end = after.find(|c| !word(c)).unwrap_or(after.len());
-        // Shorter ones are mostly parameters.
-        if before.len() - start >= 3 {
-            prefixes.push(before[start..].to_owned());
-        }
-        if end >= 3 {
-            suffixes.push(after[..end].to_owned());
-        }
-    }
-    known.filter(move |n| prefixes.iter().any(|p| n.starts_with(p)) || suffixes.iter().any(|s| n.ends_with(s)))
 }
 
 fn apply(text: &str, start: usize, end: usize, mut changes: Vec<(usize, usize, String)>) -> String {

@@ -1,18 +1,23 @@
 //! The built-in extraction backend: libclang parses the file, and what the functions need is cut out of its own text.
 //!
-//! [`extract_and_check`] is the main path: [`unit::Unit`] reads the parse, [`plan::Planner`] finds the closure of the functions and
+//! [`extract_and_check`] is the main path: [`unit::Unit`] reads the parse, [`closure::Planner`] finds the closure of the functions and
 //! decides what becomes of each symbol, [`emit::Draft`] writes the source, [`expand`] asks the preprocessor for what hides in
 //! macros, and the compile check judges; a form that does not compile is followed by a plainer one.
 
+mod closure;
 mod declare;
 mod emit;
 mod expand;
 mod fate;
 mod files;
+mod generate;
+mod items;
 mod lexer;
 pub mod libclang;
+mod macros;
 mod plan;
 mod refs;
+mod rename;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -22,9 +27,10 @@ mod unit;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use closure::Planner;
 use files::Files;
 use libclang::{Library, Tu};
-use plan::{Context, Planner};
+use plan::Context;
 use unit::{Private, Unit};
 
 use super::compile_check::{self, CompileCheck};

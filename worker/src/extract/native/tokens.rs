@@ -239,6 +239,25 @@ pub const BRANCH_HELPER: &str = "static inline bool klpr_static_branch(struct st
 /// What an empty static call does.
 pub const NOP_HELPER: &str = "static void klpr_static_call_nop(void)\n{\n}";
 
+/// `static_call(x)` of a key that is external: through the key's function pointer.
+pub fn static_call(raw: &str, renames: &BTreeMap<String, String>, nop: &mut bool) -> Option<String> {
+    let (word, rest) = raw.split_once('(')?;
+    let name = rest.trim_end().strip_suffix(')')?.trim();
+    let through = |to: &str| format!("(&{to})");
+    let trampoline = format!("__SCT__{name}");
+    let to = renames.get(&trampoline).cloned().unwrap_or(trampoline);
+    match word.trim() {
+        "static_call" | "static_call_mod" => Some(through(&to)),
+        "static_call_cond" => {
+            *nop = true;
+            Some(format!(
+                "(klpe___SCK__{name}->func ? (&{to}) : (typeof(&{to}))klpr_static_call_nop)"
+            ))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
