@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::lexer::{self, Token};
 use super::libclang::FileHandle;
@@ -46,6 +46,21 @@ impl SourceFile {
     }
 }
 
+/// A path without `.` and `..`, by its words alone.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
+}
+
 /// The part of a public header's path an `#include <...>` names.
 fn public_part(label: &str) -> Option<&str> {
     let rest = match label.strip_prefix("arch/") {
@@ -72,14 +87,35 @@ pub struct Files {
 
 impl Files {
     pub fn new(src_dir: &Path, obj_dir: &Path, directory: &Path) -> Self {
-        let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_owned());
+        // As they are called and as they really are; an object directory inside the source directory goes first.
+        let mut roots: Vec<PathBuf> = [src_dir, obj_dir]
+            .into_iter()
+            .flat_map(|p| [Some(plain(p)), p.canonicalize().ok()])
+            .flatten()
+            .collect();
+        roots.sort_by_key(|p| std::cmp::Reverse(p.as_os_str().len()));
+        roots.dedup();
         Self {
-            roots: vec![real(src_dir), real(obj_dir)],
+            roots,
             directory: directory.to_owned(),
             list: Vec::new(),
             by_handle: HashMap::new(),
             by_path: HashMap::new(),
         }
+    }
+
+    /// The path from a root. A tree may be a view made of links into another: the name a file is reached by counts first.
+    fn label(&self, path: &Path, real: &Path) -> String {
+        let inside = |path: &Path| {
+            self.roots
+                .iter()
+                .find_map(|root| path.strip_prefix(root).ok().map(Path::to_path_buf))
+        };
+        inside(&plain(path))
+            .or_else(|| inside(real))
+            .unwrap_or_else(|| PathBuf::from(real.file_name().unwrap_or_default()))
+            .to_string_lossy()
+            .into_owned()
     }
 
     pub fn id(&mut self, handle: FileHandle) -> FileId {
@@ -92,14 +128,7 @@ impl Files {
             self.by_handle.insert(handle, *id);
             return *id;
         }
-        let label = self
-            .roots
-            .iter()
-            .find_map(|root| real.strip_prefix(root).ok())
-            .map_or_else(
-                || real.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                |inside| inside.to_string_lossy().into_owned(),
-            );
+        let label = self.label(&path, &real);
         let public = public_part(&label).is_some();
         let id = self.list.len();
         self.list.push(SourceFile {
@@ -127,6 +156,19 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_start_at_the_innermost_root() {
+        let files = Files::new(
+            Path::new("/k/src"),
+            Path::new("/k/src/build"),
+            Path::new("/k/src/build"),
+        );
+        let label = |p: &str| files.label(Path::new(p), Path::new(p));
+        assert_eq!(label("/k/src/build/./include/generated/a.h"), "include/generated/a.h");
+        assert_eq!(label("/k/src/net/../mm/slab.h"), "mm/slab.h");
+        assert_eq!(label("/tmp/scratch/klp-builtin.h"), "klp-builtin.h");
+    }
 
     #[test]
     fn public_headers_are_those_a_module_can_include() {
