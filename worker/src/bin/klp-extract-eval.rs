@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use klp_worker::extract::{CommandSource, Request, compile_command, native};
+use klp_worker::extract::{CommandSource, Request, compile_command, faithful, native};
 use klp_worker::symbols::{NameTable, Symbols, kallsyms};
 
 /// Extract and compile each line of a list (`FILE FUNCTION[,FUNCTION...] OBJECT`) and print a table.
@@ -37,6 +37,9 @@ struct Args {
     /// Print the warnings.
     #[arg(long)]
     warnings: bool,
+    /// Compare the replacements with the originals after the preprocessor, and show where they first differ.
+    #[arg(long)]
+    faithful: bool,
     /// One extraction: FILE FUNCTIONS OBJECT.
     one: Vec<String>,
 }
@@ -156,6 +159,18 @@ fn one(
         (started.elapsed() - commanded).as_secs_f64(),
         commanded.as_secs_f64()
     );
+    if args.faithful {
+        let found = faithful::differences(&request, &extraction, &saved)?;
+        if found.is_empty() {
+            verdict.push_str(", text as in the kernel");
+        }
+        for d in found {
+            verdict.push_str(&format!(
+                "\n       {} differs: {}\n         in the kernel: {}",
+                d.function, d.replacement, d.original
+            ));
+        }
+    }
     for w in extraction.warnings.iter().filter(|_| args.warnings) {
         verdict.push_str(&format!("\n       warning: {w}"));
     }

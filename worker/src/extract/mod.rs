@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod compile_check;
+pub mod faithful;
 pub mod flags;
 pub mod native;
 pub mod words;

@@ -12,7 +12,7 @@ mod fate;
 mod files;
 mod generate;
 mod items;
-mod lexer;
+pub(crate) mod lexer;
 pub mod libclang;
 mod macros;
 mod plan;
@@ -154,7 +154,7 @@ fn slice(
     warnings.extend(
         tu.errors(5)
             .into_iter()
-            .map(|d| format!("libclang: {}", relative(&d.text, request))),
+            .map(|d| parse_warning(&relative(&d.text, request))),
     );
     let lines = output
         .lines
@@ -196,6 +196,15 @@ fn failing(check: &CompileCheck, lines: &Lines) -> BTreeSet<String> {
             lines.get(at.checked_sub(1)?)?.1.clone()
         })
         .collect()
+}
+
+fn parse_warning(text: &str) -> String {
+    let hint = if text.contains("file not found") {
+        " (if the build generates it: run make for its directory once in the object directory)"
+    } else {
+        ""
+    };
+    format!("libclang: {text}{hint}")
 }
 
 fn relative(text: &str, request: &Request) -> String {
