@@ -1,3 +1,5 @@
 //! placeholder
 pub mod process;
 pub mod symbols;
+pub mod tree_cli;
+pub mod trees;

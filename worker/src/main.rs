@@ -1,1 +1,15 @@
-fn main() {}
+//! placeholder: only `tree` until the worker proper is merged
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "klp-worker")]
+enum Cli {
+    /// Manage the kernel trees of this worker
+    Tree(klp_worker::tree_cli::TreeArgs),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Cli::Tree(args) = Cli::parse();
+    klp_worker::tree_cli::run(args).await
+}

@@ -1,0 +1,174 @@
+//! The kernel trees a worker holds: for each codestream and architecture a source folder, an object folder with its
+//! configuration, Module.symvers, vmlinux's symbol names, and modules.
+//!
+//! A [`TreeStore`] finds them below one folder, as `<arch>/<codestream>/tree.json`. [`debian`] makes one from the
+//! distribution's packages, [`kdir`] from a kernel somebody built; [`verify`] says whether one is still what it was. After
+//! a tree is in place nothing writes into it.
+
+pub mod config;
+pub mod debian;
+mod disk;
+pub mod kdir;
+mod lock;
+pub mod modules;
+mod partial;
+pub mod progress;
+mod record;
+mod relocate;
+mod store;
+mod tools;
+pub mod verify;
+
+use std::path::{Path, PathBuf};
+
+use klp_livepatch::names::ObjectName;
+use klp_livepatch::task::Platform;
+
+use crate::process::{Command, ProcessError};
+use crate::symbols::{SymbolError, SymbolTable, Symbols, open_vmlinux};
+pub use config::KernelConfig;
+pub use modules::{ModuleError, ModuleIndex};
+pub use record::{KeyFile, TreeKind};
+pub use store::{Listing, TreeStore};
+
+/// A kernel a worker can check and extract from. All paths are absolute.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    pub platform: Platform,
+    pub kind: TreeKind,
+    /// The folder that holds `tree.json`.
+    pub dir: PathBuf,
+    /// The kernel's sources.
+    pub src: PathBuf,
+    /// Where `make` was run: `.config`, generated headers, host tools. The same folder as `src` for a kdir.
+    pub obj: PathBuf,
+    pub config: PathBuf,
+    pub symvers: PathBuf,
+    /// Holds the modules, somewhere below, and usually their `modules.order`.
+    pub modules_dir: PathBuf,
+    /// As `uname -r` prints it: `6.1.0-50-amd64`.
+    pub release: String,
+    /// The compiler the configuration names, such as `gcc-12`.
+    pub compiler: String,
+    /// The kernel image, where there is one: to boot it.
+    pub boot_image: Option<PathBuf>,
+    /// What a person should know about this tree, such as options that differ from the distribution's.
+    pub warnings: Vec<String>,
+    /// Files that must not change, with their digests.
+    pub key_files: Vec<KeyFile>,
+    /// The number of modules when the tree was added.
+    pub module_count: usize,
+    /// Where the tree was when `make` wrote its paths into the object folder.
+    built_at: PathBuf,
+    vmlinux: record::VmlinuxNames,
+}
+
+impl Tree {
+    /// `make` in the object folder, with the variables every call for this kernel needs. Add flags and goals.
+    pub fn make_command(&self) -> Command {
+        Command::new("make", &self.obj)
+            .arg("--no-print-directory")
+            .args(make_variables(&self.compiler, self.platform.arch))
+    }
+
+    /// A file with vmlinux's symbols: the name table made when the tree was added, or vmlinux itself if it was built anew
+    /// since.
+    pub fn vmlinux_names(&self) -> PathBuf {
+        self.vmlinux.current(&self.dir)
+    }
+
+    /// vmlinux's symbol table.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn vmlinux_symbols(&self) -> Result<Box<dyn SymbolTable>, SymbolError> {
+        open_vmlinux(&self.vmlinux_names())
+    }
+
+    /// The modules of this kernel by name.
+    ///
+    /// # Errors
+    /// If the folder can't be read.
+    pub fn modules(&self) -> Result<ModuleIndex, ModuleError> {
+        ModuleIndex::read(&self.modules_dir)
+    }
+
+    /// What an extraction asks about symbols when it patches `object`.
+    ///
+    /// # Errors
+    /// If there is no such module, or a table can't be read.
+    pub fn symbols(&self, object: &ObjectName) -> Result<Symbols, TreeError> {
+        let module = if object.is_vmlinux() {
+            None
+        } else {
+            Some(self.modules()?.find(object.as_str())?)
+        };
+        Ok(Symbols::open(&self.symvers, &self.vmlinux_names(), module.as_deref())?)
+    }
+
+    /// The kernel's configuration.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn kernel_config(&self) -> Result<KernelConfig, TreeError> {
+        KernelConfig::open(&self.config)
+    }
+}
+
+/// The variables of each `make` call: the configuration's own compiler, and no Rust, which these trees are not prepared
+/// for. The architecture is named only where it is not the machine's own.
+fn make_variables(compiler: &str, arch: klp_livepatch::Arch) -> Vec<String> {
+    let mut variables = vec![format!("CC={compiler}"), "RUSTC=/bin/false".to_owned()];
+    if klp_livepatch::Arch::host() != Some(arch) {
+        variables.push(format!("ARCH={}", arch.kernel_dir()));
+        if let Some((prefix, _)) = compiler.rsplit_once("gcc")
+            && prefix.ends_with('-')
+        {
+            variables.push(format!("CROSS_COMPILE={prefix}"));
+        }
+    }
+    variables
+}
+
+/// What is wrong with a tree, or in the way of adding one.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// What was asked for can't be; the text says what to do instead.
+    #[error("{0}")]
+    Refused(String),
+    #[error("there is no tree for {platform} in {}; add one with `klp-worker tree add`, see `klp-worker tree list`", dir.display())]
+    NotFound { platform: Platform, dir: PathBuf },
+    #[error("the tree in {} can't be used: {problem}", dir.display())]
+    Broken { dir: PathBuf, problem: String },
+    #[error("can't {doing} {}: {source}", path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("the disk that holds {} is full: {free} MiB free, {needed} MiB needed for {what}; free some space or give another folder with --trees, then run the same command again", path.display())]
+    DiskFull {
+        path: PathBuf,
+        what: String,
+        free: u64,
+        needed: u64,
+    },
+    #[error("interrupted; run the same command again to go on from here")]
+    Interrupted,
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Symbols(#[from] SymbolError),
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+}
+
+impl TreeError {
+    fn io<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
