@@ -1,4 +1,5 @@
 //! placeholder
+pub mod check;
 pub mod process;
 pub mod symbols;
 pub mod tree_cli;

@@ -64,11 +64,15 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// `make` in the object folder, with the variables every call for this kernel needs. Add flags and goals.
-    pub fn make_command(&self) -> Command {
+    /// `make` in the object folder, with the variables every call for this kernel needs; add flags and goals. With `-sn` it
+    /// writes nothing into the tree: kbuild tries out compiler options even then, and does so in `scratch`, an existing
+    /// folder without spaces in its path. (Where it can't write, it takes every option for unsupported, silently.)
+    pub fn make_command(&self, scratch: &Path) -> Command {
+        // kbuild's own default, `.tmp_$$$$` (scripts/Makefile.compiler), is in the object folder.
         Command::new("make", &self.obj)
             .arg("--no-print-directory")
             .args(make_variables(&self.compiler, self.platform.arch))
+            .arg(format!("TMPOUT={}/.kbuild_$$$$", scratch.display()))
     }
 
     /// A file with vmlinux's symbols: the name table made when the tree was added, or vmlinux itself if it was built anew

@@ -115,7 +115,9 @@ fn place(tree: &Tree) -> Option<String> {
 /// Asks for the commands of an object every kernel has.
 async fn make(tree: &Tree, cancel: &CancellationToken) -> Result<Option<String>, TreeError> {
     let object = "init/version.o";
-    let done = capture(&tree.make_command().args(["-sn", object]), &Limits::default(), cancel).await?;
+    let scratch = tempfile::tempdir().map_err(TreeError::io("make a folder in", &std::env::temp_dir()))?;
+    let command = tree.make_command(scratch.path()).args(["-sn", object]);
+    let done = capture(&command, &Limits::default(), cancel).await?;
     let compiles = done
         .stdout
         .lines()
