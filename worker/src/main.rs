@@ -9,7 +9,13 @@ enum Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> std::process::ExitCode {
     let Cli::Tree(args) = Cli::parse();
-    klp_worker::tree_cli::run(args).await
+    match klp_worker::tree_cli::run(args).await {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
 }

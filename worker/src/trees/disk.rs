@@ -18,22 +18,21 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TreeError> {
         file.persist(path).map_err(|e| e.error)?;
         std::fs::File::open(dir)?.sync_all()
     };
-    write().map_err(|source| full_or_io("write", path, source))
+    write().map_err(|cause| full_or_io("write", path, cause))
 }
 
 /// An error of writing, told as a full disk if it is one.
-pub(super) fn full_or_io(doing: &'static str, path: &Path, source: std::io::Error) -> TreeError {
-    match source.kind() {
+pub(super) fn full_or_io(doing: &'static str, path: &Path, cause: std::io::Error) -> TreeError {
+    match cause.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => TreeError::DiskFull {
             path: path.to_owned(),
-            what: format!("{doing} {}", path.display()),
+            what: format!("couldn't {doing} {}", path.display()),
             free: free_mib(path).unwrap_or(0),
-            needed: 1,
         },
         _ => TreeError::Io {
             doing,
             path: path.to_owned(),
-            source,
+            cause,
         },
     }
 }
@@ -51,9 +50,8 @@ pub(super) fn need_space(path: &Path, needed: u64, what: &str) -> Result<(), Tre
     match free_mib(path) {
         Some(free) if free < needed => Err(TreeError::DiskFull {
             path: path.to_owned(),
-            what: what.to_owned(),
+            what: format!("{what} needs {needed} MiB"),
             free,
-            needed,
         }),
         _ => Ok(()),
     }

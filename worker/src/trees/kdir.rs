@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock::TreeLock;
 use super::record::{KeyFile, Stamp, VmlinuxNames};
 use super::{KernelConfig, ModuleIndex, Tree, TreeError, TreeKind, TreeStore, disk};
+use crate::symbols::image::starts_with_elf_magic;
 use crate::symbols::{NameTable, ObjectSymbols, Symvers, kallsyms};
 
 const NAMES: &str = "vmlinux.symbols";
@@ -143,11 +144,12 @@ fn boot_image(path: &Path) -> Option<PathBuf> {
     Some(path.join("arch/x86/boot/bzImage")).filter(|file| file.is_file())
 }
 
-/// Names of an unstripped vmlinux, or else of a boot image.
+/// Writes the names of an unstripped vmlinux, or of a boot image.
 fn write_names(vmlinux: &Path, to: &Path) -> Result<(), TreeError> {
-    let symbols = match ObjectSymbols::open(vmlinux) {
-        Ok(symbols) => symbols.to_named(),
-        Err(no_elf) => kallsyms::read_boot_image(vmlinux).map_err(|_| no_elf)?,
+    let symbols = if starts_with_elf_magic(vmlinux)? {
+        ObjectSymbols::open(vmlinux)?.to_named()
+    } else {
+        kallsyms::read_boot_image(vmlinux)?
     };
     let mut table = Vec::new();
     NameTable::write(symbols, &mut table).map_err(TreeError::io("write", to))?;

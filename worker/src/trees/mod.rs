@@ -144,18 +144,19 @@ pub enum TreeError {
     NotFound { platform: Platform, dir: PathBuf },
     #[error("the tree in {} can't be used: {problem}", dir.display())]
     Broken { dir: PathBuf, problem: String },
-    #[error("can't {doing} {}: {source}", path.display())]
+    #[error("can't {doing} {}: {cause}", path.display())]
     Io {
         doing: &'static str,
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
-    #[error("the disk that holds {} is full: {free} MiB free, {needed} MiB needed for {what}; free some space or give another folder with --trees, then run the same command again", path.display())]
+    #[error("the disk that holds {} is full: {what}, {free} MiB are free; free some space or give another folder with --trees, then run the same command again", path.display())]
     DiskFull {
         path: PathBuf,
+        /// What could not be done, or what is needed.
         what: String,
+        /// MiB.
         free: u64,
-        needed: u64,
     },
     #[error("interrupted; run the same command again to go on from here")]
     Interrupted,
@@ -169,10 +170,10 @@ pub enum TreeError {
 
 impl TreeError {
     fn io<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Self + 'a {
-        move |source| Self::Io {
+        move |cause| Self::Io {
             doing,
             path: path.to_owned(),
-            source,
+            cause,
         }
     }
 }

@@ -21,8 +21,8 @@ pub enum ModuleError {
         dir: PathBuf,
         files: Vec<String>,
     },
-    #[error("can't read {}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error("can't read {}: {cause}", path.display())]
+    Io { path: PathBuf, cause: std::io::Error },
 }
 
 /// Where each module of a kernel is.
@@ -43,7 +43,7 @@ impl ModuleIndex {
         let stems = match std::fs::read_to_string(&order) {
             Ok(text) => text.lines().filter_map(stem_of).map(str::to_owned).collect(),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => walk(dir)?,
-            Err(source) => return Err(ModuleError::Io { path: order, source }),
+            Err(cause) => return Err(ModuleError::Io { path: order, cause }),
         };
         let mut modules: HashMap<String, Vec<String>> = HashMap::new();
         for stem in stems {
@@ -150,9 +150,9 @@ fn walk(dir: &Path) -> Result<Vec<String>, ModuleError> {
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
         let path = dir.join(&folder);
-        let failed = |source| ModuleError::Io {
+        let failed = |cause| ModuleError::Io {
             path: path.clone(),
-            source,
+            cause,
         };
         for entry in std::fs::read_dir(&path).map_err(failed)? {
             let entry = entry.map_err(failed)?;

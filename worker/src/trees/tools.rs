@@ -62,10 +62,9 @@ impl Tools<'_> {
             End::Exited(0) => Ok(()),
             End::Cancelled => Err(TreeError::Interrupted),
             _ if tail.iter().any(|line| line.contains("No space left on device")) => Err(TreeError::DiskFull {
-                path: self.log.clone(),
-                what: command.shown(),
+                path: self.log.parent().unwrap_or(&self.log).to_owned(),
+                what: format!("`{}` couldn't write", command.shown()),
                 free: disk::free_mib(&self.log).unwrap_or(0),
-                needed: 1,
             }),
             _ => Err(TreeError::Refused(format!(
                 "`{}` {}:\n{}\nthe whole log is {}",

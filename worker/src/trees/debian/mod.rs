@@ -137,6 +137,10 @@ pub async fn add(
     if partial.anything_done() {
         progress.note("going on where an interrupted run was");
     }
+    if !partial.is_done("source") {
+        // What a broken-off unpacking left would be counted as space that is lacking.
+        partial.tidy_but_state(&["src", prepare::UNPACKED])?;
+    }
     let needed = if partial.is_done("source") {
         SPACE_AFTER_SOURCE
     } else {
