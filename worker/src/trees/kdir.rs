@@ -55,10 +55,10 @@ pub async fn add(
     };
     let (config, vmlinux) = inspect(&path, &modules_dir, request.platform.arch)?;
 
+    // Everything is read before anything is written, so that what can't be read leaves no trace.
     let dir = store.tree_dir(&request.platform);
-    disk::make_dir(&dir)?;
     let stamp = Stamp::of(&vmlinux).map_err(TreeError::io("read", &vmlinux))?;
-    write_names(&vmlinux, &dir.join(NAMES))?;
+    let names = name_table(&vmlinux)?;
     let release_file = path.join("include/config/kernel.release");
     let release = std::fs::read_to_string(&release_file).map_err(TreeError::io("read", &release_file))?;
     let tree = Tree {
@@ -85,6 +85,8 @@ pub async fn add(
         },
         dir,
     };
+    disk::make_dir(&tree.dir)?;
+    disk::write_whole(&tree.dir.join(NAMES), &names)?;
     tree.save()?;
     store.get(&request.platform)
 }
@@ -144,14 +146,14 @@ fn boot_image(path: &Path) -> Option<PathBuf> {
     Some(path.join("arch/x86/boot/bzImage")).filter(|file| file.is_file())
 }
 
-/// Writes the names of an unstripped vmlinux, or of a boot image.
-fn write_names(vmlinux: &Path, to: &Path) -> Result<(), TreeError> {
+/// The names of an unstripped vmlinux, or of a boot image, as a name table.
+fn name_table(vmlinux: &Path) -> Result<Vec<u8>, TreeError> {
     let symbols = if starts_with_elf_magic(vmlinux)? {
         ObjectSymbols::open(vmlinux)?.to_named()
     } else {
         kallsyms::read_boot_image(vmlinux)?
     };
     let mut table = Vec::new();
-    NameTable::write(symbols, &mut table).map_err(TreeError::io("write", to))?;
-    disk::write_whole(to, &table)
+    NameTable::write(symbols, &mut table).map_err(TreeError::io("read", vmlinux))?;
+    Ok(table)
 }

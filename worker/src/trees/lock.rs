@@ -47,9 +47,12 @@ impl TreeLock {
                 Err((_, Errno::EWOULDBLOCK)) => {
                     if !told {
                         let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                        let holder = match holder.trim() {
+                            "" => "another process".to_owned(),
+                            id => format!("process {id}"),
+                        };
                         waiting(format!(
-                            "process {} is at work on {platform}, or what it started is; waiting until it is done",
-                            holder.trim()
+                            "{holder} is at work on {platform}, or what it started is; waiting until it is done"
                         ));
                         told = true;
                     }

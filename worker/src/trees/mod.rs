@@ -8,6 +8,7 @@
 pub mod config;
 pub mod debian;
 mod disk;
+mod kbuild;
 pub mod kdir;
 mod lock;
 pub mod modules;
@@ -71,7 +72,7 @@ impl Tree {
         // kbuild's own default, `.tmp_$$$$` (scripts/Makefile.compiler), is in the object folder.
         Command::new("make", &self.obj)
             .arg("--no-print-directory")
-            .args(make_variables(&self.compiler, self.platform.arch))
+            .args(kbuild::for_folder(&self.obj, &self.compiler, self.platform.arch))
             .arg(format!("TMPOUT={}/.kbuild_$$$$", scratch.display()))
     }
 
@@ -117,21 +118,6 @@ impl Tree {
     pub fn kernel_config(&self) -> Result<KernelConfig, TreeError> {
         KernelConfig::open(&self.config)
     }
-}
-
-/// The variables of each `make` call: the configuration's own compiler, and no Rust, which these trees are not prepared
-/// for. The architecture is named only where it is not the machine's own.
-fn make_variables(compiler: &str, arch: klp_livepatch::Arch) -> Vec<String> {
-    let mut variables = vec![format!("CC={compiler}"), "RUSTC=/bin/false".to_owned()];
-    if klp_livepatch::Arch::host() != Some(arch) {
-        variables.push(format!("ARCH={}", arch.kernel_dir()));
-        if let Some((prefix, _)) = compiler.rsplit_once("gcc")
-            && prefix.ends_with('-')
-        {
-            variables.push(format!("CROSS_COMPILE={prefix}"));
-        }
-    }
-    variables
 }
 
 /// What is wrong with a tree, or in the way of adding one.

@@ -105,3 +105,42 @@ fn remove(path: &Path) -> Result<(), TreeError> {
         Err(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path, plan: &str) -> Partial {
+        Partial::open(dir.to_owned(), plan.to_owned(), "kept").unwrap()
+    }
+
+    #[test]
+    fn steps_count_for_the_same_plan_only() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("tree");
+        let mut first = open(&dir, "a");
+        assert!(!first.anything_done());
+        first.fresh_dir("src").unwrap();
+        first.fresh_dir("kept").unwrap();
+        first.mark_done("source").unwrap();
+        assert!(open(&dir, "a").is_done("source") && !open(&dir, "a").is_done("image"));
+        assert!(dir.join("src").exists());
+        assert!(!open(&dir, "b").anything_done());
+        assert!(!dir.join("src").exists() && dir.join("kept").exists());
+    }
+
+    #[test]
+    fn steps_of_an_earlier_boot_are_not_trusted() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("tree");
+        open(&dir, "a").mark_done("source").unwrap();
+        let state = std::fs::read_to_string(dir.join(STATE)).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let before = state.replace(boot.trim(), "00000000-0000-4000-8000-000000000000");
+        assert_ne!(state, before);
+        std::fs::write(dir.join(STATE), before).unwrap();
+        assert!(!open(&dir, "a").anything_done());
+        std::fs::write(dir.join(STATE), "{ damaged").unwrap();
+        assert!(!open(&dir, "a").anything_done());
+    }
+}

@@ -8,7 +8,7 @@ use klp_livepatch::Arch;
 use super::apt::{self, Packages};
 use super::{Abi, Command, DEBS, KernelConfig, NAMES, NameTable, Partial, Tools, kallsyms};
 use crate::trees::progress::Step;
-use crate::trees::{TreeError, disk, make_variables, tools};
+use crate::trees::{TreeError, disk, kbuild, tools};
 
 /// Where packages are unpacked before the parts that are needed are moved out.
 pub(super) const UNPACKED: &str = "unpacked";
@@ -138,7 +138,7 @@ impl Place<'_> {
         let command = Command::new("make", self.path("src"))
             .arg("--no-print-directory")
             .arg(format!("O={}", self.path("obj").display()))
-            .args(make_variables(compiler, self.arch))
+            .args(kbuild::for_configuring(compiler, self.arch))
             .args(goals);
         self.tools.run(&command, step, &|| "at work".to_owned()).await
     }
