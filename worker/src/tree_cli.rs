@@ -222,6 +222,9 @@ fn list(store: &TreeStore, output: Output) -> anyhow::Result<()> {
             for broken in &listing.broken {
                 eprintln!("warning: {broken}");
             }
+            for half in store.half_made() {
+                eprintln!("note: {half} is half made; run its `tree add` again to go on, or `tree remove` it");
+            }
             if listing.trees.is_empty() {
                 eprintln!(
                     "no trees in {}; add one, see `klp-worker tree add --help`",

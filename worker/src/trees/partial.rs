@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{TreeError, disk};
 
+/// Holds all trees in the making.
+pub(super) const FOLDER: &str = ".partial";
+
 const STATE: &str = "state.json";
 
 /// Where the tree of a platform is made.
 pub(super) fn dir(trees_dir: &Path, platform: &Platform) -> PathBuf {
     trees_dir
-        .join(".partial")
+        .join(FOLDER)
         .join(format!("{}-{}", platform.arch, platform.codestream))
 }
 

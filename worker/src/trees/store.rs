@@ -68,6 +68,19 @@ impl TreeStore {
         listing
     }
 
+    /// Trees whose making was interrupted, or is at work, as `<arch>-<codestream>`.
+    pub fn half_made(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.join(super::partial::FOLDER))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
     /// The tree for a platform.
     ///
     /// # Errors

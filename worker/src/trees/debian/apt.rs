@@ -138,6 +138,8 @@ pub struct Packages {
     pub source: Package,
     pub headers: Package,
     pub image: Package,
+    /// The compiler the headers ask for, such as `gcc-12`, as far as their dependencies tell.
+    pub compiler: Option<String>,
 }
 
 impl Packages {
@@ -167,10 +169,12 @@ pub async fn find(abi: &Abi, arch: Arch, cancel: &CancellationToken) -> Result<P
             },
         )));
     };
+    let (headers, depends) = show(&headers, version, cancel).await?;
     Ok(Packages {
-        source: show(&source, version, cancel).await?,
-        headers: show(&headers, version, cancel).await?,
-        image: show(&image, version, cancel).await?,
+        source: show(&source, version, cancel).await?.0,
+        headers,
+        image: show(&image, version, cancel).await?.0,
+        compiler: compiler_of(&depends),
     })
 }
 
@@ -246,7 +250,15 @@ fn parse_madison(text: &str) -> Vec<String> {
     versions
 }
 
-async fn show(package: &str, version: &str, cancel: &CancellationToken) -> Result<Package, TreeError> {
+/// `gcc-12` of dependencies such as `linux-compiler-gcc-12-x86` or `gcc-12`.
+fn compiler_of(depends: &str) -> Option<String> {
+    let (_, after) = depends.split_once("gcc-")?;
+    let number: String = after.chars().take_while(char::is_ascii_digit).collect();
+    (!number.is_empty()).then(|| format!("gcc-{number}"))
+}
+
+/// The package, and what it depends on.
+async fn show(package: &str, version: &str, cancel: &CancellationToken) -> Result<(Package, String), TreeError> {
     let out = apt_cache(&["show", &format!("{package}={version}")], cancel)
         .await
         .map_err(|e| TreeError::Refused(format!("apt has no {package} {version} ({e}); run `apt-get update`")))?;
@@ -254,7 +266,7 @@ async fn show(package: &str, version: &str, cancel: &CancellationToken) -> Resul
 }
 
 /// Reads the paragraph of the package from what `apt-cache show` prints; it prints several if several repositories have it.
-fn parse_show(text: &str, package: &str, version: &str) -> Result<Package, String> {
+fn parse_show(text: &str, package: &str, version: &str) -> Result<(Package, String), String> {
     for paragraph in text.split("\n\n") {
         let fields: BTreeMap<&str, &str> = paragraph
             .lines()
@@ -272,13 +284,14 @@ fn parse_show(text: &str, package: &str, version: &str) -> Result<Package, Strin
             && plain(sha256)
             && plain(get("Architecture"))
         {
-            return Ok(Package {
+            let package = Package {
                 name: package.to_owned(),
                 version: version.to_owned(),
                 architecture: get("Architecture").to_owned(),
                 size,
                 sha256: sha256.to_ascii_lowercase(),
-            });
+            };
+            return Ok((package, get("Depends").to_owned()));
         }
     }
     Err(format!(
@@ -362,9 +375,16 @@ mod tests {
             "Package: x\nVersion: 1\nSize: 5\n\nPackage: x\nVersion: 1:2\nArchitecture: all\nDescription: d\n Size: 9\n\
              Size: 7\nSHA256: {digest}\n\n"
         );
-        let package = parse_show(&show, "x", "1:2").unwrap();
+        let (package, _) = parse_show(&show, "x", "1:2").unwrap();
         assert_eq!((package.size, package.file_name().as_str()), (7, "x_1%3a2_all.deb"));
         assert!(parse_show(&show, "x", "1").unwrap_err().contains("SHA-256"));
         assert!(parse_show("", "x", "1").is_err());
+        let compiler = |depends| compiler_of(depends).unwrap_or_default();
+        assert_eq!(
+            compiler("linux-kbuild-6.1 (>= 6.1), linux-compiler-gcc-12-x86"),
+            "gcc-12"
+        );
+        assert_eq!(compiler("linux-kbuild-6.12, gcc-14"), "gcc-14");
+        assert_eq!(compiler("libc6"), "");
     }
 }

@@ -21,7 +21,7 @@ use super::lock::TreeLock;
 use super::partial::{self, Partial};
 use super::progress::Progress;
 use super::record::{KeyFile, VmlinuxNames};
-use super::tools::Tools;
+use super::tools::{self, Tools};
 use super::{KernelConfig, ModuleIndex, Tree, TreeError, TreeKind, TreeStore, disk, relocate};
 use crate::process::Command;
 use crate::symbols::{NameTable, kallsyms};
@@ -132,6 +132,10 @@ pub async fn add(
         Err(e) => return Err(e),
     }
     let packages = apt::find(abi, platform.arch, cancel).await?;
+    if let Some(compiler) = &packages.compiler {
+        // Asked before anything is fetched, and again when the configuration says for certain which compiler it is.
+        tools::check(compiler, cancel).await?;
+    }
     let place = partial::dir(store.dir(), platform);
     let mut partial = Partial::open(place.clone(), plan(&packages, &place), DEBS)?;
     if partial.anything_done() {
