@@ -1,0 +1,204 @@
+//! Finds the compile command of one source file: from compile_commands.json if the object directory has one, else from `make -sn`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, words};
+
+/// How the kernel's build compiles one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompileCommand {
+    /// The compiler's name or path, as the build runs it.
+    pub compiler: String,
+    /// Its arguments, the compiler's name not among them.
+    pub args: Vec<String>,
+    /// The directory the build runs it in.
+    pub directory: PathBuf,
+}
+
+impl CompileCommand {
+    /// True if the file is built as (part of) a module.
+    pub fn is_module(&self) -> bool {
+        self.args.iter().any(|a| a == "-DMODULE")
+    }
+
+    /// The value of a `-DNAME=VALUE` argument, the last one winning.
+    pub fn define(&self, name: &str) -> Option<&str> {
+        self.args
+            .iter()
+            .rev()
+            .find_map(|a| a.strip_prefix("-D")?.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// Where to look for a file's command, and with what.
+#[derive(Debug, Clone)]
+pub struct CommandSource<'a> {
+    pub src_dir: &'a Path,
+    pub obj_dir: &'a Path,
+    /// The C compiler handed to make, such as `gcc-12`.
+    pub cc: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    directory: PathBuf,
+    file: PathBuf,
+    #[serde(default)]
+    arguments: Vec<String>,
+    #[serde(default)]
+    command: String,
+}
+
+/// The compile command of `file` (relative to the source directory).
+///
+/// # Errors
+/// When neither compile_commands.json nor make knows how to build the file.
+pub fn compile_command(from: &CommandSource<'_>, file: &str) -> Result<CompileCommand, Error> {
+    let database = from.obj_dir.join("compile_commands.json");
+    if database.is_file()
+        && let Some(command) = from_database(&database, &from.src_dir.join(file))?
+    {
+        return Ok(command);
+    }
+    from_make(from, file)
+}
+
+fn from_database(database: &Path, source: &Path) -> Result<Option<CompileCommand>, Error> {
+    let fail = |why: String| Error::Command {
+        file: database.display().to_string(),
+        why,
+    };
+    let text = std::fs::read(database).map_err(|e| fail(e.to_string()))?;
+    let entries: Vec<Entry> =
+        serde_json::from_slice(&text).map_err(|e| fail(format!("not a compilation database: {e}")))?;
+    let same = |entry: &Entry| {
+        let path = entry.directory.join(&entry.file);
+        // Resolving links takes system calls: only for entries whose file has the right name.
+        path == source
+            || (path.file_name() == source.file_name()
+                && path
+                    .canonicalize()
+                    .is_ok_and(|p| source.canonicalize().is_ok_and(|s| p == s)))
+    };
+    let Some(entry) = entries.into_iter().find(same) else {
+        return Ok(None);
+    };
+    let mut argv = if entry.arguments.is_empty() {
+        words::split(&entry.command).map_err(fail)?
+    } else {
+        entry.arguments
+    };
+    if argv.is_empty() {
+        return Err(fail(format!("the entry of {} is empty", source.display())));
+    }
+    let compiler = argv.remove(0);
+    Ok(Some(CompileCommand {
+        compiler,
+        args: argv,
+        directory: entry.directory,
+    }))
+}
+
+fn from_make(from: &CommandSource<'_>, file: &str) -> Result<CompileCommand, Error> {
+    let fail = |why: String| Error::Command {
+        file: file.to_owned(),
+        why,
+    };
+    let target = file
+        .strip_suffix(".c")
+        .ok_or_else(|| fail("only .c files can be extracted from".into()))?;
+    let output = Command::new("make")
+        .args(["-sn", "--no-print-directory"])
+        .arg(format!("CC={}", from.cc))
+        .arg("RUSTC=/bin/false")
+        .arg("--")
+        .arg(format!("{target}.o"))
+        .current_dir(from.obj_dir)
+        .env_remove("MAKEFLAGS")
+        .env_remove("MAKELEVEL")
+        .output()
+        .map_err(|e| fail(format!("make can't be started: {e}; install make")))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    command_in(&text, from.cc, &format!("{target}.o"), file, from.obj_dir).ok_or_else(|| {
+        let talk = String::from_utf8_lossy(&output.stderr);
+        let last = talk.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no message");
+        fail(format!("`make -sn CC={} {target}.o` in the object directory names no compile command for it (make said: {last}); is the tree configured?", from.cc))
+    })
+}
+
+/// Picks the command that compiles `source` into `object` out of what `make -sn` prints.
+///
+/// A line holds several commands joined by `;`, among them fixdep's and objtool's, and the same arguments once more inside
+/// quotes; so the line is split as a shell would, and a command must begin with the compiler and hold `-c -o OBJECT SOURCE`.
+pub fn command_in(text: &str, cc: &str, object: &str, source: &str, directory: &Path) -> Option<CompileCommand> {
+    let cc_words: Vec<&str> = cc.split_whitespace().collect();
+    for line in text.lines().filter(|l| l.contains(object) && l.contains(" -c ")) {
+        // A line that is no whole shell command (a heredoc, a quote spanning lines) can't be the one.
+        let Ok(commands) = words::commands(line) else { continue };
+        for argv in commands {
+            let starts = argv.len() > cc_words.len() && argv.iter().zip(&cc_words).all(|(a, b)| a == b);
+            let to_object = argv.windows(2).any(|w| w[0] == "-o" && w[1] == object);
+            let from_source = argv
+                .last()
+                .is_some_and(|a| a == source || a.ends_with(&format!("/{source}")));
+            if starts && to_object && from_source && argv.iter().any(|a| a == "-c") {
+                let args = argv.into_iter().skip(1).collect();
+                return Some(CompileCommand {
+                    compiler: cc_words[0].to_owned(),
+                    args,
+                    directory: directory.to_owned(),
+                });
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_compile_command_is_found_between_objtool_and_the_quoted_copy() {
+        let text = "make -f scripts/Makefile.build obj=a\n\
+            set -e; exec >/dev/null; trap 'rm -f a/b.o; exit' INT; gcc-12 -Wp,-MMD,a/.b.o.d -DKBUILD_MODNAME='\"snd_pcm\"' '-DX=a b' -c -o a/b.o /src/a/b.c ; \
+            ./tools/objtool/objtool --orc a/b.o; scripts/basic/fixdep a/.b.o.d a/b.o 'gcc-12 -DWRONG -c -o a/b.o /src/a/b.c' > a/.b.o.cmd\n";
+        let found = command_in(text, "gcc-12", "a/b.o", "a/b.c", Path::new("/o")).unwrap();
+        assert_eq!(
+            found.args,
+            [
+                "-Wp,-MMD,a/.b.o.d",
+                "-DKBUILD_MODNAME=\"snd_pcm\"",
+                "-DX=a b",
+                "-c",
+                "-o",
+                "a/b.o",
+                "/src/a/b.c"
+            ]
+        );
+        assert_eq!(found.define("KBUILD_MODNAME"), Some("\"snd_pcm\""));
+        assert!(
+            command_in(text, "gcc-12", "b.o", "b.c", Path::new("/o")).is_none(),
+            "another object's command must not match"
+        );
+    }
+
+    #[test]
+    fn a_database_entry_is_matched_by_its_whole_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("compile_commands.json");
+        std::fs::write(
+            &file,
+            r#"[{"directory":"/o","file":"/s/x/pcm.c","command":"gcc -DA -c /s/x/pcm.c"},
+            {"directory":"/o","file":"/s/pcm.c","command":"gcc -DB='1 2' -c /s/pcm.c"}]"#,
+        )
+        .unwrap();
+        let found = from_database(&file, Path::new("/s/pcm.c")).unwrap().unwrap();
+        assert_eq!(found.args[0], "-DB=1 2");
+        assert!(from_database(&file, Path::new("/s/other.c")).unwrap().is_none());
+    }
+}

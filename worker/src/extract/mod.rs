@@ -1,0 +1,191 @@
+//! Extraction: turns a kernel source file and the functions to patch into one livepatch source, and checks that it compiles.
+//!
+//! The main path: [`compile_command`] finds how the kernel builds the file, [`native::extract`] slices it,
+//! [`compile_check::check`] compiles the result with the kernel's own compiler.
+
+pub mod command;
+pub mod compile_check;
+pub mod flags;
+pub mod native;
+pub mod words;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use command::{CommandSource, CompileCommand, compile_command};
+pub use compile_check::CompileCheck;
+
+use crate::symbols::Export;
+
+/// One file's functions to extract.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    /// The source file, relative to the source directory.
+    pub file: String,
+    /// The functions to patch.
+    pub functions: Vec<String>,
+    /// What holds them: `vmlinux` or a module's name as its file is called (`snd-pcm`).
+    pub object: String,
+    pub src_dir: PathBuf,
+    pub obj_dir: PathBuf,
+    pub command: CompileCommand,
+    /// A private directory for temporary files; nothing is written anywhere else.
+    pub scratch: PathBuf,
+}
+
+/// What is known about a kernel's symbols.
+pub trait Symbols {
+    /// The symbol's export, if a module may link to it.
+    fn exported(&self, name: &str) -> Option<&Export>;
+    /// True if the patched object's symbol table has exactly this name.
+    fn in_object(&self, name: &str) -> bool;
+    /// True if the kernel image has exactly this name.
+    fn in_vmlinux(&self, name: &str) -> bool;
+    /// How many symbols of the patched object have exactly this name.
+    fn occurrences(&self, name: &str) -> u32 {
+        u32::from(self.in_object(name))
+    }
+    /// The patched object's symbols that are `NAME.SUFFIX` for one of the names: what the compiler made of functions
+    /// (`f.isra.0`) and of variables inside functions (`v.12`). One for each symbol, sorted.
+    fn variants(&self, _names: &BTreeSet<String>) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Symbols for crate::symbols::Symbols {
+    fn exported(&self, name: &str) -> Option<&Export> {
+        self.exported(name)
+    }
+
+    fn in_object(&self, name: &str) -> bool {
+        self.in_object(name)
+    }
+
+    fn in_vmlinux(&self, name: &str) -> bool {
+        self.in_vmlinux(name)
+    }
+
+    fn occurrences(&self, name: &str) -> u32 {
+        self.lookup_in_object(name).map_or(0, |s| s.count)
+    }
+
+    fn variants(&self, names: &BTreeSet<String>) -> Vec<String> {
+        let mut found = Vec::new();
+        self.object().for_each_name(&mut |symbol| {
+            if let Some((base, _)) = symbol.split_once('.')
+                && names.contains(base)
+            {
+                found.push(symbol.to_owned());
+            }
+        });
+        found.sort();
+        found.dedup();
+        found
+    }
+}
+
+/// A symbol the livepatch reaches at run time because it can't link to it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Externalized {
+    pub symbol: String,
+    /// `vmlinux` or the module's name.
+    pub object: String,
+    /// The pointer variable in the source.
+    pub variable: String,
+}
+
+/// A function that is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PatchedFunction {
+    pub function: String,
+    /// The name of its replacement in the source.
+    pub replacement: String,
+    /// A declaration of the replacement.
+    pub prototype: String,
+}
+
+/// What an extraction gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Extraction {
+    pub source: String,
+    pub externalized: Vec<Externalized>,
+    pub patched: Vec<PatchedFunction>,
+    pub warnings: Vec<String>,
+    /// What had to be taken from the preprocessor's output, as `file:line what`.
+    pub expanded: Vec<String>,
+    /// Symbols linked to as they are, though a module other than the kernel itself exports them: `symbol module`.
+    pub dependencies: Vec<Dependency>,
+    /// How the private headers were treated in the form that was kept.
+    pub form: Form,
+}
+
+/// A symbol that is linked to and that a module provides.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Dependency {
+    pub symbol: String,
+    pub module: String,
+    pub namespace: Option<String>,
+}
+
+/// The forms tried, the most readable first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// Private headers are sliced like the file itself; only what hides in macros is expanded.
+    Sliced,
+    /// As `Sliced`, with the functions that failed the compile check taken whole from the preprocessor's output.
+    SlicedExpanded,
+    /// Private headers are included by their path from the source root.
+    Included,
+    /// As `Included`, with the failing functions expanded.
+    IncludedExpanded,
+}
+
+/// Why an extraction failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "libclang not found ({why}): install libclang1-19 or set LIBCLANG_PATH; searched {}",
+        list(searched)
+    )]
+    LibclangMissing { searched: Vec<PathBuf>, why: String },
+    #[error("no compile command for {file}: {why}")]
+    Command { file: String, why: String },
+    #[error("{file} can't be parsed: {why}")]
+    Parse { file: String, why: String },
+    #[error(
+        "{file} does not define {function}{}: correct the name, or pick the file that holds it",
+        near(near_matches)
+    )]
+    NoFunction {
+        file: String,
+        function: String,
+        near_matches: Vec<String>,
+    },
+    #[error("{file}: the preprocessor failed: {why}")]
+    Preprocess { file: String, why: String },
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths
+        .iter()
+        .map(|p| p.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn near(names: &[String]) -> String {
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" (it has {})", names.join(", "))
+    }
+}

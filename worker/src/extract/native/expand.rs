@@ -1,0 +1,31 @@
+//! Asks the kernel's compiler what macro uses expand to.
+
+use std::process::Command;
+
+use crate::extract::compile_check::module_args;
+use crate::extract::{Error, Request};
+
+/// Preprocesses `probe` with the file's own command.
+pub fn preprocess(request: &Request, probe: &str) -> Result<String, Error> {
+    let path = request.scratch.join("probe.c");
+    super::write(&path, probe)?;
+    let output = Command::new(&request.command.compiler)
+        .args(module_args(request))
+        .args(["-E", "-P"])
+        .arg(&path)
+        .current_dir(&request.command.directory)
+        .output()
+        .map_err(|e| Error::Preprocess {
+            file: request.file.clone(),
+            why: format!("{} can't be started: {e}", request.command.compiler),
+        })?;
+    // Errors in it come back with the compile check, where they can be told against the whole source.
+    if output.stdout.is_empty() {
+        let talk = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::Preprocess {
+            file: request.file.clone(),
+            why: talk.lines().next().unwrap_or("no output").to_owned(),
+        });
+    }
+    Ok(super::lexer::same_length_text(output.stdout))
+}
