@@ -262,8 +262,8 @@ mod tests {
             size,
         };
         let gone = Digest::of(b"y");
-        let missing = blobs.missing(&[artifact(here, 1), artifact(gone, 1), artifact(gone, 1)]);
-        assert_eq!(missing.await.unwrap(), [gone]);
+        let asked = [artifact(here, 1), artifact(gone, 1), artifact(gone, 1)];
+        assert_eq!(blobs.missing(&asked).await.unwrap(), [gone]);
         let lying = blobs.missing(&[artifact(here, 2)]).await;
         assert!(matches!(lying, Err(BlobError::WrongSize { .. })));
     }

@@ -41,6 +41,8 @@ struct Actor {
     roster: Roster,
     /// The database has refused a transaction; not asked again before this time.
     store_pause: Millis,
+    /// Something was taken in that the present round has not looked at from the start.
+    unsettled: bool,
 }
 
 /// Reads what is open from the store and starts the loop, which ends with `stop`.
@@ -74,6 +76,7 @@ pub async fn start(
         progress: HashMap::new(),
         roster: Roster::default(),
         store_pause: 0,
+        unsettled: true,
     };
     for (name, registration) in workers {
         actor.roster.remember(name, registration);
@@ -104,15 +107,19 @@ pub async fn start(
 impl Actor {
     async fn run(&mut self) {
         loop {
-            let pause = self.until_due();
-            tokio::select! {
-                input = self.inbox.recv() => match input {
-                    Some(input) => self.take_in(input),
-                    None => return,
-                },
-                () = tokio::time::sleep(pause) => {}
+            // What came in while the last round wrote may want another round at once.
+            if !self.unsettled {
+                let pause = self.until_due();
+                tokio::select! {
+                    input = self.inbox.recv() => match input {
+                        Some(input) => self.take_in(input),
+                        None => return,
+                    },
+                    () = tokio::time::sleep(pause) => {}
+                }
             }
             self.drain();
+            self.unsettled = false;
             if self.clock.now() >= self.store_pause {
                 self.write().await;
             }
@@ -138,6 +145,7 @@ impl Actor {
     }
 
     fn take_in(&mut self, input: Input) {
+        self.unsettled = true;
         let now = self.clock.now();
         match input {
             Input::Changes(changes) => changes.into_iter().for_each(|change| self.apply(change, now)),
@@ -340,6 +348,9 @@ impl Actor {
                 self.enqueue(&task);
             }
         }
+        // Half a lease: long before what it holds expires, it gets nothing more to lose.
+        self.roster
+            .pass_over_silent(now - Millis::from(self.config.lease_ms / 2));
         let assigned = schedule::assign(&self.queue, self.roster.for_scheduling(), &self.running);
         assigned
             .into_iter()

@@ -115,6 +115,13 @@ impl Roster {
         self.schedulable[place].busy = busy(&self.members[place]);
     }
 
+    /// Offers nothing more to workers that were not heard of since `since`, until they speak again.
+    pub(super) fn pass_over_silent(&mut self, since: Millis) {
+        for (member, worker) in self.members.iter().zip(&mut self.schedulable) {
+            worker.connected &= member.last_seen >= since;
+        }
+    }
+
     pub(super) fn get(&self, worker: &WorkerName) -> Option<&Member> {
         self.places.get(worker).map(|&place| &self.members[place])
     }
