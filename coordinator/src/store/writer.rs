@@ -73,6 +73,8 @@ impl Writer {
                 // A refusal too waits for the commit: it may rest on what an earlier job of the group wrote.
                 let result = match (committed, result) {
                     (Ok(()), Some(result)) => result,
+                    // Its own error says more than that the transaction is gone.
+                    (Err(_), Some(Err(error))) => Err(error),
                     (Err(error), _) => Err(refused(error).into()),
                     (Ok(()), None) => Err(StoreError::Closed.into()),
                 };

@@ -1,5 +1,6 @@
 //! A coordinator on a socket of its own, and a scripted worker that speaks the real session.
 #![allow(dead_code, reason = "not every test file uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
