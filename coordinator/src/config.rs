@@ -51,7 +51,7 @@ pub struct Config {
     /// How many livepatches may be open at once; a submission beyond is refused. Default: 1000.
     pub max_open_livepatches: u32,
 
-    /// How many tasks one livepatch may start with, one for each codestream and architecture. Default: 10000.
+    /// How many tasks one livepatch may start with, one for each codestream and architecture. Default: 2000.
     pub max_platforms: u32,
 
     /// How often an idle connection is probed, in milliseconds, so that a half-open one is noticed. Default: 10000.
@@ -88,7 +88,7 @@ impl Default for Config {
             time_limit_ms: 600_000,
             memory_limit: 4 << 30,
             max_open_livepatches: 1_000,
-            max_platforms: 10_000,
+            max_platforms: 2_000,
             keepalive_ms: 10_000,
             keepalive_timeout_ms: 10_000,
             request_timeout_ms: 120_000,

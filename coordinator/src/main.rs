@@ -67,15 +67,20 @@ async fn run(args: Args) -> anyhow::Result<()> {
     // Before anything is started, so that an early signal is not missed.
     let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
-    let coordinator = Coordinator::start(config).await?;
+    let mut coordinator = Coordinator::start(config).await?;
     let mut out = std::io::stdout();
     writeln!(out, "listening on http://{}", coordinator.local_addr())?;
     out.flush()?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let broken = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        () = coordinator.broken() => true,
+    };
     tracing::info!("stopping");
     coordinator.shutdown().await;
+    anyhow::ensure!(
+        !broken,
+        "a part of the coordinator has failed; its log says which. Start it again"
+    );
     Ok(())
 }

@@ -117,14 +117,27 @@ impl Coordinator {
         self.address
     }
 
+    /// Waits until a part has ended that should go on as long as the coordinator does. Whoever sees this return should
+    /// end the process, so that a new one picks up from the database.
+    pub async fn broken(&mut self) {
+        tokio::select! {
+            served = &mut self.serving => tracing::error!(?served, "the server has ended"),
+            looped = &mut self.farm => tracing::error!(?looped, "the farm's loop has ended"),
+        }
+        self.stop.cancel();
+    }
+
     /// Ends streams, lets open requests end within `shutdown_ms`, and closes the database.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
-        if tokio::time::timeout(self.patience, &mut self.serving).await.is_err() {
+        // What has ended before must not be asked again.
+        if !self.serving.is_finished() && tokio::time::timeout(self.patience, &mut self.serving).await.is_err() {
             tracing::warn!("some requests did not end in time and are cut off");
             self.serving.abort();
         }
-        let _ = self.farm.await;
+        if !self.farm.is_finished() {
+            let _ = self.farm.await;
+        }
         // Every handle to the store is gone or goes with its request; the writer ends after what was queued.
         let writer = tokio::task::spawn_blocking(move || self.writer.join());
         if tokio::time::timeout(self.patience, writer).await.is_err() {

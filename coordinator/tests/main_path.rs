@@ -302,3 +302,95 @@ async fn open_livepatches_are_bounded() {
     worker.work(&farm, "one").await;
     farm.submit("two").await;
 }
+
+#[tokio::test]
+async fn long_histories_are_told_whole_to_fast_and_slow_watchers() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(config(folder.path())).await;
+    let codestreams: Vec<String> = (0..60).map(|n| format!("15.6u{n}")).collect();
+    let names: Vec<&str> = codestreams.iter().map(String::as_str).collect();
+    let mut worker = Worker::connected(&farm, "w1", &names).await;
+    worker.state.slots = 8;
+    farm.submit("bsc1").await;
+    // This one reads nothing until all is over.
+    let mut slow = farm.watch("bsc1", 0).await.unwrap();
+    worker.work(&farm, "bsc1").await;
+    let events = farm.events("bsc1", 0).await;
+    let numbers: Vec<u64> = events.iter().map(|e| e.number).collect();
+    // Submitted, two kinds of task started and ended on each platform, and the end.
+    assert_eq!(numbers, (1..=242).collect::<Vec<_>>());
+    for expected in &events {
+        let event = soon("an event", slow.message()).await.unwrap().unwrap();
+        assert_eq!(&event, expected);
+    }
+    assert!(slow.message().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_large_artifact_is_stored_once_and_comes_back_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(config(folder.path())).await;
+    let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
+    let content: Vec<u8> = (0..6_000_000u32).map(|n| (n / 7) as u8).collect();
+    let artifact = worker.upload(&content).await;
+    // The second time the coordinator answers before it has read it all.
+    assert_eq!(worker.upload(&content).await, artifact);
+    let request = v1::GetArtifactRequest {
+        digest: artifact.digest.to_string(),
+    };
+    let mut chunks = farm
+        .livepatches
+        .clone()
+        .get_artifact(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let mut back = Vec::new();
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        assert!(chunk.data.len() <= klp_proto::MAX_CHUNK);
+        back.extend(chunk.data);
+    }
+    assert!(back == content);
+    let absent = klp_livepatch::outcome::Digest::of(b"absent").to_string();
+    let request = v1::GetArtifactRequest { digest: absent };
+    let error = farm.livepatches.clone().get_artifact(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    let too_large = worker.upload_as(artifact.digest, u64::MAX, b"").await.unwrap_err();
+    assert_eq!(violations_of(&too_large)[0].field, "header.size");
+}
+
+#[tokio::test]
+async fn health_and_reflection_are_served() {
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response::MessageResponse};
+
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(config(folder.path())).await;
+    for service in ["", "klpfarm.v1.LivepatchService", "klpfarm.v1.WorkerService"] {
+        let request = HealthCheckRequest {
+            service: service.into(),
+        };
+        let health = HealthClient::new(farm.channel.clone()).check(request).await.unwrap();
+        assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+    }
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(farm.channel.clone());
+    let answers = client
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("no list: {answer:?}");
+    };
+    let names: Vec<_> = list.service.into_iter().map(|s| s.name).collect();
+    for service in ["FleetService", "LivepatchService", "WorkerService"] {
+        assert!(names.contains(&format!("klpfarm.v1.{service}")), "{names:?}");
+    }
+}

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use klp_livepatch::spec::{Draft, Spec};
 use klp_livepatch::task::{AttemptId, LivepatchId, TaskId};
 use klp_proto::v1::livepatch_service_server::LivepatchService;
-use klp_proto::{MAX_CHUNK, convert, v1};
+use klp_proto::{MAX_CHUNK, MAX_MESSAGE, convert, v1};
+use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status};
@@ -53,10 +54,14 @@ impl LivepatchService for Livepatches {
             let live = live.remove(&task.id).unwrap_or_default();
             wire::task(task, live)
         });
-        Ok(Response::new(v1::GetResponse {
+        let mut answer = v1::GetResponse {
             livepatch: Some(wire::livepatch(&livepatch)),
             tasks: tasks.collect(),
-        }))
+        };
+        if answer.encoded_len() > MAX_MESSAGE {
+            answer.tasks.iter_mut().for_each(|task| task.report = None);
+        }
+        Ok(Response::new(answer))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {

@@ -121,7 +121,15 @@ impl Actor {
             self.drain();
             self.unsettled = false;
             if self.clock.now() >= self.store_pause {
-                self.write().await;
+                match self.write().await {
+                    Ok(()) => {}
+                    // Without its writer the farm can decide nothing more.
+                    Err(StoreError::Closed) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "the farm can't record its decisions and pauses");
+                        self.store_pause = self.clock.now() + STORE_PAUSE_MS;
+                    }
+                }
             }
             self.answer();
         }
@@ -267,14 +275,7 @@ impl Actor {
 
     /// Writes what follows from what is known, one transaction after the other; each one's changes are taken in before
     /// the next is decided.
-    async fn write(&mut self) {
-        if let Err(error) = self.try_write().await {
-            tracing::error!(%error, "the farm can't record its decisions and pauses");
-            self.store_pause = self.clock.now() + STORE_PAUSE_MS;
-        }
-    }
-
-    async fn try_write(&mut self) -> Result<(), StoreError> {
+    async fn write(&mut self) -> Result<(), StoreError> {
         let now = Now::of(&self.clock);
         let unregistered: Vec<_> = self
             .roster

@@ -158,7 +158,7 @@ fn settle(
     let platform = &task.key.platform;
     let next = plan::next(platform, &store::planned(tx, task.livepatch, Some(platform))?);
     create(tx, task.livepatch, next, now)?;
-    if store::count_open_tasks(tx, task.livepatch)? == 0
+    if !store::has_open_task(tx, task.livepatch)?
         && let Some(verdict) = plan::verdict(&store::planned(tx, task.livepatch, None)?)
     {
         store::end_livepatch(tx, task.livepatch, &verdict, now.ms)?;

@@ -28,9 +28,7 @@ pub use livepatches::{
     Counts, LivepatchRow, LivepatchState, count_open, end_livepatch, find_livepatch, insert_livepatch, livepatch,
     livepatch_page, open_livepatches,
 };
-pub use tasks::{
-    TaskRow, count_open_tasks, insert_task, open_tasks, planned, task, task_by_key, tasks_of, update_task,
-};
+pub use tasks::{TaskRow, has_open_task, insert_task, open_tasks, planned, task, tasks_of, update_task};
 pub use writer::Tx;
 
 const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("0001_first.sql"))];

@@ -98,23 +98,6 @@ pub fn task(db: &Connection, id: TaskId) -> rusqlite::Result<Option<TaskRow>> {
         .transpose()
 }
 
-pub fn task_by_key(db: &Connection, livepatch: LivepatchId, key: &TaskKey) -> rusqlite::Result<Option<TaskId>> {
-    db.prepare_cached(
-        "SELECT id FROM tasks WHERE livepatch = ? AND kind = ? AND codestream = ? AND arch = ? AND round = ?",
-    )?
-    .query_row(
-        params![
-            livepatch.to_string(),
-            key.kind.as_str(),
-            key.platform.codestream.as_str(),
-            key.platform.arch.as_str(),
-            key.round
-        ],
-        |row| parsed(row, "id"),
-    )
-    .optional()
-}
-
 /// All tasks of a livepatch, in natural order of codestream, then arch, kind and round.
 pub fn tasks_of(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<Vec<TaskRow>> {
     let mut rows = db
@@ -159,9 +142,10 @@ pub fn planned(db: &Connection, livepatch: LivepatchId, on: Option<&Platform>) -
     }
 }
 
-pub fn count_open_tasks(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<u32> {
-    db.prepare_cached("SELECT count(*) FROM tasks WHERE livepatch = ? AND state IN ('waiting', 'leased')")?
-        .query_row([livepatch.to_string()], |row| row.get(0))
+/// Whether a livepatch has an open task. Costs the same however many it has.
+pub fn has_open_task(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM tasks WHERE livepatch = ? AND state IN ('waiting', 'leased') LIMIT 1")?
+        .exists([livepatch.to_string()])
 }
 
 /// All open tasks, as the farm keeps them.
