@@ -119,6 +119,29 @@ async fn a_coordinator_restart_re_adopts_what_runs() {
 }
 
 #[tokio::test]
+async fn an_attempt_outlives_a_coordinator_that_was_away_for_longer_than_its_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = config(folder.path());
+    (settings.lease_ms, settings.heartbeat_ms) = (1_000, 300);
+    let farm = Farm::start(settings.clone()).await;
+    let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
+    farm.submit("bsc1").await;
+    let check = worker.take(1).await.remove(0);
+    farm.coordinator.shutdown().await;
+    // Until the expiry that was stored has passed.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+
+    let farm = Farm::start(settings).await;
+    worker.move_to(&farm);
+    worker.forget();
+    worker.open().await;
+    assert_eq!(worker.take(1).await, [check.clone()]);
+    let success = worker.success(&check, &[]);
+    assert_eq!(worker.committed(success).await, Disposition::Committed);
+    assert_eq!(farm.get("bsc1").await.tasks[0].attempt, 1);
+}
+
+#[tokio::test]
 async fn a_submission_after_a_restart_knows_the_fleet_before_it_is_back() {
     let folder = tempfile::tempdir().unwrap();
     let farm = Farm::start(config(folder.path())).await;

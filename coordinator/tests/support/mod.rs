@@ -315,14 +315,15 @@ impl Worker {
 
     /// Succeeds at all it is given, with the same source everywhere, until the livepatch has ended.
     pub async fn work(&mut self, farm: &Farm, name: &str) {
+        let mut ended = std::pin::pin!(farm.events(name, 0));
+        self.state.attempts.clear();
+        self.say().await;
         loop {
-            let livepatch = farm.get(name).await.livepatch.unwrap();
-            if livepatch.state() != v1::LivepatchState::Running {
-                return;
-            }
-            self.state.attempts.clear();
-            self.say().await;
-            for assignment in self.hear().await.unwrap().assignments {
+            let state = tokio::select! {
+                _ = &mut ended => return,
+                state = self.hear() => state.unwrap(),
+            };
+            for assignment in state.assignments {
                 if !self.taken.insert(key(&assignment)) {
                     continue;
                 }
