@@ -61,6 +61,21 @@ async fn an_expired_lease_goes_to_another_worker_and_the_late_result_changes_not
 }
 
 #[tokio::test]
+async fn a_worker_that_is_silent_for_half_a_lease_is_offered_nothing_until_it_speaks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = config(folder.path());
+    (settings.lease_ms, settings.heartbeat_ms) = (2_000, 600);
+    let farm = Farm::start(settings).await;
+    let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    farm.submit("bsc1").await;
+    let task = farm.get("bsc1").await.tasks.remove(0);
+    assert_eq!((task.attempt, task.waiting_for.as_str()), (0, "not connected: w1"));
+    worker.say().await;
+    assert_eq!(number(&worker.take(1).await[0]), 1);
+}
+
+#[tokio::test]
 async fn a_renewed_lease_holds_much_longer_than_one_lease() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = config(folder.path());
