@@ -150,7 +150,7 @@ async fn an_attempt_outlives_a_coordinator_that_was_away_for_longer_than_its_lea
     worker.move_to(&farm);
     worker.forget();
     worker.open().await;
-    assert_eq!(worker.take(1).await, [check.clone()]);
+    assert_eq!(worker.take(1).await, std::slice::from_ref(&check));
     let success = worker.success(&check, &[]);
     assert_eq!(worker.committed(success).await, Disposition::Committed);
     assert_eq!(farm.get("bsc1").await.tasks[0].attempt, 1);
