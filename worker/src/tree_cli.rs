@@ -9,12 +9,17 @@ use klp_livepatch::task::Platform;
 use klp_livepatch::{Arch, Codestream};
 use tokio_util::sync::CancellationToken;
 
+use crate::config;
 use crate::trees::debian::Added;
 use crate::trees::{Tree, TreeStore, debian, kdir, verify};
 
 #[derive(Debug, Args)]
 pub struct TreeArgs {
-    /// Folder that holds the trees [default: ~/.local/share/klp-farm/trees]
+    /// The worker's data folder, which holds the trees unless --trees names another place
+    #[arg(long, value_name = "DIR", env = "KLP_FARM_DATA_DIR", global = true, default_value_os_t = config::default_data_dir())]
+    data_dir: PathBuf,
+
+    /// Folder that holds the trees [default: DATA_DIR/trees]
     #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES", global = true)]
     trees: Option<PathBuf>,
 
@@ -109,8 +114,9 @@ struct KdirArgs {
     mod_dir: Option<PathBuf>,
 }
 
+/// What standard output holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub enum Output {
     Table,
     Json,
 }
@@ -121,7 +127,8 @@ enum Output {
 /// What went wrong, for the person who typed it.
 pub async fn run(args: TreeArgs) -> anyhow::Result<()> {
     let cancel = cancel_on_signals()?;
-    let store = TreeStore::open(&args.trees.map_or_else(default_trees_dir, Ok)?)?;
+    let trees = args.trees.unwrap_or_else(|| args.data_dir.join("trees"));
+    let store = TreeStore::open(&trees)?;
     let quiet = args.quiet;
     match args.command {
         TreeCommand::Add(AddCommand::Debian(add)) => add_debian(&store, add, quiet, &cancel).await,
@@ -331,19 +338,6 @@ async fn verify_trees(
 fn own_arch(arch: Option<Arch>) -> anyhow::Result<Arch> {
     arch.or_else(Arch::host)
         .context("this machine's architecture is not one of ours; give --arch")
-}
-
-/// Where trees are if nobody says otherwise.
-///
-/// # Errors
-/// If there is no home folder either.
-pub fn default_trees_dir() -> anyhow::Result<PathBuf> {
-    let data = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute())
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")))
-        .context("neither HOME nor XDG_DATA_HOME is set; give --trees")?;
-    Ok(data.join("klp-farm/trees"))
 }
 
 fn tell(quiet: bool, text: &str) {

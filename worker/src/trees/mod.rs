@@ -65,15 +65,20 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// `make` in the object folder, with the variables every call for this kernel needs; add flags and goals. With `-sn` it
-    /// writes nothing into the tree: kbuild tries out compiler options even then, and does so in `scratch`, an existing
-    /// folder without spaces in its path. (Where it can't write, it takes every option for unsupported, silently.)
-    pub fn make_command(&self, scratch: &Path) -> Command {
+    /// The arguments every `make` call in the object folder needs; add flags and goals. With `-sn` it then writes nothing
+    /// into the tree: kbuild tries out compiler options even then, and does so in `scratch`, an existing folder without
+    /// spaces in its path. (Where it can't write, it takes every option for unsupported, silently.)
+    pub fn make_args(&self, scratch: &Path) -> Vec<String> {
+        let mut args = vec!["--no-print-directory".to_owned()];
+        args.extend(kbuild::for_folder(&self.obj, &self.compiler, self.platform.arch));
         // kbuild's own default, `.tmp_$$$$` (scripts/Makefile.compiler), is in the object folder.
-        Command::new("make", &self.obj)
-            .arg("--no-print-directory")
-            .args(kbuild::for_folder(&self.obj, &self.compiler, self.platform.arch))
-            .arg(format!("TMPOUT={}/.kbuild_$$$$", scratch.display()))
+        args.push(format!("TMPOUT={}/.kbuild_$$$$", scratch.display()));
+        args
+    }
+
+    /// `make` in the object folder, with [`Tree::make_args`].
+    pub fn make_command(&self, scratch: &Path) -> Command {
+        Command::new("make", &self.obj).args(self.make_args(scratch))
     }
 
     /// A file with vmlinux's symbols: the name table made when the tree was added, or vmlinux itself if it was built anew
