@@ -48,6 +48,10 @@ pub struct Config {
     /// Memory (address space) that an attempt's tool may use, in bytes. Default: 4294967296 (4 GiB).
     pub memory_limit: u64,
 
+    /// How long a submission may wait for workers to say whether any kernel has what it names, in milliseconds; one that
+    /// none has is refused. 0: submissions are stored untried. Default: 10000.
+    pub tryout_ms: u32,
+
     /// How many livepatches may be open at once; a submission beyond is refused. Default: 1000.
     pub max_open_livepatches: u32,
 
@@ -87,6 +91,7 @@ impl Default for Config {
             backoff_max_ms: 60_000,
             time_limit_ms: 600_000,
             memory_limit: 4 << 30,
+            tryout_ms: 10_000,
             max_open_livepatches: 1_000,
             max_platforms: 2_000,
             keepalive_ms: 10_000,
@@ -148,6 +153,7 @@ impl Config {
         );
         check("time_limit_ms", self.time_limit_ms, 1_000, DAY);
         check("memory_limit", self.memory_limit, 64 << 20, 1 << 50);
+        check("tryout_ms", self.tryout_ms.into(), 0, 60_000);
         check("max_open_livepatches", self.max_open_livepatches.into(), 1, 1_000_000);
         check("max_platforms", self.max_platforms.into(), 1, 1_000_000);
         check("keepalive_ms", self.keepalive_ms.into(), 100, DAY);

@@ -26,6 +26,7 @@ use crate::config::{Config, ConfigError};
 use crate::farm::{self, Input};
 use crate::logs::Logs;
 use crate::store::{Change, Store, StoreError};
+use crate::tryout::Tryouts;
 
 /// Why a coordinator can't start.
 #[derive(Debug, thiserror::Error)]
@@ -84,14 +85,24 @@ impl Coordinator {
         let (inbox, inputs) = mpsc::unbounded_channel();
         let sink = sink(inbox.clone(), events.clone());
         let (store, writer) = Store::open(&config.data_dir.join("farm.db"), config.readers as usize, sink)?;
+        let tryouts = Tryouts::default();
         let parts = (inbox, inputs);
-        let (farm, farm_task) = farm::start(config.clone(), clock, store.clone(), parts, stop.clone()).await?;
+        let (farm, farm_task) = farm::start(
+            config.clone(),
+            clock,
+            store.clone(),
+            parts,
+            tryouts.clone(),
+            stop.clone(),
+        )
+        .await?;
         let shared = Arc::new(Shared {
             blobs: Blobs::open(config.data_dir.join("blobs")).await?,
             logs: Logs::new(config.data_dir.join("logs"), MAX_LOG),
             clock,
             store,
             farm,
+            tryouts,
             events,
             stop: stop.clone(),
             config: config.clone(),

@@ -1,6 +1,7 @@
 //! LivepatchService: what people ask of a coordinator.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use klp_livepatch::spec::{Draft, Spec};
 use klp_livepatch::task::{AttemptId, LivepatchId, TaskId};
@@ -17,6 +18,7 @@ use crate::clock::utc;
 use crate::groups;
 use crate::ledger::{self, Now, Submission, SubmitError};
 use crate::store::{self, LivepatchState};
+use crate::tryout;
 
 pub struct Livepatches(pub Arc<Shared>);
 
@@ -25,6 +27,7 @@ impl LivepatchService for Livepatches {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let (id, spec) = submission(request.into_inner())?;
         let shared = &self.0;
+        self.try_out(id, &spec).await?;
         let now = Now::of(&shared.clock);
         let submission = Submission {
             id,
@@ -176,6 +179,28 @@ impl LivepatchService for Livepatches {
         Ok(Response::new(v1::GroupsResponse {
             groups: groups.into_iter().map(group).collect(),
         }))
+    }
+}
+
+impl Livepatches {
+    /// Refuses what no kernel has, before it is stored. Whatever would be refused or answered anyway is left to the
+    /// ledger.
+    async fn try_out(&self, id: LivepatchId, spec: &Spec) -> Result<(), Status> {
+        let shared = &self.0;
+        let patience = Duration::from_millis(shared.config.tryout_ms.into());
+        if patience.is_zero() {
+            return Ok(());
+        }
+        let wanted = spec.clone();
+        let query = move |db: &rusqlite::Connection| {
+            if store::livepatch(db, id)?.is_some() || store::find_livepatch(db, &wanted.name)?.is_some() {
+                return Ok(Vec::new());
+            }
+            Ok::<_, Failed>(ledger::platforms(&wanted, &store::known_platforms(db)?).unwrap_or_default())
+        };
+        let platforms = shared.store.read(query).await?;
+        let tried = tryout::refuse_slips(&shared.tryouts, &shared.farm, spec, &platforms, patience);
+        tried.await.map_err(|violations| convert::invalid_argument(&violations))
     }
 }
 

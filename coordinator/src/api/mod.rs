@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::farm::Farm;
 use crate::logs::{LogError, Logs};
 use crate::store::{self, LivepatchRow, Store, StoreError};
+use crate::tryout::Tryouts;
 
 /// What the services share.
 pub struct Shared {
@@ -33,6 +34,7 @@ pub struct Shared {
     pub clock: Clock,
     pub store: Store,
     pub farm: Farm,
+    pub tryouts: Tryouts,
     pub blobs: Blobs,
     pub logs: Logs,
     /// Rung with the number of a livepatch's newest event.

@@ -44,7 +44,6 @@ pub fn livepatch(row: &LivepatchRow) -> v1::Livepatch {
             leased: row.counts.leased,
             succeeded: row.counts.succeeded,
             failed: row.counts.failed,
-            skipped: 0,
         }),
         last_event: row.last_event,
     }

@@ -58,6 +58,11 @@ impl WorkerService for Workers {
             let message = format!("{} bytes; at most {MAX_CHUNK}", request.data.len());
             return Err(wire::invalid("data", message));
         }
+        if self.0.tryouts.contains(id.task) {
+            // Its problems come with the outcome; nobody will ask for the log.
+            let next_offset = request.offset + request.data.len() as u64;
+            return Ok(Response::new(v1::AppendLogResponse { next_offset }));
+        }
         let known = move |db: &rusqlite::Connection| store::attempt(db, id.task, id.number).map_err(Failed::from);
         if self.0.store.read(known).await?.is_none() {
             return Err(unknown(id));
@@ -108,6 +113,12 @@ impl WorkerService for Workers {
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let (attempt, by, outcome) = commit(request.into_inner()).map_err(|v| invalid_argument(&[v]))?;
+        if self.0.tryouts.settle(attempt, &outcome) {
+            return Ok(Response::new(v1::CommitResponse {
+                disposition: v1::Disposition::Committed.into(),
+                missing: Vec::new(),
+            }));
+        }
         let missing = self.0.blobs.missing(&outcome.artifacts).await.map_err(blob_status)?;
         let committing = Committing {
             attempt,

@@ -17,6 +17,7 @@ use crate::ledger::{self, Grant, Loss, Now};
 use crate::lifecycle::{Holder, Lease, Millis, State};
 use crate::schedule::{self, Need, Queue, Ready};
 use crate::store::{self, Change, OpenTask, Store, StoreError};
+use crate::tryout::Tryouts;
 
 /// How long the farm leaves a database alone that has refused a transaction.
 const STORE_PAUSE_MS: Millis = 1_000;
@@ -39,6 +40,7 @@ struct Actor {
     running: BTreeMap<LivepatchId, usize>,
     progress: HashMap<TaskId, String>,
     roster: Roster,
+    tryouts: Tryouts,
     /// The database has refused a transaction; not asked again before this time.
     store_pause: Millis,
     /// Something was taken in that the present round has not looked at from the start.
@@ -54,6 +56,7 @@ pub async fn start(
     clock: Clock,
     store: Store,
     (sender, inbox): (Inbox, mpsc::UnboundedReceiver<Input>),
+    tryouts: Tryouts,
     stop: CancellationToken,
 ) -> Result<(Farm, tokio::task::JoinHandle<()>), StoreError> {
     let (specs, tasks, workers) = store
@@ -75,6 +78,7 @@ pub async fn start(
         running: BTreeMap::new(),
         progress: HashMap::new(),
         roster: Roster::default(),
+        tryouts,
         store_pause: 0,
         unsettled: true,
     };
@@ -165,6 +169,7 @@ impl Actor {
                 self.roster.report(session, signals, &report, now);
                 self.renew(&report, now);
             }
+            Input::Nudge(worker) => self.roster.nudge(&worker),
             Input::Closed { session, worker } => self.roster.closed(session, &worker),
             // Whoever asked may be gone.
             Input::Workers(answer) => drop(answer.send(self.roster.views())),
@@ -370,7 +375,7 @@ impl Actor {
     /// Tells each worker whose session waits for it all that it should be doing.
     fn answer(&mut self) {
         let (tasks, specs) = (&self.tasks, &self.specs);
-        for (_, member) in self.roster.members_mut() {
+        for (name, member) in self.roster.members_mut() {
             // Not before it is recorded: whoever has an answer is known to the submissions that follow.
             if !member.unanswered || member.unregistered {
                 continue;
@@ -392,7 +397,8 @@ impl Actor {
                     _ => None,
                 }
             };
-            let orders = member.held.iter().filter_map(order).collect();
+            let tried_out = self.tryouts.orders(name);
+            let orders = member.held.iter().filter_map(order).chain(tried_out).collect();
             signals.send_replace(Signal::Orders(orders));
             member.unanswered = false;
         }

@@ -75,6 +75,8 @@ pub enum Input {
         session: SessionId,
         worker: WorkerName,
     },
+    /// There is something to tell this worker.
+    Nudge(WorkerName),
     Workers(oneshot::Sender<Vec<WorkerView>>),
     Live {
         tasks: Vec<TaskId>,
@@ -118,6 +120,12 @@ impl Farm {
         // A farm that is gone drops the answer, which is noticed below.
         let _ = self.inbox.send(Input::Workers(answer));
         answered.await.unwrap_or_default()
+    }
+
+    /// Has a worker told anew what it should be doing.
+    pub fn nudge(&self, worker: &WorkerName) {
+        // A farm that is gone tells nobody anything.
+        let _ = self.inbox.send(Input::Nudge(worker.clone()));
     }
 
     /// What is known of those of the tasks that are open.

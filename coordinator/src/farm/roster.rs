@@ -93,6 +93,13 @@ impl Roster {
         }
     }
 
+    /// The worker is to hear again what it should be doing.
+    pub(super) fn nudge(&mut self, worker: &WorkerName) {
+        if let Some(&place) = self.places.get(worker) {
+            self.members[place].unanswered = true;
+        }
+    }
+
     pub(super) fn holds(&mut self, worker: &WorkerName, task: TaskId, platform: &Platform) {
         let Some(&place) = self.places.get(worker) else { return };
         let member = &mut self.members[place];

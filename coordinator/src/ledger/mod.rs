@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub use lease::{Grant, lease};
 pub use register::register;
 pub use settle::{CommitError, Committing, Disposition, Loss, commit, lose};
-pub use submit::{Submission, SubmitError, submit};
+pub use submit::{Submission, SubmitError, platforms, submit};
 
 use crate::lifecycle::{Millis, Status};
 use crate::store::{self, Change, OpenTask, StoreError, Tx};

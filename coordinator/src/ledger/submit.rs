@@ -82,7 +82,7 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
     if open >= submission.max_open {
         return Err(SubmitError::TooManyOpen { open });
     }
-    let platforms = resolve(spec, &store::known_platforms(tx)?).map_err(SubmitError::Invalid)?;
+    let platforms = platforms(spec, &store::known_platforms(tx)?).map_err(SubmitError::Invalid)?;
     if platforms.len() > submission.max_platforms as usize {
         return Err(SubmitError::Invalid(Violation {
             field: "codestreams".to_owned(),
@@ -113,7 +113,10 @@ fn amount(platforms: usize) -> String {
 }
 
 /// The platforms that a spec selects of those the farm holds; at least one.
-fn resolve(spec: &Spec, known: &BTreeSet<Platform>) -> Result<Vec<Platform>, Violation> {
+///
+/// # Errors
+/// The field that selects none.
+pub fn platforms(spec: &Spec, known: &BTreeSet<Platform>) -> Result<Vec<Platform>, Violation> {
     let violation = |field: &str, message| Violation {
         field: field.to_owned(),
         message,

@@ -33,6 +33,8 @@ pub fn config(data_dir: &Path) -> Config {
         data_dir: data_dir.to_owned(),
         backoff_ms: 1,
         backoff_max_ms: 20,
+        // Scripted workers say what they are asked to; a test of tryouts turns them on.
+        tryout_ms: 0,
         ..Config::default()
     }
 }
