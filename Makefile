@@ -2,7 +2,9 @@
 
 CACHE ?= $(or $(KLP_FARM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klp-farm)
 TREES := $(CACHE)/trees
-CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast,cargo test)
+# Ignored tests are those that take minutes and gigabytes: this is where they run.
+CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
+CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
 .PHONY: demo test build release deps trees lint bench
 
@@ -12,7 +14,7 @@ demo: release
 
 ## test: formatting, lints, and every test, those on real kernels included
 test: lint trees
-	KLP_FARM_TREES=$(TREES) $(CARGO_TEST) --locked --workspace
+	KLP_FARM_TREES=$(TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
 
 lint: deps
 	cargo fmt --all --check

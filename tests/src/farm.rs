@@ -12,7 +12,7 @@ use crate::proc::{Proc, program, wait_until};
 pub struct Farm {
     // Workers first: they are dropped, and so killed, before what they talk to.
     pub workers: Vec<Proc>,
-    pub coordinator: Proc,
+    coordinator: Option<Proc>,
     pub url: String,
     pub dir: TempDir,
 }
@@ -52,9 +52,26 @@ impl Farm {
         let url = coordinator.wait_for_line("listening on ");
         Self {
             workers: Vec::new(),
-            coordinator,
+            coordinator: Some(coordinator),
             url,
             dir,
+        }
+    }
+
+    /// A farm that somebody else runs.
+    pub fn at(url: String) -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        Self {
+            workers: Vec::new(),
+            coordinator: None,
+            url,
+            dir,
+        }
+    }
+
+    pub fn kill_coordinator(&mut self) {
+        if let Some(mut coordinator) = self.coordinator.take() {
+            coordinator.kill();
         }
     }
 
@@ -73,10 +90,11 @@ impl Farm {
 
     /// Starts the coordinator again, on the same port and data, after it was killed.
     pub fn restart_coordinator(&mut self) {
-        self.coordinator.kill();
+        self.kill_coordinator();
         let address = self.url.trim_start_matches("http://").to_owned();
-        self.coordinator = Self::spawn_coordinator(self.dir.path(), &address);
-        self.coordinator.wait_for_line("listening on ");
+        let mut coordinator = Self::spawn_coordinator(self.dir.path(), &address);
+        coordinator.wait_for_line("listening on ");
+        self.coordinator = Some(coordinator);
         wait_until(Duration::from_secs(20), "the coordinator answers", || {
             (self.cli(["workers"]).code == Some(0)).then_some(())
         });

@@ -59,6 +59,10 @@ impl Proc {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
     /// The newest line of standard output that starts with `prefix`, without it; waits for it to appear.
     pub fn wait_for_line(&mut self, prefix: &str) -> String {
         wait_until(

@@ -75,7 +75,7 @@ fn a_spec_that_is_not_valid_is_refused_without_a_farm() {
 #[test]
 fn an_absent_coordinator_is_named_with_the_next_step() {
     let mut farm = Farm::start();
-    farm.coordinator.kill();
+    farm.kill_coordinator();
     let result = farm.cli(["list"]);
     assert_eq!(result.code, Some(1), "{result:?}");
     assert!(
