@@ -38,7 +38,7 @@ impl CompileCommand {
 pub struct CommandSource<'a> {
     pub src_dir: &'a Path,
     pub obj_dir: &'a Path,
-    /// The C compiler handed to make, such as `gcc-12`.
+    /// The C compiler handed to make, such as `gcc-12`; a name or path, no arguments.
     pub cc: &'a str,
     /// What every `make` call for this kernel needs, so that with `-sn` it writes nothing into the tree.
     pub make_args: &'a [String],
@@ -59,6 +59,10 @@ struct Entry {
 /// # Errors
 /// When neither compile_commands.json nor make knows how to build the file.
 pub fn compile_command(from: &CommandSource<'_>, file: &str) -> Result<CompileCommand, Error> {
+    plain_path(file).map_err(|why| Error::BadPath {
+        file: file.to_owned(),
+        why,
+    })?;
     let database = from.obj_dir.join("compile_commands.json");
     if database.is_file()
         && let Some(command) = from_database(&database, &from.src_dir.join(file))?
@@ -66,6 +70,22 @@ pub fn compile_command(from: &CommandSource<'_>, file: &str) -> Result<CompileCo
         return Ok(command);
     }
     from_make(from, file)
+}
+
+/// A file name becomes a goal of make's, where `=` would set a variable and `$` run a program: only harmless ones pass.
+fn plain_path(file: &str) -> Result<(), &'static str> {
+    if !file.ends_with(".c") {
+        return Err("only .c files can be extracted from");
+    }
+    if file.starts_with('-') || file.starts_with('/') || file.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err("it must be relative to the source directory, without `..`");
+    }
+    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+' | '.' | ',' | '/');
+    if file.chars().all(harmless) {
+        Ok(())
+    } else {
+        Err("it has a character no kernel source file has")
+    }
 }
 
 fn from_database(database: &Path, source: &Path) -> Result<Option<CompileCommand>, Error> {
@@ -121,7 +141,10 @@ fn from_make(from: &CommandSource<'_>, file: &str) -> Result<CompileCommand, Err
         .env_remove("MAKEFLAGS")
         .env_remove("MAKELEVEL")
         .output()
-        .map_err(|e| fail(format!("make can't be started: {e}; install make")))?;
+        .map_err(|source| Error::Tool {
+            tool: "make".into(),
+            source,
+        })?;
     let text = String::from_utf8_lossy(&output.stdout);
     command_in(&text, from.cc, &format!("{target}.o"), file, from.obj_dir).ok_or_else(|| {
         let talk = String::from_utf8_lossy(&output.stderr);
@@ -135,12 +158,11 @@ fn from_make(from: &CommandSource<'_>, file: &str) -> Result<CompileCommand, Err
 /// A line holds several commands joined by `;`, among them fixdep's and objtool's, and the same arguments once more inside
 /// quotes; so the line is split as a shell would, and a command must begin with the compiler and hold `-c -o OBJECT SOURCE`.
 pub fn command_in(text: &str, cc: &str, object: &str, source: &str, directory: &Path) -> Option<CompileCommand> {
-    let cc_words: Vec<&str> = cc.split_whitespace().collect();
     for line in text.lines().filter(|l| l.contains(object) && l.contains(" -c ")) {
         // A line that is no whole shell command (a heredoc, a quote spanning lines) can't be the one.
         let Ok(commands) = words::commands(line) else { continue };
         for argv in commands {
-            let starts = argv.len() > cc_words.len() && argv.iter().zip(&cc_words).all(|(a, b)| a == b);
+            let starts = argv.first().is_some_and(|a| a == cc);
             let to_object = argv.windows(2).any(|w| w[0] == "-o" && w[1] == object);
             let from_source = argv
                 .last()
@@ -148,7 +170,7 @@ pub fn command_in(text: &str, cc: &str, object: &str, source: &str, directory: &
             if starts && to_object && from_source && argv.iter().any(|a| a == "-c") {
                 let args = argv.into_iter().skip(1).collect();
                 return Some(CompileCommand {
-                    compiler: cc_words[0].to_owned(),
+                    compiler: cc.to_owned(),
                     args,
                     directory: directory.to_owned(),
                 });
@@ -186,6 +208,23 @@ mod tests {
             command_in(text, "gcc-12", "b.o", "b.c", Path::new("/o")).is_none(),
             "another object's command must not match"
         );
+    }
+
+    #[test]
+    fn a_file_name_cannot_set_a_variable_or_leave_the_tree() {
+        for bad in [
+            "CC=touch x;.c",
+            "$(shell id).c",
+            "../a.c",
+            "/etc/a.c",
+            "-f.c",
+            "a//b.c",
+            "a.S",
+            "a b.c",
+        ] {
+            assert!(plain_path(bad).is_err(), "{bad}");
+        }
+        assert_eq!(plain_path("drivers/net/ethernet/a-b_c.c"), Ok(()));
     }
 
     #[test]

@@ -93,9 +93,9 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         .current_dir(&request.command.directory)
         .env("LC_ALL", "C")
         .output()
-        .map_err(|e| Error::Preprocess {
-            file: request.file.clone(),
-            why: format!("{} can't be started: {e}; install it", request.command.compiler),
+        .map_err(|source| Error::Tool {
+            tool: request.command.compiler.clone(),
+            source,
         })?;
     let mut check = CompileCheck::default();
     if !run.status.success() {

@@ -170,6 +170,10 @@ pub enum Error {
         function: String,
         near_matches: Vec<String>,
     },
+    #[error("{file} is no path to a source file in the tree: {why}")]
+    BadPath { file: String, why: &'static str },
+    #[error("{tool} can't be started ({source}): install it, or correct the tree's compiler")]
+    Tool { tool: String, source: std::io::Error },
     #[error("{file}: the preprocessor failed: {why}")]
     Preprocess { file: String, why: String },
     #[error("{action} {}: {source}", path.display())]
@@ -178,6 +182,28 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
+}
+
+/// Who can mend an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blame {
+    /// The livepatch's author: the request is wrong.
+    Yours,
+    /// The codestream's source is beyond this tool.
+    Codestream,
+    /// The farm's operator: something is missing on the worker.
+    Farm,
+}
+
+impl Error {
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::NoFunction { .. } | Self::BadPath { .. } => Blame::Yours,
+            Self::Command { .. } | Self::Parse { .. } | Self::Preprocess { .. } => Blame::Codestream,
+            Self::LibclangMissing { .. } | Self::Tool { .. } | Self::Io { .. } => Blame::Farm,
+        }
+    }
 }
 
 fn list(paths: &[PathBuf]) -> String {

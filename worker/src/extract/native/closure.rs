@@ -247,11 +247,17 @@ impl<'p, 't> Planner<'p, 't> {
 
     pub(super) fn follow(&mut self, context: &Context, decl: usize) {
         let refs = self.fates.refs(self.unit, decl);
-        for r in &refs.all {
-            self.reference(context, r);
-        }
+        // The initialiser of a variable that stays the kernel's is not written, so what it names is not needed.
+        let mut dropped = Vec::new();
         for local in &refs.local_statics {
-            self.local_static(context, decl, local, &refs.all);
+            if self.local_static(context, decl, local, &refs.all) {
+                dropped.push(local.extent);
+            }
+        }
+        for r in &refs.all {
+            if r.in_static.is_none() || !dropped.contains(&r.in_static) {
+                self.reference(context, r);
+            }
         }
     }
 

@@ -15,9 +15,9 @@ pub fn preprocess(request: &Request, probe: &str) -> Result<String, Error> {
         .arg(&path)
         .current_dir(&request.command.directory)
         .output()
-        .map_err(|e| Error::Preprocess {
-            file: request.file.clone(),
-            why: format!("{} can't be started: {e}", request.command.compiler),
+        .map_err(|source| Error::Tool {
+            tool: request.command.compiler.clone(),
+            source,
         })?;
     // Errors in it come back with the compile check, where they can be told against the whole source.
     if output.stdout.is_empty() {

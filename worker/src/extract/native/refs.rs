@@ -41,6 +41,9 @@ pub struct LocalStatic {
     pub name: String,
     /// Where its name stands, or the macro use that declares it.
     pub at: (FileId, usize),
+    /// What [`Ref::in_static`] is for references in its initialiser.
+    pub extent: Option<(FileId, usize)>,
+    pub constant: bool,
     /// The declaration of a pointer to it, with `@` for the pointer's name; none if its type has no name.
     pub pointer: Option<String>,
     /// What its type refers to.
@@ -83,7 +86,7 @@ fn walk<'t>(found: &mut Collector<'_, '_>, cursor: Cursor<'t>, in_static: Option
             CXCursor_VarDecl if child.storage() == Storage::Static => {
                 // Visited apart, so that what its initialiser holds is known to be in a static.
                 let at = child.extent().map(|(p, _)| found.place(p));
-                found.local_static(child);
+                found.local_static(child, at);
                 found.declaration(child, at);
                 nested.push((child, at));
                 return Next::Sibling;
@@ -187,21 +190,23 @@ impl Collector<'_, '_> {
         }
     }
 
-    /// Notes a static variable of a function, if it can change and the file itself names it (`pr_once` and its like make their own).
-    fn local_static(&mut self, cursor: Cursor<'_>) {
+    /// Notes a static variable of a function, if the file itself names it (`pr_once` and its like make their own).
+    fn local_static(&mut self, cursor: Cursor<'_>, extent: Option<(FileId, usize)>) {
         let (Some(spelled), Some(at)) = (
             cursor.spelled_at().map(|p| self.place(p)),
             cursor.expanded_at().map(|p| self.place(p)),
         ) else {
             return;
         };
-        if is_constant(cursor.ty()) || !self.unit.own.contains(&spelled.0) || spelled.0 != at.0 {
+        if !self.unit.own.contains(&spelled.0) || spelled.0 != at.0 {
             return;
         }
         let types = refs_of_type(self.unit, cursor.ty()).all;
         self.refs.local_statics.push(LocalStatic {
             name: cursor.name(),
             at,
+            extent,
+            constant: is_constant(cursor.ty()),
             pointer: declare::pointer(cursor, false, "@"),
             types,
         });

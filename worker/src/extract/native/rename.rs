@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::closure::{Pending, Planner};
+use super::fate::Fate;
 use super::files::FileId;
 use super::items::What;
 use super::plan::{Context, Edit};
@@ -183,7 +184,7 @@ impl Planner<'_, '_> {
         if let Some(t) = storage.copied() {
             let blank = usize::from(text[t.end..].starts_with(' '));
             self.plan.warnings.push(format!(
-                "{}:{}: a static variable initialised with {name} is made automatic",
+                "{}:{}: a static variable initialised with {name} is made automatic; its address must not outlive the call",
                 source.label,
                 source.line(offset)
             ));
@@ -198,7 +199,22 @@ impl Planner<'_, '_> {
     }
 
     /// A static variable inside a function stays the kernel's own where its symbol is sure, else it is copied with a warning.
-    pub(super) fn local_static(&mut self, context: &Context, decl: usize, local: &LocalStatic, refs: &[Ref]) {
+    /// A constant may be copied, unless its initialiser holds what is known at run time only. True if it is the kernel's.
+    pub(super) fn local_static(&mut self, context: &Context, decl: usize, local: &LocalStatic, refs: &[Ref]) -> bool {
+        if local.constant {
+            let inside = refs
+                .iter()
+                .filter(|r| r.in_static.is_some() && r.in_static == local.extent);
+            let names: Vec<&String> = inside
+                .filter_map(|r| if let To::Symbol(n) = &r.to { Some(n) } else { None })
+                .collect();
+            if !names
+                .into_iter()
+                .any(|n| matches!(self.fates.of(self.unit, n), Fate::External(_)))
+            {
+                return false;
+            }
+        }
         let function = self.unit.decls[decl].name.clone();
         let uses: Vec<(FileId, usize)> = refs
             .iter()
@@ -223,6 +239,9 @@ impl Planner<'_, '_> {
             statement,
             all_seen && !self.plan.whole.contains(context),
         ) else {
+            if local.constant {
+                return false;
+            }
             let file = self.unit.files.get(local.at.0);
             self.plan.warnings.push(format!(
                 "{}:{}: {function}'s static variable {} is copied: the livepatch starts with a fresh one",
@@ -230,7 +249,7 @@ impl Planner<'_, '_> {
                 file.line(local.at.1),
                 local.name
             ));
-            return;
+            return false;
         };
         let variable = format!("klpe_{function}_{}", local.name);
         self.plan.edits.insert(
@@ -260,6 +279,7 @@ impl Planner<'_, '_> {
                 variable,
             },
         );
+        true
     }
 
     /// The one symbol the compiler made of a function's static variable: `NAME.NUMBER`.

@@ -421,6 +421,25 @@ fn statics_inside_functions() {
 }
 
 #[test]
+fn a_constant_that_points_at_hidden_functions_is_the_kernels_own() {
+    let case = Case::new(&[(
+        "a.c",
+        "struct ops { int (*fn)(void); };\nstatic int cb(void) { return 1; }\nconst struct ops *target(void)\n{\n\tstatic const struct ops ops = { cb };\n\treturn &ops;\n}\n",
+    )]);
+    let Some(x) = case.extract("a.c", &["target"], &Known::default().object(&["target", "cb", "ops.0"])) else {
+        return;
+    };
+    in_order(
+        &x.source,
+        &[
+            "static const struct ops *klpe_target_ops;",
+            "return &(*klpe_target_ops);",
+        ],
+    );
+    assert_eq!(x.externalized.len(), 1, "{:?}", x.externalized);
+}
+
+#[test]
 fn a_static_inside_a_function_stays_the_kernels_if_its_symbol_is_sure() {
     let case = Case::new(&[
         (
