@@ -1,1 +1,114 @@
-fn main() {}
+//! `klp-farm`: what people type. Submits livepatches to a coordinator, follows them and fetches what came out.
+//!
+//! Standard output is data, standard error is talk. Each command is a file in [`cmd`].
+
+mod client;
+mod cmd;
+mod follow;
+mod matrix;
+mod output;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use klp_worker::{extract, tree_cli};
+use tonic::transport::Uri;
+
+use crate::client::Client;
+use crate::output::{Failed, Mode};
+
+const EXAMPLES: &str = "\
+Examples:
+  klp-farm up                                       a whole farm on this machine
+  klp-farm submit --name bsc1197597 --cve 2022-1048 --mod snd-pcm --conf CONFIG_SND_PCM \\
+      --file-funcs sound/core/pcm.c snd_pcm_attach_substream snd_pcm_detach_substream \\
+      --codestreams 'debian12-6\\.1' --wait
+  klp-farm status bsc1197597
+  klp-farm get bsc1197597 -o ~/livepatches
+
+Exit codes:
+  0    done; for submit --wait, watch and status: not ended, or every codestream succeeded
+  1    failed: the coordinator can't be reached, a name is unknown, a disk is full, ...
+  2    wrong usage, or a livepatch that the coordinator refused as invalid
+  3    the livepatch ended and some codestream did not succeed
+  130  interrupted; the livepatch goes on";
+
+/// Makes Linux kernel livepatches for many kernels at once.
+#[derive(Parser)]
+#[command(name = "klp-farm", version, after_help = EXAMPLES, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// Where the coordinator listens
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "KLP_FARM_COORDINATOR",
+        default_value = "http://127.0.0.1:7420"
+    )]
+    coordinator: Uri,
+    /// What standard output holds: a table for people, or JSON
+    #[arg(long, short = 'O', global = true, value_enum, default_value_t = Mode::Table)]
+    output: Mode,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Submit a livepatch
+    Submit(cmd::submit::SubmitArgs),
+    /// List all livepatches, newest first
+    List(cmd::list::ListArgs),
+    /// Show one livepatch: codestreams x architectures, failures with their reasons, groups
+    Status(cmd::status::StatusArgs),
+    /// Follow one livepatch until it ends
+    Watch(cmd::watch::WatchArgs),
+    /// Print the logs of a livepatch's tasks
+    Logs(cmd::logs::LogsArgs),
+    /// Write a livepatch's sources to disk
+    Get(cmd::get::GetArgs),
+    /// List the workers, their trees and tools
+    Workers,
+    /// Run a coordinator and a worker in this process, for a laptop
+    Up(cmd::up::UpArgs),
+    /// Add, list, verify and remove the kernel trees of this machine
+    Tree(tree_cli::TreeArgs),
+    #[command(hide = true, name = extract::NATIVE_COMMAND)]
+    NativeExtract(extract::NativeArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::NativeExtract(args) => extract::native_main(args).map_err(Failed::from),
+        command => run(command, &cli.global),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => failed.report(),
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command, global: &Global) -> Result<(), Failed> {
+    let connect = || Client::new(global.coordinator.clone());
+    match command {
+        Command::Submit(args) => cmd::submit::run(args, &connect(), global.output).await,
+        Command::List(args) => cmd::list::run(args, &connect(), global.output).await,
+        Command::Status(args) => cmd::status::run(args, &connect(), global.output).await,
+        Command::Watch(args) => cmd::watch::run(args, &connect(), global.output).await,
+        Command::Logs(args) => cmd::logs::run(args, &connect()).await,
+        Command::Get(args) => cmd::get::run(args, &connect(), global.output).await,
+        Command::Workers => cmd::workers::run(&connect(), global.output).await,
+        Command::Up(args) => cmd::up::run(args).await,
+        Command::Tree(args) => Ok(tree_cli::run(args).await?),
+        Command::NativeExtract(_) => Ok(()),
+    }
+}

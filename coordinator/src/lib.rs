@@ -1,1 +1,29 @@
-//! placeholder
+//! The coordinator of klp-farm: takes livepatches, splits them into tasks, hands these to workers, and tells how it goes.
+//!
+//! The main path: [`api`] takes a submission, has it tried out ([`tryout`]), and [`ledger`] stores it with the tasks that [`plan`] names. The loop of
+//! [`farm`] hears of them, [`schedule`] matches them with free workers, and `ledger` leases them as [`lifecycle`] says;
+//! each worker's session is told what to run. The worker uploads what it made to [`blobs`], its log to [`logs`], and
+//! commits: one `ledger` transaction over the [`store`] with outcome, event and what `plan` wants next, until
+//! the livepatch has its verdict.
+//!
+//! `plan`, `schedule` and `lifecycle` are pure; `ledger` is all that writes; everything in memory can be read anew.
+
+pub mod config;
+pub mod lifecycle;
+pub mod plan;
+pub mod schedule;
+pub mod store;
+
+mod api;
+mod bell;
+mod blobs;
+mod clock;
+mod farm;
+mod groups;
+pub mod ledger;
+mod logs;
+mod server;
+mod tryout;
+
+pub use config::{Config, ConfigError};
+pub use server::{Coordinator, StartError};

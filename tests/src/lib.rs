@@ -1,1 +1,25 @@
-//! placeholder
+//! The whole system under test: the real programs as processes, real sockets, real kernel trees.
+//!
+//! A [`Farm`] is a coordinator with its workers; its verbs start, kill and restart them. Everything it starts is killed
+//! when it is dropped. Tests that need kernels read KLP_FARM_TREES, which `make test` sets.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
+
+mod farm;
+mod proc;
+
+pub use farm::{CommandResult, Farm, WorkerOptions};
+pub use proc::{Proc, wait_until};
+
+use std::path::PathBuf;
+
+/// The folder of kernel trees, if this run has one. Says so loudly if not: a skipped test proves nothing.
+pub fn trees() -> Option<PathBuf> {
+    match std::env::var_os("KLP_FARM_TREES") {
+        Some(dir) => Some(dir.into()),
+        None => {
+            eprintln!("SKIPPED: KLP_FARM_TREES is not set; `make test` provisions kernel trees and sets it");
+            None
+        }
+    }
+}

@@ -1,4 +1,26 @@
-//! The worker of klp-farm (being laid out).
+//! The worker: runs on a build host that holds kernel trees, and does what the coordinator asks.
+//!
+//! The main path: [`session`] keeps the coordinator told of all that this worker does and starts what it should do;
+//! [`runner`] takes one attempt from its assignment to its outcome; [`outbox`] keeps the outcome on disk until the
+//! coordinator has acknowledged it, and [`delivery`] sees to that. Trees, checks and extraction tools are in [`trees`],
+//! [`check`] and [`extract`]. Around them, [`attempts`] is the table of what runs, [`attempt_log`] carries an attempt's log
+//! away, and [`process`] keeps child processes within their limits.
+
+pub mod attempt_log;
+pub mod attempts;
+pub mod check;
+pub mod config;
+pub mod delivery;
 pub mod extract;
+pub mod inventory;
+pub mod outbox;
 pub mod process;
+pub mod runner;
+pub mod session;
 pub mod symbols;
+pub mod tree_cli;
+pub mod trees;
+pub mod upload;
+pub mod worker;
+
+pub use config::WorkerConfig;

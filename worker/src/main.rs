@@ -1,1 +1,135 @@
-fn main() {}
+//! `klp-worker`: the program. What people type, turned into a [`WorkerConfig`] or a `tree` command.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use klp_livepatch::CodestreamFilter;
+use klp_livepatch::names::WorkerName;
+use klp_worker::{WorkerConfig, config, extract, tree_cli, worker};
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Uri;
+use tracing_subscriber::EnvFilter;
+
+const EXAMPLES: &str = "\
+Examples:
+  klp-worker tree add debian --latest 2             provision the two newest kernels of this Debian
+  klp-worker tree list
+  klp-worker --coordinator http://farm:7420 --slots 8
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// Runs klp-farm tasks on this host, with the kernel trees it holds.
+#[derive(Parser)]
+#[command(name = "klp-worker", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Add, list, verify and remove kernel trees
+    Tree(tree_cli::TreeArgs),
+    /// One native extraction in a process of its own; the worker calls this itself
+    #[command(hide = true, name = extract::NATIVE_COMMAND)]
+    NativeExtract(extract::NativeArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Where the coordinator listens
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "KLP_FARM_COORDINATOR",
+        default_value = "http://127.0.0.1:7420"
+    )]
+    coordinator: Uri,
+    /// Holds the outbox, scratch folders and, unless --trees says otherwise, the trees
+    #[arg(long, value_name = "DIR", env = "KLP_FARM_DATA_DIR", default_value_os_t = config::default_data_dir())]
+    data_dir: PathBuf,
+    /// Holds the kernel trees; workers may share it [default: DATA_DIR/trees]
+    #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES")]
+    trees: Option<PathBuf>,
+    /// How many attempts run at a time
+    #[arg(long, value_name = "N", default_value_t = default_slots(), value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_SLOTS)))]
+    slots: u32,
+    /// This worker's name, unique on the farm [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<WorkerName>,
+    /// Announce only trees whose codestream matches
+    #[arg(long, value_name = "REGEX", default_value = "", hide_default_value = true)]
+    codestreams: CodestreamFilter,
+    /// On SIGTERM, how long running attempts may go on before they are handed back
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u64,
+}
+
+/// One slot for each core: extraction is a computation.
+fn default_slots() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(64) as u32)
+}
+
+impl RunArgs {
+    fn into_config(self) -> WorkerConfig {
+        WorkerConfig {
+            coordinator: self.coordinator,
+            name: self.name.unwrap_or_else(config::default_name),
+            trees_dir: self.trees.unwrap_or_else(|| self.data_dir.join("trees")),
+            data_dir: self.data_dir,
+            codestreams: self.codestreams,
+            slots: self.slots,
+            grace: Duration::from_secs(self.grace),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        // Without a runtime: this process is measured and limited.
+        Some(Command::NativeExtract(args)) => extract::native_main(args),
+        command => run(command, cli.run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Option<Command>, args: RunArgs) -> anyhow::Result<()> {
+    if let Some(Command::Tree(args)) = command {
+        return tree_cli::run(args).await;
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // A second signal does not wait.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(130);
+        });
+    };
+    worker::run(args.into_config(), shutdown).await
+}

@@ -206,14 +206,14 @@ fn mebibytes(bytes: u64) -> String {
 pub enum ProcessError {
     #[error("there is no program `{program}` in PATH; install the package that has it")]
     NoProgram { program: String },
-    #[error("can't start `{program}` in {}: {source}", dir.display())]
+    #[error("can't start `{program}` in {}: {cause}", dir.display())]
     Start {
         program: String,
         dir: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
-    #[error("lost contact with `{program}`: {source}")]
-    Lost { program: String, source: std::io::Error },
+    #[error("lost contact with `{program}`: {cause}")]
+    Lost { program: String, cause: std::io::Error },
 }
 
 /// Runs a child to its end, handing its output to `sink` line by line. When this returns, or is dropped, no process of
@@ -231,9 +231,9 @@ pub async fn run(
     sink: &mut (dyn FnMut(Stream, &str) + Send),
 ) -> Result<Finish, ProcessError> {
     let program = command.program.to_string_lossy().into_owned();
-    let lost = |source| ProcessError::Lost {
+    let lost = |cause| ProcessError::Lost {
         program: program.clone(),
-        source,
+        cause,
     };
     let start = Instant::now();
     let (mut child, mut family) = spawn(command, limits)?;
@@ -345,15 +345,15 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
         });
     }
     let program = || command.program.to_string_lossy().into_owned();
-    let child = to_run.spawn().map_err(|source| {
+    let child = to_run.spawn().map_err(|cause| {
         let no_dir = !command.dir.is_dir();
-        if source.kind() == std::io::ErrorKind::NotFound && !no_dir {
+        if cause.kind() == std::io::ErrorKind::NotFound && !no_dir {
             ProcessError::NoProgram { program: program() }
         } else {
             ProcessError::Start {
                 program: program(),
                 dir: command.dir.clone(),
-                source,
+                cause,
             }
         }
     })?;

@@ -1,4 +1,5 @@
 //! Child processes at their limits, with real processes.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};

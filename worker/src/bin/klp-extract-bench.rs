@@ -68,6 +68,7 @@ fn main() -> anyhow::Result<()> {
             src_dir: &args.src,
             obj_dir: &args.obj,
             cc: &args.cc,
+            make_args: &[format!("CC={}", args.cc), "RUSTC=/bin/false".to_owned()],
         },
         &args.file,
     )?;

@@ -109,6 +109,7 @@ fn one(
             src_dir: &args.src,
             obj_dir: &args.obj,
             cc: &args.cc,
+            make_args: &[format!("CC={}", args.cc), "RUSTC=/bin/false".to_owned()],
         },
         file,
     )?;

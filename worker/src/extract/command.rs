@@ -40,6 +40,8 @@ pub struct CommandSource<'a> {
     pub obj_dir: &'a Path,
     /// The C compiler handed to make, such as `gcc-12`; a name or path, no arguments.
     pub cc: &'a str,
+    /// What every `make` call for this kernel needs, so that with `-sn` it writes nothing into the tree.
+    pub make_args: &'a [String],
 }
 
 #[derive(Deserialize)]
@@ -131,9 +133,8 @@ fn from_make(from: &CommandSource<'_>, file: &str) -> Result<CompileCommand, Err
         .strip_suffix(".c")
         .ok_or_else(|| fail("only .c files can be extracted from".into()))?;
     let output = Command::new("make")
-        .args(["-sn", "--no-print-directory"])
-        .arg(format!("CC={}", from.cc))
-        .arg("RUSTC=/bin/false")
+        .arg("-sn")
+        .args(from.make_args)
         .arg("--")
         .arg(format!("{target}.o"))
         .current_dir(from.obj_dir)

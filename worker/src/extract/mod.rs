@@ -3,11 +3,14 @@
 //! The main path: [`compile_command`] finds how the kernel builds the file, [`native::extract`] slices it,
 //! [`compile_check::check`] compiles the result with the kernel's own compiler.
 
+pub mod backend;
 pub mod command;
 pub mod compile_check;
 pub mod faithful;
 pub mod flags;
 pub mod native;
+pub mod native_backend;
+pub mod native_child;
 pub mod words;
 
 use std::collections::BTreeSet;
@@ -15,8 +18,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use backend::{ExtractRequest, Extracted, Extractor, ToolIdentity};
 pub use command::{CommandSource, CompileCommand, compile_command};
 pub use compile_check::CompileCheck;
+pub use native_backend::NativeBackend;
+pub use native_child::{NATIVE_COMMAND, NativeArgs, native_main};
 
 use crate::symbols::Export;
 

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use super::SymbolError;
 use super::image::{Compression, map_file};
-use super::table::NamedSymbol;
+use super::table::{NamedSymbol, is_type_letter};
 
 const TOKENS: usize = 256;
 /// Names per marker.
@@ -240,10 +240,8 @@ fn expand_all(data: &[u8], count: usize, markers: &[u32], tokens: &[&[u8]]) -> O
 /// An expanded entry is the type's letter and a printable name.
 fn plausible(entry: Vec<u8>) -> Option<NamedSymbol> {
     let (letter, name) = entry.split_first()?;
-    let good = letter.is_ascii_alphabetic()
-        && !name.is_empty()
-        && name.len() <= MAX_NAME
-        && name.iter().all(u8::is_ascii_graphic);
+    let good =
+        is_type_letter(*letter) && !name.is_empty() && name.len() <= MAX_NAME && name.iter().all(u8::is_ascii_graphic);
     good.then(|| NamedSymbol {
         name: String::from_utf8_lossy(name).into_owned(),
         letter: *letter,
@@ -322,6 +320,7 @@ mod tests {
     fn symbols(count: usize) -> Vec<String> {
         let mut all: Vec<_> = (0..count).map(|i| format!("tfunction_{i}")).collect();
         all[77] = format!("T{}", "long".repeat(90));
+        all[78] = "?__smp_locks".to_owned();
         all
     }
 

@@ -47,17 +47,17 @@ pub trait SymbolTable: Send + Sync {
 /// A symbol table that can't be read, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum SymbolError {
-    #[error("can't read {}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error("can't read {}: {cause}", path.display())]
+    Io { path: PathBuf, cause: std::io::Error },
     #[error("{}: {problem}", path.display())]
     Broken { path: PathBuf, problem: String },
 }
 
 impl SymbolError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io {
+        move |cause| Self::Io {
             path: path.to_owned(),
-            source,
+            cause,
         }
     }
 

@@ -106,9 +106,14 @@ fn name_of(line: &[u8]) -> &[u8] {
 
 fn parse_line(line: &[u8]) -> Option<(&[u8], u8)> {
     match line {
-        [name @ .., b' ', letter] if !name.is_empty() && letter.is_ascii_alphabetic() => Some((name, *letter)),
+        [name @ .., b' ', letter] if !name.is_empty() && is_type_letter(*letter) => Some((name, *letter)),
         _ => None,
     }
+}
+
+/// Whether `nm` may give a symbol this letter; `?` is for what it doesn't know, as in sections of unusual kinds.
+pub(super) fn is_type_letter(letter: u8) -> bool {
+    letter.is_ascii_alphabetic() || letter == b'?'
 }
 
 /// What `nm`'s letter means: kind, and whether the symbol is global.
@@ -173,7 +178,7 @@ mod tests {
             symbol("reset", b't'),
             symbol("reset", b't'),
             symbol("jiffies", b'D'),
-            symbol("a", b'a'),
+            symbol("a", b'?'),
         ]);
         let info = |name: &str| table.lookup(name).map(|i| (i.kind, i.global, i.count));
         assert_eq!(info("vprintk"), Some((SymbolKind::Function, true, 1)));

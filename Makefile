@@ -1,0 +1,38 @@
+# What people run: `make demo`, `make test`. Both install what is missing, saying so.
+
+CACHE ?= $(or $(KLP_FARM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klp-farm)
+TREES := $(CACHE)/trees
+# Ignored tests are those that take minutes and gigabytes: this is where they run.
+CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
+CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
+
+.PHONY: demo test build release deps trees lint bench
+
+## demo: the main job on real kernels, start to end
+demo: release
+	./deploy/demo.sh target/release
+
+## test: formatting, lints, and every test, those on real kernels included
+test: lint trees
+	KLP_FARM_TREES=$(TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
+
+lint: deps
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+## trees: the two newest kernels of this Debian, as the tests and the demo use them
+trees: build
+	target/debug/klp-worker tree add debian --latest 2 --trees $(TREES)
+
+build: deps
+	cargo build --locked --workspace
+
+release: deps
+	cargo build --locked --release --workspace
+
+## bench: one native extraction beside the kernel's own compiler
+bench: release trees
+	target/release/klp-extract-bench --trees $(TREES)
+
+deps:
+	./deploy/deps.sh

@@ -1,0 +1,123 @@
+//! The connection to the coordinator.
+
+use std::time::Duration;
+
+use klp_livepatch::names::LivepatchName;
+use klp_livepatch::outcome::{Artifact, Digest};
+use klp_proto::v1::fleet_service_client::FleetServiceClient;
+use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
+use klp_proto::v1::{self, livepatch_ref::Ref};
+use klp_proto::{MAX_ARTIFACT, MAX_MESSAGE};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
+
+use crate::output::Failed;
+
+pub struct Client {
+    uri: Uri,
+    channel: Channel,
+}
+
+impl Client {
+    /// Connects at the first call.
+    pub fn new(uri: Uri) -> Self {
+        let channel = Endpoint::from(uri.clone())
+            .connect_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .connect_lazy();
+        Self { uri, channel }
+    }
+
+    pub fn livepatches(&self) -> LivepatchServiceClient<Channel> {
+        LivepatchServiceClient::new(self.channel.clone()).max_decoding_message_size(16 * MAX_MESSAGE)
+    }
+
+    pub fn fleet(&self) -> FleetServiceClient<Channel> {
+        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(16 * MAX_MESSAGE)
+    }
+
+    /// A status as an error for people: a connection that failed says where to, and what to do.
+    pub fn explain(&self, status: Status) -> Failed {
+        if status.code() == Code::Unavailable {
+            return Failed::Error(anyhow::anyhow!(
+                "can't reach the coordinator at {}: {}. Start one with `klp-coordinator` or `klp-farm up`, or name another with --coordinator",
+                self.uri,
+                innermost(&status)
+            ));
+        }
+        status.into()
+    }
+
+    pub async fn get(&self, name: &LivepatchName) -> Result<v1::GetResponse, Failed> {
+        let request = v1::GetRequest {
+            livepatch: Some(by_name(name)),
+        };
+        Ok(self
+            .livepatches()
+            .get(request)
+            .await
+            .map_err(|s| self.explain(s))?
+            .into_inner())
+    }
+
+    pub async fn groups(&self, name: &LivepatchName) -> Result<Vec<v1::Group>, Failed> {
+        let request = v1::GroupsRequest {
+            livepatch: Some(by_name(name)),
+        };
+        Ok(self
+            .livepatches()
+            .groups(request)
+            .await
+            .map_err(|s| self.explain(s))?
+            .into_inner()
+            .groups)
+    }
+
+    /// An artifact's bytes, checked against its digest.
+    pub async fn artifact(&self, artifact: &Artifact) -> Result<Vec<u8>, Failed> {
+        let request = v1::GetArtifactRequest {
+            digest: artifact.digest.to_string(),
+        };
+        let mut stream = self
+            .livepatches()
+            .get_artifact(request)
+            .await
+            .map_err(|s| self.explain(s))?
+            .into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await.map_err(|s| self.explain(s))? {
+            bytes.extend_from_slice(&chunk.data);
+            if bytes.len() as u64 > artifact.size.min(MAX_ARTIFACT) {
+                break;
+            }
+        }
+        if Digest::of(&bytes) != artifact.digest {
+            return Err(Failed::Error(anyhow::anyhow!(
+                "artifact {} arrived damaged: its bytes do not have the digest {}",
+                artifact.name,
+                artifact.digest
+            )));
+        }
+        Ok(bytes)
+    }
+}
+
+pub fn by_name(name: &LivepatchName) -> v1::LivepatchRef {
+    v1::LivepatchRef {
+        r#ref: Some(Ref::Name(name.to_string())),
+    }
+}
+
+/// The last link of an error's chain, where the operating system's words are.
+fn innermost(status: &Status) -> String {
+    let mut error: &dyn std::error::Error = status;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    if std::ptr::eq(error as *const _ as *const u8, status as *const _ as *const u8) {
+        status.message().to_owned()
+    } else {
+        error.to_string()
+    }
+}

@@ -1,0 +1,60 @@
+//! `klp-farm list`: all livepatches, newest first.
+
+use clap::Args;
+use klp_proto::v1;
+
+use crate::client::Client;
+use crate::output::{self, Failed, Mode};
+use crate::view;
+
+#[derive(Args)]
+pub struct ListArgs {
+    /// Show at most this many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+const PAGE: usize = 500;
+
+pub async fn run(args: ListArgs, client: &Client, mode: Mode) -> Result<(), Failed> {
+    let mut livepatches: Vec<v1::Livepatch> = Vec::new();
+    let mut page_token = String::new();
+    while livepatches.len() < args.limit {
+        let page_size = (args.limit - livepatches.len()).min(PAGE) as u32;
+        let request = v1::ListRequest { page_size, page_token };
+        let page = client
+            .livepatches()
+            .list(request)
+            .await
+            .map_err(|s| client.explain(s))?
+            .into_inner();
+        livepatches.extend(page.livepatches);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if mode == Mode::Json {
+        return output::json(&livepatches.into_iter().map(view::Livepatch::from).collect::<Vec<_>>());
+    }
+    if livepatches.is_empty() {
+        eprintln!("no livepatch yet; `klp-farm submit --help` shows how to make one");
+        return Ok(());
+    }
+    let now = output::now_ms();
+    let mut table = output::table(&["NAME", "CVE", "STATE", "TASKS DONE", "SUBMITTED", "VERDICT"]);
+    for livepatch in &livepatches {
+        let counts = livepatch.counts.unwrap_or_default();
+        let done = counts.succeeded + counts.failed;
+        let spec = livepatch.spec.clone().unwrap_or_default();
+        table.add_row([
+            spec.name,
+            spec.cve,
+            view::livepatch_state(livepatch).to_owned(),
+            format!("{done}/{}", done + counts.waiting + counts.leased),
+            output::ago(livepatch.created_ms, now),
+            livepatch.verdict.clone(),
+        ]);
+    }
+    output::print(&table.trim_fmt())
+}

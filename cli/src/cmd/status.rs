@@ -1,0 +1,103 @@
+//! `klp-farm status`: one livepatch at a glance.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use klp_livepatch::names::LivepatchName;
+use klp_proto::v1;
+use serde::Serialize;
+
+use crate::client::Client;
+use crate::matrix::Matrix;
+use crate::output::{self, Failed, Mode};
+use crate::view;
+
+#[derive(Args)]
+pub struct StatusArgs {
+    name: LivepatchName,
+}
+
+#[derive(Serialize)]
+struct Status {
+    livepatch: view::Livepatch,
+    tasks: Vec<view::Task>,
+    groups: Vec<view::Group>,
+}
+
+pub async fn run(args: StatusArgs, client: &Client, mode: Mode) -> Result<(), Failed> {
+    let response = client.get(&args.name).await?;
+    let state = response.livepatch.as_ref().map(v1::Livepatch::state);
+    print(client, &args.name, response, mode).await?;
+    match state {
+        Some(v1::LivepatchState::Partial | v1::LivepatchState::Failed) => Err(Failed::NotAllSucceeded),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a livepatch with its matrix, failures and groups.
+pub async fn print(client: &Client, name: &LivepatchName, response: v1::GetResponse, mode: Mode) -> Result<(), Failed> {
+    let livepatch = response.livepatch.unwrap_or_default();
+    let ended = livepatch.ended_ms != 0;
+    let groups = if ended { client.groups(name).await? } else { Vec::new() };
+    if mode == Mode::Json {
+        return output::json(&Status {
+            livepatch: livepatch.into(),
+            tasks: response.tasks.into_iter().map(view::Task::from).collect(),
+            groups: groups.into_iter().map(view::Group::from).collect(),
+        });
+    }
+    output::print(&describe(&livepatch, &response.tasks, &groups))
+}
+
+fn describe(livepatch: &v1::Livepatch, tasks: &[v1::Task], groups: &[v1::Group]) -> String {
+    let ended = livepatch.ended_ms != 0;
+    let spec = livepatch.spec.clone().unwrap_or_default();
+    let mut text = spec.name;
+    if !spec.cve.is_empty() {
+        // Writing to a String can't fail, here and below.
+        let _ = write!(text, "  CVE-{}", spec.cve);
+    }
+    let _ = write!(text, "  {}", view::livepatch_state(livepatch));
+    if ended {
+        let _ = write!(
+            text,
+            " in {}: {}",
+            output::duration(livepatch.ended_ms - livepatch.created_ms),
+            livepatch.verdict
+        );
+    }
+    let _ = write!(
+        text,
+        "\n\n{}\n",
+        Matrix::new(tasks, ended).render(usize::MAX, output::colours())
+    );
+    for task in tasks {
+        describe_failure(task, &mut text);
+    }
+    if !groups.is_empty() {
+        text.push_str("\nGroups (one source serves each):\n");
+        for (i, group) in groups.iter().enumerate() {
+            let _ = writeln!(text, "  {}  {}: {}", i + 1, group.arch, group.codestreams.join(" "));
+        }
+    }
+    text
+}
+
+fn describe_failure(task: &v1::Task, text: &mut String) {
+    let Some(failure) = &task.failure else { return };
+    let platform = task.platform.clone().unwrap_or_default();
+    let (what, again) = match task.state() {
+        v1::TaskState::Failed => ("failed", ""),
+        _ => ("failed", "; will be tried again"),
+    };
+    let _ = writeln!(
+        text,
+        "\n{}/{} {} {what}{again}:",
+        platform.codestream,
+        platform.arch,
+        view::task_kind(task)
+    );
+    for line in failure.message.lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+}

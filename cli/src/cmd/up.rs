@@ -1,0 +1,77 @@
+//! `klp-farm up`: a coordinator and a worker in one process, for a laptop.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use klp_coordinator::{Config, Coordinator};
+use klp_livepatch::CodestreamFilter;
+use klp_worker::{WorkerConfig, config, worker};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::output::Failed;
+
+#[derive(Args)]
+pub struct UpArgs {
+    /// Where the coordinator listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7420")]
+    listen: SocketAddr,
+    /// Holds the store, the artifacts and the trees
+    #[arg(long, value_name = "DIR", env = "KLP_FARM_DATA_DIR", default_value_os_t = config::default_data_dir())]
+    data_dir: PathBuf,
+    /// Holds the kernel trees [default: DATA_DIR/trees]
+    #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES")]
+    trees: Option<PathBuf>,
+    /// How many attempts run at a time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_SLOTS)))]
+    slots: u32,
+}
+
+pub async fn run(args: UpArgs) -> Result<(), Failed> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+
+    let mut coordinator = Coordinator::start(Config {
+        listen: args.listen,
+        data_dir: args.data_dir.join("coordinator"),
+        ..Config::default()
+    })
+    .await
+    .map_err(anyhow::Error::from)?;
+    let url = format!("http://{}", coordinator.local_addr());
+    println!("listening on {url}");
+    eprintln!("this is a whole farm; in another terminal: klp-farm --coordinator {url} submit --help");
+
+    let stop = CancellationToken::new();
+    let worker = worker::run(
+        WorkerConfig {
+            coordinator: url.parse().context("the coordinator's own address")?,
+            name: config::default_name(),
+            trees_dir: args.trees.unwrap_or_else(|| args.data_dir.join("trees")),
+            data_dir: args.data_dir.join("worker"),
+            codestreams: CodestreamFilter::all(),
+            slots: args.slots,
+            grace: std::time::Duration::from_secs(2),
+        },
+        stop.clone().cancelled_owned(),
+    );
+    tokio::pin!(worker);
+    let mut terminate = signal(SignalKind::terminate())?;
+    // The worker stops first: what it hands back is recorded before the coordinator goes.
+    let ended = tokio::select! {
+        ended = &mut worker => ended,
+        () = coordinator.broken() => Err(anyhow::anyhow!("the coordinator broke; its log above says why")),
+        _ = terminate.recv() => { stop.cancel(); worker.await }
+        _ = tokio::signal::ctrl_c() => { stop.cancel(); worker.await }
+    };
+    coordinator.shutdown().await;
+    Ok(ended?)
+}

@@ -1,0 +1,146 @@
+//! How results and errors leave the program.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use klp_livepatch::spec::Violation;
+use klp_proto::convert::violations_of;
+use serde::Serialize;
+
+/// One type for all commands, `tree` included: clap hands a global option down by name and type.
+pub use klp_worker::tree_cli::Output as Mode;
+
+/// Why a command did not succeed; decides the exit code.
+#[derive(Debug)]
+pub enum Failed {
+    /// The spec is not valid: exit code 2.
+    Invalid(Vec<Violation>),
+    /// The livepatch ended, and not every codestream succeeded: exit code 3. Everything was said already.
+    NotAllSucceeded,
+    /// Ctrl-C: exit code 130.
+    Interrupted,
+    /// All else: exit code 1.
+    Error(anyhow::Error),
+}
+
+impl Failed {
+    pub fn report(self) -> ExitCode {
+        match self {
+            Failed::Invalid(violations) => {
+                eprintln!("error: this livepatch is not valid; nothing was stored:");
+                for violation in violations {
+                    eprintln!("  {violation}");
+                }
+                ExitCode::from(2)
+            }
+            Failed::NotAllSucceeded => ExitCode::from(3),
+            Failed::Interrupted => ExitCode::from(130),
+            Failed::Error(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        Failed::Error(error)
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Failed::Error(error.into())
+    }
+}
+
+impl From<tonic::Status> for Failed {
+    fn from(status: tonic::Status) -> Self {
+        match violations_of(&status) {
+            violations if !violations.is_empty() => Failed::Invalid(violations),
+            _ => Failed::Error(anyhow::anyhow!("{}", status.message())),
+        }
+    }
+}
+
+/// Prints a value as JSON; a closed pipe is not an error.
+pub fn json(value: &impl Serialize) -> Result<(), Failed> {
+    let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
+    print(&text)
+}
+
+/// Prints a value as one line of JSON.
+pub fn json_line(value: &impl Serialize) -> Result<(), Failed> {
+    let text = serde_json::to_string(value).map_err(anyhow::Error::from)?;
+    print(&text)
+}
+
+/// Prints a line; a reader that went away ends the program quietly, as `head` expects.
+pub fn print(text: &str) -> Result<(), Failed> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result?),
+    }
+}
+
+/// Whether standard output takes colours.
+pub fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// An empty table in the style of all our tables.
+pub fn table(header: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_header(header.iter().copied());
+    if !colours() {
+        table.force_no_tty();
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Milliseconds as people read them: `850 ms`, `12.4 s`, `3 min 05 s`.
+pub fn duration(ms: i64) -> String {
+    match ms {
+        ..0 => "-".to_owned(),
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{} min {:02} s", ms / 60_000, ms / 1000 % 60),
+    }
+}
+
+/// How long ago a time was, in words.
+pub fn ago(then_ms: i64, now_ms: i64) -> String {
+    let seconds = (now_ms - then_ms).max(0) / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86_400 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
+pub fn now_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        assert_eq!(duration(850), "850 ms");
+        assert_eq!(duration(12_400), "12.4 s");
+        assert_eq!(duration(185_000), "3 min 05 s");
+        assert_eq!(ago(0, 7_200_000), "2 h ago");
+    }
+}

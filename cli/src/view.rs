@@ -1,0 +1,386 @@
+//! What `--output json` prints: stable names, apart from the wire format.
+
+use klp_proto::v1;
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub struct Livepatch {
+    pub name: String,
+    pub id: String,
+    pub cve: Option<String>,
+    pub state: &'static str,
+    pub verdict: String,
+    pub created_ms: i64,
+    pub ended_ms: Option<i64>,
+    pub backend: String,
+    pub codestream_filter: String,
+    pub archs: Vec<String>,
+    pub targets: Vec<Target>,
+    pub tasks: Counts,
+}
+
+#[derive(Serialize)]
+pub struct Target {
+    pub file: String,
+    pub functions: Vec<String>,
+    pub config: String,
+    pub object: String,
+}
+
+#[derive(Serialize)]
+pub struct Counts {
+    pub waiting: u32,
+    pub leased: u32,
+    pub succeeded: u32,
+    pub failed: u32,
+}
+
+#[derive(Serialize)]
+pub struct Task {
+    pub id: String,
+    pub kind: &'static str,
+    pub codestream: String,
+    pub arch: String,
+    pub round: u32,
+    pub state: &'static str,
+    pub waiting_for: Option<String>,
+    pub attempt: u32,
+    pub worker: Option<String>,
+    pub progress: Option<String>,
+    pub failure: Option<Failure>,
+    pub started_ms: Option<i64>,
+    pub ended_ms: Option<i64>,
+    pub checks: Vec<Check>,
+    pub extractions: Vec<Extraction>,
+    pub artifacts: Vec<Artifact>,
+}
+
+#[derive(Serialize)]
+pub struct Failure {
+    pub cause: &'static str,
+    pub message: String,
+}
+
+#[derive(Serialize)]
+pub struct Check {
+    pub file: String,
+    pub config_value: Option<String>,
+    pub object: Option<String>,
+    pub functions_found: Vec<String>,
+    pub problems: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct Extraction {
+    pub file: String,
+    pub object: String,
+    pub tool: String,
+    pub tool_ms: u64,
+    pub patched: Vec<Patched>,
+    pub externalized: Vec<Externalized>,
+    pub warnings: Vec<String>,
+    pub compile_check: CompileCheck,
+}
+
+#[derive(Serialize)]
+pub struct Patched {
+    pub function: String,
+    pub replacement: String,
+    pub prototype: String,
+}
+
+#[derive(Serialize)]
+pub struct Externalized {
+    pub symbol: String,
+    pub object: String,
+    pub variable: String,
+}
+
+#[derive(Serialize)]
+pub struct CompileCheck {
+    pub passed: bool,
+    pub errors: Vec<String>,
+    pub missing_functions: Vec<String>,
+    pub unresolved: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct Artifact {
+    pub name: String,
+    pub digest: String,
+    pub size: u64,
+}
+
+#[derive(Serialize)]
+pub struct Group {
+    pub arch: String,
+    pub codestreams: Vec<String>,
+    pub digest: String,
+}
+
+#[derive(Serialize)]
+pub struct Event {
+    pub number: u64,
+    pub time_ms: i64,
+    pub message: String,
+    pub task: Option<Task>,
+    pub ended: Option<Livepatch>,
+}
+
+#[derive(Serialize)]
+pub struct Worker {
+    pub name: String,
+    pub connected: bool,
+    pub last_seen_ms: i64,
+    pub slots: u32,
+    pub slots_busy: u32,
+    pub draining: bool,
+    pub version: String,
+    pub trees: Vec<Platform>,
+    pub tools: Vec<Tool>,
+}
+
+#[derive(Serialize)]
+pub struct Platform {
+    pub codestream: String,
+    pub arch: String,
+}
+
+#[derive(Serialize)]
+pub struct Tool {
+    pub backend: String,
+    pub version: String,
+}
+
+fn text(s: String) -> Option<String> {
+    (!s.is_empty()).then_some(s)
+}
+
+fn time(ms: i64) -> Option<i64> {
+    (ms != 0).then_some(ms)
+}
+
+pub fn livepatch_state(livepatch: &v1::Livepatch) -> &'static str {
+    match livepatch.state() {
+        v1::LivepatchState::Running => "running",
+        v1::LivepatchState::Succeeded => "succeeded",
+        v1::LivepatchState::Partial => "partial",
+        v1::LivepatchState::Failed => "failed",
+        v1::LivepatchState::Unspecified => "unknown",
+    }
+}
+
+pub fn task_state(task: &v1::Task) -> &'static str {
+    match task.state() {
+        v1::TaskState::Waiting => "waiting",
+        v1::TaskState::Leased => "running",
+        v1::TaskState::Succeeded => "succeeded",
+        v1::TaskState::Failed => "failed",
+        v1::TaskState::Unspecified => "unknown",
+    }
+}
+
+pub fn task_kind(task: &v1::Task) -> &'static str {
+    match task.kind() {
+        v1::TaskKind::Check => "check",
+        v1::TaskKind::Extract => "extract",
+        v1::TaskKind::Unspecified => "unknown",
+    }
+}
+
+fn cause(failure: &v1::Failure) -> &'static str {
+    match failure.cause() {
+        v1::Cause::Yours => "yours",
+        v1::Cause::Codestream => "codestream",
+        v1::Cause::Farm => "farm",
+        v1::Cause::Unspecified => "unknown",
+    }
+}
+
+impl From<v1::Livepatch> for Livepatch {
+    fn from(l: v1::Livepatch) -> Self {
+        let state = livepatch_state(&l);
+        let spec = l.spec.unwrap_or_default();
+        let counts = l.counts.unwrap_or_default();
+        Livepatch {
+            state,
+            name: spec.name,
+            id: l.id,
+            cve: text(spec.cve),
+            verdict: l.verdict,
+            created_ms: l.created_ms,
+            ended_ms: time(l.ended_ms),
+            backend: spec.backend,
+            codestream_filter: spec.codestreams,
+            archs: spec.archs,
+            targets: spec
+                .targets
+                .into_iter()
+                .map(|t| Target {
+                    file: t.file,
+                    functions: t.functions,
+                    config: t.config,
+                    object: t.object,
+                })
+                .collect(),
+            tasks: Counts {
+                waiting: counts.waiting,
+                leased: counts.leased,
+                succeeded: counts.succeeded,
+                failed: counts.failed,
+            },
+        }
+    }
+}
+
+impl From<v1::Task> for Task {
+    fn from(t: v1::Task) -> Self {
+        let (kind, state) = (task_kind(&t), task_state(&t));
+        let platform = t.platform.unwrap_or_default();
+        let (checks, extractions) = report(t.report);
+        Task {
+            id: t.id,
+            kind,
+            codestream: platform.codestream,
+            arch: platform.arch,
+            round: t.round,
+            state,
+            waiting_for: text(t.waiting_for),
+            attempt: t.attempt,
+            worker: text(t.worker),
+            progress: text(t.progress),
+            failure: t.failure.map(|f| Failure {
+                cause: cause(&f),
+                message: f.message,
+            }),
+            started_ms: time(t.started_ms),
+            ended_ms: time(t.ended_ms),
+            checks,
+            extractions,
+            artifacts: t
+                .artifacts
+                .into_iter()
+                .map(|a| Artifact {
+                    name: a.name,
+                    digest: a.digest,
+                    size: a.size,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn report(report: Option<v1::Report>) -> (Vec<Check>, Vec<Extraction>) {
+    match report.and_then(|r| r.report) {
+        None => (Vec::new(), Vec::new()),
+        Some(v1::report::Report::Check(check)) => (check.targets.into_iter().map(Check::from).collect(), Vec::new()),
+        Some(v1::report::Report::Extract(extract)) => {
+            let tool = extract.tool;
+            (
+                Vec::new(),
+                extract.targets.into_iter().map(|t| extraction(t, &tool)).collect(),
+            )
+        }
+    }
+}
+
+impl From<v1::TargetCheck> for Check {
+    fn from(c: v1::TargetCheck) -> Self {
+        Check {
+            file: c.file,
+            config_value: text(c.config_value),
+            object: text(c.object),
+            functions_found: c.functions_found,
+            problems: c.problems,
+            warnings: c.warnings,
+        }
+    }
+}
+
+fn extraction(t: v1::TargetExtraction, tool: &str) -> Extraction {
+    let compile = t.compile.unwrap_or_default();
+    Extraction {
+        file: t.file,
+        object: t.object,
+        tool: tool.to_owned(),
+        tool_ms: t.tool_ms,
+        patched: t
+            .patched
+            .into_iter()
+            .map(|p| Patched {
+                function: p.function,
+                replacement: p.replacement,
+                prototype: p.prototype,
+            })
+            .collect(),
+        externalized: t
+            .externalized
+            .into_iter()
+            .map(|e| Externalized {
+                symbol: e.symbol,
+                object: e.object,
+                variable: e.variable,
+            })
+            .collect(),
+        warnings: t.warnings,
+        compile_check: CompileCheck {
+            passed: compile.passed,
+            errors: compile.errors,
+            missing_functions: compile.missing_functions,
+            unresolved: compile.unresolved,
+        },
+    }
+}
+
+impl From<v1::Group> for Group {
+    fn from(g: v1::Group) -> Self {
+        Group {
+            arch: g.arch,
+            codestreams: g.codestreams,
+            digest: g.digest,
+        }
+    }
+}
+
+impl From<v1::Event> for Event {
+    fn from(e: v1::Event) -> Self {
+        Event {
+            number: e.number,
+            time_ms: e.time_ms,
+            message: e.message,
+            task: e.task.map(Task::from),
+            ended: e.ended.map(Livepatch::from),
+        }
+    }
+}
+
+impl From<v1::Worker> for Worker {
+    fn from(w: v1::Worker) -> Self {
+        Worker {
+            name: w.name,
+            connected: w.connected,
+            last_seen_ms: w.last_seen_ms,
+            slots: w.slots,
+            slots_busy: w.slots_busy,
+            draining: w.draining,
+            version: w.version,
+            trees: w
+                .trees
+                .into_iter()
+                .map(|p| Platform {
+                    codestream: p.codestream,
+                    arch: p.arch,
+                })
+                .collect(),
+            tools: w
+                .tools
+                .into_iter()
+                .map(|t| Tool {
+                    backend: t.backend,
+                    version: t.version,
+                })
+                .collect(),
+        }
+    }
+}

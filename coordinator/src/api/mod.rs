@@ -1,0 +1,134 @@
+//! The gRPC services. Each request is checked here, at the boundary, and answered from the store; what changes things
+//! goes through [`crate::ledger`].
+
+mod fleet;
+mod livepatch;
+mod paging;
+mod watch;
+mod wire;
+mod worker;
+
+use std::sync::Arc;
+
+use klp_livepatch::task::LivepatchId;
+use klp_proto::v1;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+pub use fleet::Fleet;
+pub use livepatch::Livepatches;
+pub use worker::Workers;
+
+use crate::bell::Bells;
+use crate::blobs::{BlobError, Blobs};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::farm::Farm;
+use crate::logs::{LogError, Logs};
+use crate::store::{self, LivepatchRow, Store, StoreError};
+use crate::tryout::Tryouts;
+
+/// What the services share.
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    pub store: Store,
+    pub farm: Farm,
+    pub tryouts: Tryouts,
+    pub blobs: Blobs,
+    pub logs: Logs,
+    /// Rung with the number of a livepatch's newest event.
+    pub events: Bells<LivepatchId>,
+    /// Open streams end with it.
+    pub stop: CancellationToken,
+}
+
+/// How a service's streams are sent.
+type Stream<T> = tokio_stream::wrappers::ReceiverStream<Result<T, Status>>;
+
+/// What a client hears of a failure that is not its own. Details of the disk go to the log only.
+fn store_status(error: StoreError) -> Status {
+    match error {
+        StoreError::Full => Status::resource_exhausted(error.to_string()),
+        StoreError::Closed => Status::unavailable("the coordinator is shutting down"),
+        error => {
+            tracing::error!(%error, "a request failed");
+            Status::internal("the coordinator's database failed; its log says why")
+        }
+    }
+}
+
+fn blob_status(error: BlobError) -> Status {
+    match &error {
+        BlobError::WrongDigest { .. } | BlobError::WrongSize { .. } => Status::invalid_argument(error.to_string()),
+        BlobError::Io { error: io, .. } => io_status(&error, io),
+    }
+}
+
+fn log_status(error: LogError) -> Status {
+    match &error {
+        LogError::Gap { .. } => Status::out_of_range(error.to_string()),
+        LogError::Io { error: io, .. } => io_status(&error, io),
+    }
+}
+
+fn io_status(error: &dyn std::error::Error, io: &std::io::Error) -> Status {
+    tracing::error!(%error, "a request failed");
+    match io.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Status::resource_exhausted("the coordinator's disk is full; make room in its data_dir")
+        }
+        _ => Status::internal("the coordinator's disk failed; its log says why"),
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the coordinator is shutting down; come back")
+}
+
+/// What a request names a livepatch by.
+enum Name {
+    Id(LivepatchId),
+    Name(klp_livepatch::names::LivepatchName),
+}
+
+fn livepatch_name(wire: Option<v1::LivepatchRef>) -> Result<Name, Status> {
+    use klp_proto::convert::{invalid_argument, parse};
+    use v1::livepatch_ref::Ref;
+    let parsed = match wire.and_then(|w| w.r#ref) {
+        None => return Err(wire::invalid("livepatch", "neither id nor name is given")),
+        Some(Ref::Id(id)) => parse("livepatch.id", &id).map(Name::Id),
+        Some(Ref::Name(name)) => parse("livepatch.name", &name).map(Name::Name),
+    };
+    parsed.map_err(|violation| invalid_argument(&[violation]))
+}
+
+/// The livepatch that a request names.
+fn look_up(db: &rusqlite::Connection, name: &Name) -> Result<LivepatchRow, Failed> {
+    let (found, shown) = match name {
+        Name::Id(id) => (store::livepatch(db, *id)?, id.to_string()),
+        Name::Name(name) => (store::find_livepatch(db, name)?, name.to_string()),
+    };
+    found.ok_or_else(|| Failed(Status::not_found(format!("there is no livepatch `{shown}`"))))
+}
+
+/// A status as the error of a query, where the database's errors must become one too.
+struct Failed(Status);
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Failed(store_status(error))
+    }
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<Failed> for Status {
+    fn from(failed: Failed) -> Self {
+        failed.0
+    }
+}

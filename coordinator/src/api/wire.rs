@@ -1,0 +1,124 @@
+//! What the store and the farm hold, as clients and workers see it.
+
+use klp_livepatch::outcome::Artifact;
+use klp_livepatch::spec::Violation;
+use klp_proto::convert::invalid_argument;
+use klp_proto::v1;
+use tonic::Status;
+
+use crate::config::Config;
+use crate::farm::{Live, Order, WorkerView};
+use crate::lifecycle::State;
+use crate::plan::Ended;
+use crate::store::{EventRow, LivepatchRow, LivepatchState, TaskRow};
+
+/// INVALID_ARGUMENT for one field.
+pub fn invalid(field: &str, message: impl Into<String>) -> Status {
+    invalid_argument(&[Violation {
+        field: field.to_owned(),
+        message: message.into(),
+    }])
+}
+
+pub fn livepatch(row: &LivepatchRow) -> v1::Livepatch {
+    let (state, ended_ms, verdict) = match &row.state {
+        LivepatchState::Running => (v1::LivepatchState::Running, 0, String::new()),
+        LivepatchState::Ended { at, verdict } => {
+            let state = match verdict.state {
+                Ended::Succeeded => v1::LivepatchState::Succeeded,
+                Ended::Partial => v1::LivepatchState::Partial,
+                Ended::Failed => v1::LivepatchState::Failed,
+            };
+            (state, *at, verdict.sentence.clone())
+        }
+    };
+    v1::Livepatch {
+        id: row.id.to_string(),
+        spec: Some((&row.spec).into()),
+        state: state.into(),
+        created_ms: row.created,
+        ended_ms,
+        verdict,
+        counts: Some(v1::TaskCounts {
+            waiting: row.counts.waiting,
+            leased: row.counts.leased,
+            succeeded: row.counts.succeeded,
+            failed: row.counts.failed,
+        }),
+        last_event: row.last_event,
+    }
+}
+
+pub fn task(row: TaskRow, live: Live) -> v1::Task {
+    let state = match row.status.state {
+        State::Waiting { .. } => v1::TaskState::Waiting,
+        State::Leased(_) => v1::TaskState::Leased,
+        State::Succeeded => v1::TaskState::Succeeded,
+        State::Failed => v1::TaskState::Failed,
+    };
+    v1::Task {
+        id: row.id.to_string(),
+        kind: v1::TaskKind::from(row.key.kind).into(),
+        platform: Some((&row.key.platform).into()),
+        round: row.key.round,
+        state: state.into(),
+        waiting_for: live.waiting_for,
+        attempt: row.status.attempt,
+        worker: row.worker.unwrap_or_default(),
+        progress: live.progress,
+        failure: row.failure.as_ref().map(v1::Failure::from),
+        report: row.report.as_ref().map(v1::Report::from),
+        artifacts: row.artifacts.iter().map(artifact).collect(),
+        created_ms: row.created,
+        started_ms: row.started.unwrap_or_default(),
+        ended_ms: row.ended.unwrap_or_default(),
+    }
+}
+
+fn artifact(artifact: &Artifact) -> v1::Artifact {
+    artifact.into()
+}
+
+/// An event; the last one comes with the livepatch as it ended.
+pub fn event(row: EventRow, livepatch: Option<v1::Livepatch>) -> v1::Event {
+    v1::Event {
+        number: row.number,
+        time_ms: row.time,
+        message: row.message,
+        task: row.task.map(|t| task(t, Live::default())),
+        ended: livepatch,
+    }
+}
+
+pub fn worker(view: WorkerView) -> v1::Worker {
+    let tool = |(backend, version): (String, String)| v1::Tool { backend, version };
+    v1::Worker {
+        name: view.name.to_string(),
+        connected: view.connected,
+        last_seen_ms: view.last_seen,
+        slots: view.registration.slots,
+        slots_busy: view.busy,
+        trees: view.registration.trees.iter().map(v1::Platform::from).collect(),
+        tools: view.registration.tools.into_iter().map(tool).collect(),
+        draining: view.draining,
+        version: view.registration.version,
+    }
+}
+
+pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
+    let assignment = |order: &Order| v1::Assignment {
+        attempt: Some(order.attempt.into()),
+        kind: v1::TaskKind::from(order.key.kind).into(),
+        platform: Some((&order.key.platform).into()),
+        targets: order.spec.targets.iter().map(v1::Target::from).collect(),
+        backend: order.spec.backend.to_string(),
+        time_limit_ms: config.time_limit_ms,
+        memory_limit: config.memory_limit,
+        livepatch: order.spec.name.to_string(),
+    };
+    v1::FarmState {
+        assignments: orders.iter().map(assignment).collect(),
+        lease_ms: config.lease_ms,
+        heartbeat_ms: config.heartbeat_ms,
+    }
+}

@@ -1,0 +1,306 @@
+//! WorkerService: sessions, logs, artifacts and commits of workers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klp_livepatch::names::WorkerName;
+use klp_livepatch::spec::Violation;
+use klp_livepatch::task::{AttemptId, Platform};
+use klp_proto::convert::{self, invalid_argument, parse};
+use klp_proto::v1::worker_service_server::WorkerService;
+use klp_proto::{MAX_ARTIFACT, MAX_CHUNK, v1};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Failed, Shared, Stream, blob_status, log_status, stopping, store_status, wire};
+use crate::farm::{Report, Signal};
+use crate::ledger::{self, CommitError, Committing, Disposition, Now};
+use crate::lifecycle::Holder;
+use crate::store::{self, Registration};
+
+/// Bounds on what one worker may say of itself.
+const MAX_TREES: usize = 10_000;
+const MAX_ATTEMPTS: usize = 10_000;
+const MAX_SLOTS: u32 = 10_000;
+const MAX_TOOLS: usize = 32;
+const MAX_WORD: usize = 200;
+
+pub struct Workers(pub Arc<Shared>);
+
+#[tonic::async_trait]
+impl WorkerService for Workers {
+    type SessionStream = Stream<v1::FarmState>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::WorkerState>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (worker, messages) = mpsc::channel(1);
+        let shared = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            if let Err(status) = drive(&shared, request.into_inner(), &worker).await {
+                // A worker that is gone needs no last word.
+                let _ = worker.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Stream::new(messages)))
+    }
+
+    async fn append_log(
+        &self,
+        request: Request<v1::AppendLogRequest>,
+    ) -> Result<Response<v1::AppendLogResponse>, Status> {
+        let request = request.into_inner();
+        let id = attempt(request.attempt)?;
+        if request.data.len() > MAX_CHUNK {
+            let message = format!("{} bytes; at most {MAX_CHUNK}", request.data.len());
+            return Err(wire::invalid("data", message));
+        }
+        if self.0.tryouts.contains(id.task) {
+            // Its problems come with the outcome; nobody will ask for the log.
+            let next_offset = request.offset + request.data.len() as u64;
+            return Ok(Response::new(v1::AppendLogResponse { next_offset }));
+        }
+        let known = move |db: &rusqlite::Connection| store::attempt(db, id.task, id.number).map_err(Failed::from);
+        if self.0.store.read(known).await?.is_none() {
+            return Err(unknown(id));
+        }
+        let appended = self.0.logs.append(id, request.offset, request.data).await;
+        let next_offset = appended.map_err(log_status)?;
+        Ok(Response::new(v1::AppendLogResponse { next_offset }))
+    }
+
+    async fn upload_artifact(
+        &self,
+        request: Request<Streaming<v1::UploadArtifactRequest>>,
+    ) -> Result<Response<v1::UploadArtifactResponse>, Status> {
+        use v1::upload_artifact_request::Part;
+        let mut parts = request.into_inner();
+        let Some(Part::Header(header)) = parts.message().await?.and_then(|m| m.part) else {
+            return Err(wire::invalid("header", "an upload begins with its header"));
+        };
+        let digest = parse("header.digest", &header.digest).map_err(|v| invalid_argument(&[v]))?;
+        if header.size > MAX_ARTIFACT {
+            let message = format!("{} bytes; at most {MAX_ARTIFACT}", header.size);
+            return Err(wire::invalid("header.size", message));
+        }
+        match self.0.blobs.size(&digest).await.map_err(blob_status)? {
+            Some(size) if size == header.size => return Ok(Response::new(v1::UploadArtifactResponse {})),
+            Some(size) => {
+                let message = format!("the content with this digest has {size} bytes, not {}", header.size);
+                return Err(wire::invalid("header.size", message));
+            }
+            None => {}
+        }
+        let mut upload = self.0.blobs.begin(digest, header.size).await.map_err(blob_status)?;
+        while let Some(message) = parts.message().await? {
+            let Some(Part::Data(data)) = message.part else {
+                return Err(wire::invalid("part", "after an upload's header come its bytes"));
+            };
+            if data.len() > MAX_CHUNK {
+                return Err(wire::invalid(
+                    "data",
+                    format!("{} bytes; at most {MAX_CHUNK}", data.len()),
+                ));
+            }
+            upload.write(&data).await.map_err(blob_status)?;
+        }
+        upload.finish().await.map_err(blob_status)?;
+        Ok(Response::new(v1::UploadArtifactResponse {}))
+    }
+
+    async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
+        let (attempt, by, outcome) = commit(request.into_inner()).map_err(|v| invalid_argument(&[v]))?;
+        if self.0.tryouts.settle(attempt, &outcome) {
+            return Ok(Response::new(v1::CommitResponse {
+                disposition: v1::Disposition::Committed.into(),
+                missing: Vec::new(),
+            }));
+        }
+        let missing = self.0.blobs.missing(&outcome.artifacts).await.map_err(blob_status)?;
+        let committing = Committing {
+            attempt,
+            by,
+            outcome,
+            missing,
+        };
+        let (now, retry) = (Now::of(&self.0.clock), self.0.config.retry());
+        let settled = self
+            .0
+            .store
+            .write(move |tx| ledger::commit(tx, &committing, &retry, now))
+            .await;
+        let (disposition, missing) = match settled {
+            Ok(Disposition::Committed) => (v1::Disposition::Committed, Vec::new()),
+            Ok(Disposition::Superseded) => (v1::Disposition::Superseded, Vec::new()),
+            Ok(Disposition::ArtifactsMissing(missing)) => (v1::Disposition::ArtifactsMissing, missing),
+            Err(CommitError::Unknown(id)) => return Err(unknown(id)),
+            Err(error @ CommitError::Contradiction(_)) => return Err(wire::invalid("report", error.to_string())),
+            Err(CommitError::Store(error)) => return Err(store_status(error)),
+        };
+        Ok(Response::new(v1::CommitResponse {
+            disposition: disposition.into(),
+            missing: missing.iter().map(ToString::to_string).collect(),
+        }))
+    }
+}
+
+fn unknown(id: AttemptId) -> Status {
+    Status::not_found(format!("there is no attempt {id}"))
+}
+
+fn attempt(wire: Option<v1::Attempt>) -> Result<AttemptId, Status> {
+    convert::attempt(wire).map_err(|violation| invalid_argument(&[violation]))
+}
+
+fn commit(mut wire: v1::CommitRequest) -> Result<(AttemptId, Holder, klp_livepatch::outcome::Outcome), Violation> {
+    let attempt = convert::attempt(wire.attempt.take())?;
+    let by = Holder {
+        worker: parse("worker", &wire.worker)?,
+        incarnation: parse("incarnation", &wire.incarnation)?,
+    };
+    let outcome = convert::outcome(wire)?;
+    let mut names = BTreeSet::new();
+    if let Some(twice) = outcome.artifacts.iter().find(|a| !names.insert(&a.name)) {
+        return Err(violation("artifacts.name", format!("`{}` is named twice", twice.name)));
+    }
+    Ok((attempt, by, outcome))
+}
+
+/// One session, until either side ends it.
+async fn drive(
+    shared: &Shared,
+    mut states: Streaming<v1::WorkerState>,
+    worker: &mpsc::Sender<Result<v1::FarmState, Status>>,
+) -> Result<(), Status> {
+    let mut session = shared.farm.open_session();
+    let mut signals = session.signals();
+    let patience: Duration = shared.config.lease();
+    let mut silent_at = Instant::now() + patience;
+    let mut identity = None;
+    loop {
+        tokio::select! {
+            state = states.message() => {
+                // A stream that breaks is answered by nobody.
+                let Ok(Some(state)) = state else { return Ok(()) };
+                silent_at = Instant::now() + patience;
+                let report = report(state).map_err(|violations| invalid_argument(&violations))?;
+                let said = (report.worker.clone(), report.registration.incarnation);
+                if *identity.get_or_insert(said.clone()) != said {
+                    return Err(wire::invalid("worker", "a session belongs to one incarnation of one worker"));
+                }
+                session.report(report);
+            }
+            changed = signals.changed() => {
+                if changed.is_err() {
+                    return Err(stopping());
+                }
+                let signal = signals.borrow_and_update().clone();
+                match signal {
+                    Signal::Silence => {}
+                    Signal::Orders(orders) => {
+                        let state = wire::farm_state(&orders, &shared.config);
+                        if worker.send(Ok(state)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Signal::Replaced(reason) => return Err(Status::aborted(reason)),
+                }
+            }
+            () = tokio::time::sleep_until(silent_at) => {
+                let silence = patience.as_secs_f32();
+                return Err(Status::deadline_exceeded(format!("the worker said nothing for {silence} s")));
+            }
+            () = worker.closed() => return Ok(()),
+            () = shared.stop.cancelled() => return Err(stopping()),
+        }
+    }
+}
+
+fn violation(field: impl Into<String>, message: impl Into<String>) -> Violation {
+    Violation {
+        field: field.into(),
+        message: message.into(),
+    }
+}
+
+/// What a worker says, or all that is wrong with it.
+fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
+    let mut bad = Vec::new();
+    let worker = note(&mut bad, parse::<WorkerName>("worker", &state.worker));
+    let incarnation = note(&mut bad, parse("incarnation", &state.incarnation));
+    let mut bound = |field: &str, count: usize, most: usize| {
+        if count > most {
+            bad.push(violation(field, format!("{count}; at most {most}")));
+        }
+        count <= most
+    };
+    let bounded = bound("trees", state.trees.len(), MAX_TREES)
+        & bound("attempts", state.attempts.len(), MAX_ATTEMPTS)
+        & bound("tools", state.tools.len(), MAX_TOOLS)
+        & bound("slots", state.slots as usize, MAX_SLOTS as usize)
+        & bound("version", state.version.len(), MAX_WORD);
+    if !bounded {
+        return Err(bad);
+    }
+    let trees = trees(state.trees, &mut bad);
+    let mut tools = Vec::with_capacity(state.tools.len());
+    for (i, tool) in state.tools.into_iter().enumerate() {
+        if tool.backend.len() > MAX_WORD || tool.version.len() > MAX_WORD {
+            bad.push(violation(
+                format!("tools[{i}]"),
+                format!("longer than {MAX_WORD} bytes"),
+            ));
+        }
+        tools.push((tool.backend, tool.version));
+    }
+    let mut attempts = Vec::with_capacity(state.attempts.len());
+    for (i, running) in state.attempts.into_iter().enumerate() {
+        if running.progress.len() > MAX_WORD {
+            bad.push(violation(
+                format!("attempts[{i}].progress"),
+                format!("longer than {MAX_WORD} bytes"),
+            ));
+        }
+        if let Some(id) = note(&mut bad, convert::attempt(running.attempt)) {
+            attempts.push((id, running.progress));
+        }
+    }
+    match (worker, incarnation) {
+        (Some(worker), Some(incarnation)) if bad.is_empty() => Ok(Report {
+            worker,
+            registration: Registration {
+                incarnation,
+                version: state.version,
+                slots: state.slots,
+                trees,
+                tools,
+            },
+            attempts,
+            draining: state.draining,
+        }),
+        _ => Err(bad),
+    }
+}
+
+fn note<T>(bad: &mut Vec<Violation>, result: Result<T, Violation>) -> Option<T> {
+    result.map_err(|violation| bad.push(violation)).ok()
+}
+
+fn trees(wire: Vec<v1::Platform>, bad: &mut Vec<Violation>) -> BTreeSet<Platform> {
+    let mut trees = BTreeSet::new();
+    for (i, tree) in wire.into_iter().enumerate() {
+        match Platform::try_from(tree) {
+            Ok(platform) => {
+                let text = platform.to_string();
+                if !trees.insert(platform) {
+                    bad.push(violation(format!("trees[{i}]"), format!("{text} is claimed twice")));
+                }
+            }
+            Err(v) => bad.push(violation(format!("trees[{i}].{}", v.field), v.message)),
+        }
+    }
+    trees
+}

@@ -1,0 +1,279 @@
+//! Artifacts' bytes, each in a file named by the BLAKE3 digest of its content: `<dir>/ab/abcd…`. A file is written under
+//! a temporary name, checked, synced and renamed, so that under its digest there is the whole content or nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use klp_livepatch::outcome::{Artifact, Digest};
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt;
+
+/// The folder of all blobs.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    dir: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("the bytes have the digest {found}, not {expected}; nothing was stored")]
+    WrongDigest { expected: Digest, found: Digest },
+    #[error("the upload has {found} bytes where {expected} were announced; nothing was stored")]
+    WrongSize { expected: u64, found: u64 },
+    #[error("{what} {path}: {error}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        error: io::Error,
+    },
+}
+
+fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> BlobError + 'a {
+    move |error| BlobError::Io {
+        what,
+        path: path.to_owned(),
+        error,
+    }
+}
+
+impl Blobs {
+    /// Opens the folder, made if absent, and removes what broken uploads left.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn open(dir: PathBuf) -> Result<Self, BlobError> {
+        let tmp = dir.join("tmp");
+        match fs::remove_dir_all(&tmp).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("can't clear", &tmp)(error)),
+            _ => {}
+        }
+        fs::create_dir_all(&tmp).await.map_err(failed("can't make", &tmp))?;
+        Ok(Self { dir })
+    }
+
+    /// Where the content with this digest is, if it is.
+    fn path(&self, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.dir.join(&name[..2]).join(name)
+    }
+
+    /// The size of the content with this digest; `None` if it is not stored.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let path = self.path(digest);
+        match fs::metadata(&path).await {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("can't look at", &path)(error)),
+        }
+    }
+
+    /// Those of the artifacts that are not stored, each digest once.
+    ///
+    /// # Errors
+    /// The disk's, or an artifact states another size than its content has.
+    pub async fn missing(&self, artifacts: &[Artifact]) -> Result<Vec<Digest>, BlobError> {
+        let mut missing = Vec::new();
+        for artifact in artifacts {
+            match self.size(&artifact.digest).await? {
+                Some(size) if size == artifact.size => {}
+                Some(found) => {
+                    let expected = artifact.size;
+                    return Err(BlobError::WrongSize { expected, found });
+                }
+                None if missing.contains(&artifact.digest) => {}
+                None => missing.push(artifact.digest),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// The content with this digest, to be read; `None` if it is not stored.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn read(&self, digest: &Digest) -> Result<Option<File>, BlobError> {
+        let path = self.path(digest);
+        match File::open(&path).await {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("can't open", &path)(error)),
+        }
+    }
+
+    /// Begins to store content of this digest and size.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn begin(&self, digest: Digest, size: u64) -> Result<Upload, BlobError> {
+        let tmp = self.dir.join("tmp");
+        let (file, path) = tempfile::Builder::new()
+            .tempfile_in(&tmp)
+            .map_err(failed("can't make a file in", &tmp))?
+            .into_parts();
+        Ok(Upload {
+            digest,
+            size,
+            written: 0,
+            hasher: blake3::Hasher::new(),
+            file: File::from_std(file),
+            tmp: path,
+            target: self.path(&digest),
+        })
+    }
+}
+
+/// Content on its way in; dropped, it leaves nothing.
+pub struct Upload {
+    digest: Digest,
+    size: u64,
+    written: u64,
+    hasher: blake3::Hasher,
+    file: File,
+    tmp: tempfile::TempPath,
+    target: PathBuf,
+}
+
+impl Upload {
+    /// # Errors
+    /// The disk's, or there are more bytes than announced.
+    pub async fn write(&mut self, data: &[u8]) -> Result<(), BlobError> {
+        self.written += data.len() as u64;
+        if self.written > self.size {
+            return Err(self.wrong_size());
+        }
+        self.hasher.update(data);
+        self.file
+            .write_all(data)
+            .await
+            .map_err(failed("can't write", &self.tmp))
+    }
+
+    /// Puts the content in its place, durably.
+    ///
+    /// # Errors
+    /// The bytes are not what was announced, or the disk's.
+    pub async fn finish(self) -> Result<(), BlobError> {
+        if self.written != self.size {
+            return Err(self.wrong_size());
+        }
+        let found = Digest::from_hasher(&self.hasher);
+        if found != self.digest {
+            let expected = self.digest;
+            return Err(BlobError::WrongDigest { expected, found });
+        }
+        let Self {
+            mut file, tmp, target, ..
+        } = self;
+        file.flush().await.map_err(failed("can't write", &tmp))?;
+        file.sync_all().await.map_err(failed("can't sync", &tmp))?;
+        let place = target.clone();
+        let placed = tokio::task::spawn_blocking(move || place_durably(tmp, &target)).await;
+        placed
+            .unwrap_or_else(|e| Err(io::Error::other(e)))
+            .map_err(failed("can't store", &place))
+    }
+
+    fn wrong_size(&self) -> BlobError {
+        BlobError::WrongSize {
+            expected: self.size,
+            found: self.written,
+        }
+    }
+}
+
+/// Renames a synced file to its place and syncs the folders that now name it.
+fn place_durably(tmp: tempfile::TempPath, target: &Path) -> io::Result<()> {
+    let Some(shard) = target.parent() else {
+        return Err(io::Error::other("a blob's place has no folder"));
+    };
+    if !shard.exists() {
+        std::fs::create_dir_all(shard)?;
+        if let Some(dir) = shard.parent() {
+            std::fs::File::open(dir)?.sync_all()?;
+        }
+    }
+    tmp.persist(target).map_err(|e| e.error)?;
+    std::fs::File::open(shard)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    async fn put(blobs: &Blobs, digest: Digest, size: u64, parts: &[&[u8]]) -> Result<(), BlobError> {
+        let mut upload = blobs.begin(digest, size).await?;
+        for part in parts {
+            upload.write(part).await?;
+        }
+        upload.finish().await
+    }
+
+    fn files_below(dir: &Path) -> usize {
+        let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        entries.map(|p| if p.is_dir() { files_below(&p) } else { 1 }).sum()
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_is_what_was_announced() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs")).await.unwrap();
+        let digest = Digest::of(b"hello world");
+        put(&blobs, digest, 11, &[b"hello ", b"world"]).await.unwrap();
+        // Twice is once.
+        put(&blobs, digest, 11, &[b"hello world"]).await.unwrap();
+        assert_eq!(blobs.size(&digest).await.unwrap(), Some(11));
+        let mut text = String::new();
+        let mut file = blobs.read(&digest).await.unwrap().unwrap();
+        file.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hello world");
+        assert_eq!(files_below(folder.path()), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_as_announced_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs")).await.unwrap();
+        let digest = Digest::of(b"hello");
+        let wrong = put(&blobs, digest, 5, &[b"HELLO"]).await;
+        assert!(matches!(wrong, Err(BlobError::WrongDigest { .. })));
+        for bytes in [&b"hell"[..], b"hello!"] {
+            let wrong = put(&blobs, digest, 5, &[bytes]).await;
+            assert!(matches!(wrong, Err(BlobError::WrongSize { .. })));
+        }
+        assert_eq!(blobs.size(&digest).await.unwrap(), None);
+        assert!(blobs.read(&digest).await.unwrap().is_none());
+        assert_eq!(files_below(folder.path()), 0);
+    }
+
+    #[tokio::test]
+    async fn missing_artifacts_are_named_once_and_sizes_must_be_true() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs")).await.unwrap();
+        let here = Digest::of(b"x");
+        put(&blobs, here, 1, &[b"x"]).await.unwrap();
+        let artifact = |digest, size| Artifact {
+            name: "a".into(),
+            digest,
+            size,
+        };
+        let gone = Digest::of(b"y");
+        let asked = [artifact(here, 1), artifact(gone, 1), artifact(gone, 1)];
+        assert_eq!(blobs.missing(&asked).await.unwrap(), [gone]);
+        let lying = blobs.missing(&[artifact(here, 2)]).await;
+        assert!(matches!(lying, Err(BlobError::WrongSize { .. })));
+    }
+
+    #[tokio::test]
+    async fn leftovers_of_a_crash_are_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("tmp")).unwrap();
+        std::fs::write(folder.path().join("tmp/half"), "x").unwrap();
+        Blobs::open(folder.path().to_owned()).await.unwrap();
+        assert_eq!(files_below(folder.path()), 0);
+    }
+}

@@ -1,0 +1,273 @@
+//! The coordinator's settings: what each does, its unit and its default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::Retry;
+
+/// All settings. Every one has a working default; an unknown one in the file is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The address that clients and workers connect to. There is no authentication yet, so anything but loopback trusts
+    /// its whole network. Port 0 picks a free one. Default: 127.0.0.1:7420.
+    pub listen: SocketAddr,
+
+    /// The folder of the database, the artifacts and the logs; made if absent. Default: /var/lib/klp-farm for root,
+    /// else `$XDG_STATE_HOME/klp-farm`, else `~/.local/state/klp-farm`.
+    pub data_dir: PathBuf,
+
+    /// How long a worker may be silent before its attempts are given to others, in milliseconds. Shorter notices a dead
+    /// worker sooner, longer rides out longer breaks of the network. Default: 30000.
+    pub lease_ms: u32,
+
+    /// How often a worker must state what it does, in milliseconds; less than a third of `lease_ms`, so that two
+    /// messages may be lost. Default: 5000.
+    pub heartbeat_ms: u32,
+
+    /// How often all waiting tasks are matched with all workers even if nothing is known to have changed, in
+    /// milliseconds. Default: 1000.
+    pub match_period_ms: u32,
+
+    /// How many attempts of a task may fail by the farm's fault before the task fails. Default: 5.
+    pub fault_limit: u32,
+
+    /// The pause before a task that failed by the farm's fault is tried again, in milliseconds; doubled for each
+    /// further fault. Default: 1000.
+    pub backoff_ms: u32,
+
+    /// The longest such pause, in milliseconds. Default: 60000.
+    pub backoff_max_ms: u32,
+
+    /// Wall time after which a worker stops an attempt, in milliseconds. Default: 600000 (10 minutes).
+    pub time_limit_ms: u64,
+
+    /// Memory (address space) that an attempt's tool may use, in bytes. Default: 4294967296 (4 GiB).
+    pub memory_limit: u64,
+
+    /// How long a submission may wait for workers to say whether any kernel has what it names, in milliseconds; one that
+    /// none has is refused. 0: submissions are stored untried. Default: 10000.
+    pub tryout_ms: u32,
+
+    /// How many livepatches may be open at once; a submission beyond is refused. Default: 1000.
+    pub max_open_livepatches: u32,
+
+    /// How many tasks one livepatch may start with, one for each codestream and architecture. Default: 2000.
+    pub max_platforms: u32,
+
+    /// How often an idle connection is probed, in milliseconds, so that a half-open one is noticed. Default: 10000.
+    pub keepalive_ms: u32,
+
+    /// How long a probe may stay unanswered before the connection is closed, in milliseconds. Default: 10000.
+    pub keepalive_timeout_ms: u32,
+
+    /// How long one request may take until its answer begins, in milliseconds. An upload's answer comes after its last
+    /// byte. Default: 120000.
+    pub request_timeout_ms: u32,
+
+    /// How many requests of one connection are worked on at once; further ones wait. Default: 256.
+    pub max_requests_per_connection: u32,
+
+    /// How many queries read the database at once. Default: 4.
+    pub readers: u32,
+
+    /// How long open requests may take to end at shutdown, in milliseconds. Default: 5000.
+    pub shutdown_ms: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
+            data_dir: default_data_dir(),
+            lease_ms: 30_000,
+            heartbeat_ms: 5_000,
+            match_period_ms: 1_000,
+            fault_limit: 5,
+            backoff_ms: 1_000,
+            backoff_max_ms: 60_000,
+            time_limit_ms: 600_000,
+            memory_limit: 4 << 30,
+            tryout_ms: 10_000,
+            max_open_livepatches: 1_000,
+            max_platforms: 2_000,
+            keepalive_ms: 10_000,
+            keepalive_timeout_ms: 10_000,
+            request_timeout_ms: 120_000,
+            max_requests_per_connection: 256,
+            readers: 4,
+            shutdown_ms: 5_000,
+        }
+    }
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("can't read the configuration {path}: {error}")]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("the configuration {path} is not valid: {error}")]
+    Malformed { path: PathBuf, error: Box<toml::de::Error> },
+    /// Every setting that can't be, a line each.
+    #[error("{}", .0.join("\n"))]
+    Invalid(Vec<String>),
+}
+
+impl Config {
+    /// # Errors
+    /// The file can't be read, or is not TOML with only these settings. Values are checked by [`Config::validate`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            error,
+        })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Malformed {
+            path: path.to_owned(),
+            error: Box::new(error),
+        })
+    }
+
+    /// # Errors
+    /// All settings that are out of range, each named with what would be right.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut bad = Vec::new();
+        let mut check = |setting: &str, value: u64, low: u64, high: u64| {
+            if !(low..=high).contains(&value) {
+                bad.push(format!("setting {setting} is {value}; it must be {low} to {high}"));
+            }
+        };
+        const DAY: u64 = 86_400_000;
+        check("lease_ms", self.lease_ms.into(), 100, DAY);
+        check("heartbeat_ms", self.heartbeat_ms.into(), 10, DAY);
+        check("match_period_ms", self.match_period_ms.into(), 10, 60_000);
+        check("fault_limit", self.fault_limit.into(), 1, 100);
+        check("backoff_ms", self.backoff_ms.into(), 1, DAY);
+        check(
+            "backoff_max_ms",
+            self.backoff_max_ms.into(),
+            self.backoff_ms.into(),
+            DAY,
+        );
+        check("time_limit_ms", self.time_limit_ms, 1_000, DAY);
+        check("memory_limit", self.memory_limit, 64 << 20, 1 << 50);
+        check("tryout_ms", self.tryout_ms.into(), 0, 60_000);
+        check("max_open_livepatches", self.max_open_livepatches.into(), 1, 1_000_000);
+        check("max_platforms", self.max_platforms.into(), 1, 1_000_000);
+        check("keepalive_ms", self.keepalive_ms.into(), 100, DAY);
+        check("keepalive_timeout_ms", self.keepalive_timeout_ms.into(), 100, DAY);
+        check("request_timeout_ms", self.request_timeout_ms.into(), 1_000, DAY);
+        check(
+            "max_requests_per_connection",
+            self.max_requests_per_connection.into(),
+            1,
+            100_000,
+        );
+        check("readers", self.readers.into(), 1, 64);
+        check("shutdown_ms", self.shutdown_ms.into(), 1, 600_000);
+        if u64::from(self.heartbeat_ms) * 3 >= u64::from(self.lease_ms) {
+            bad.push(format!(
+                "setting heartbeat_ms is {}; it must be less than a third of lease_ms, which is {}",
+                self.heartbeat_ms, self.lease_ms
+            ));
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            bad.push("setting data_dir is empty; name the folder that holds the coordinator's data".to_owned());
+        }
+        if bad.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Invalid(bad))
+        }
+    }
+
+    /// As a configuration file.
+    pub fn to_toml(&self) -> String {
+        // Numbers, an address and a path always serialise, except for a path that is not UTF-8.
+        toml::to_string(self).unwrap_or_else(|e| format!("# this configuration has no text: {e}\n"))
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.into())
+    }
+
+    pub(crate) fn retry(&self) -> Retry {
+        Retry {
+            fault_limit: self.fault_limit,
+            backoff_ms: self.backoff_ms,
+            backoff_max_ms: self.backoff_max_ms,
+        }
+    }
+}
+
+fn default_data_dir() -> PathBuf {
+    let system = PathBuf::from("/var/lib/klp-farm");
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    match absolute("HOME") {
+        // A service without a home is a system service too.
+        None => system,
+        Some(home) if home == Path::new("/root") => system,
+        Some(home) => absolute("XDG_STATE_HOME")
+            .unwrap_or_else(|| home.join(".local/state"))
+            .join("klp-farm"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_a_file() {
+        let config = Config::default();
+        config.validate().unwrap();
+        assert_eq!(toml::from_str::<Config>(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn the_sample_names_every_setting_with_its_default() {
+        let sample = include_str!("../../deploy/coordinator.toml");
+        // As shipped, nothing is set.
+        assert_eq!(toml::from_str::<Config>(sample).unwrap(), Config::default());
+        let uncommented: String = sample
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let set: toml::Table = toml::from_str(&uncommented).unwrap();
+        let all: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
+        assert_eq!(set.keys().collect::<Vec<_>>(), all.keys().collect::<Vec<_>>());
+        let mut config: Config = toml::from_str(&uncommented).unwrap();
+        assert_eq!(config.data_dir, Path::new("/var/lib/klp-farm"));
+        config.data_dir = Config::default().data_dir;
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn every_bad_setting_is_named() {
+        let config = Config {
+            lease_ms: 9_000,
+            heartbeat_ms: 3_000,
+            fault_limit: 0,
+            backoff_max_ms: 1,
+            data_dir: PathBuf::new(),
+            ..Config::default()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        for setting in ["heartbeat_ms", "fault_limit", "backoff_max_ms", "data_dir"] {
+            assert!(error.contains(&format!("setting {setting} ")), "{error}");
+        }
+        assert_eq!(error.lines().count(), 4, "{error}");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, "leese_ms = 3\n").unwrap();
+        let error = Config::read(&path).unwrap_err().to_string();
+        assert!(error.contains("c.toml") && error.contains("leese_ms"), "{error}");
+    }
+}

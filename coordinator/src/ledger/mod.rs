@@ -1,0 +1,104 @@
+//! The transactions: everything that changes what the farm knows. Each is one function over a write transaction that
+//! reads the state, lets the pure parts decide, and records state and event together.
+
+mod lease;
+mod register;
+mod settle;
+mod submit;
+
+use klp_livepatch::outcome::Failure;
+use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
+use uuid::Uuid;
+
+pub use lease::{Grant, lease};
+pub use register::register;
+pub use settle::{CommitError, Committing, Disposition, Loss, commit, lose};
+pub use submit::{Submission, SubmitError, platforms, submit};
+
+use crate::lifecycle::{Millis, Status};
+use crate::store::{self, Change, OpenTask, StoreError, Tx};
+
+/// What transactions are given so that they need no clock and no randomness of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub ms: Millis,
+    /// Its low bits are random: for jitter, and for the ids of what is created.
+    pub seed: u128,
+}
+
+impl Now {
+    fn noise(&self) -> u16 {
+        // The low bits; truncation is meant.
+        self.seed as u16
+    }
+
+    /// The `n`th id of this transaction: a UUID of version 7, whose time makes it sort by creation.
+    fn id(&self, n: u64) -> TaskId {
+        let noise = self.seed.wrapping_add(u128::from(n)).to_be_bytes();
+        let mut random = [0; 10];
+        random.copy_from_slice(&noise[6..]);
+        TaskId(uuid::Builder::from_unix_timestamp_millis(self.ms.unsigned_abs(), &random).into_uuid())
+    }
+}
+
+impl Now {
+    /// The time from `clock`, with fresh random bits.
+    pub fn of(clock: &crate::clock::Clock) -> Self {
+        Self {
+            ms: clock.now(),
+            seed: Uuid::now_v7().as_u128(),
+        }
+    }
+}
+
+/// Creates those of the planned tasks that do not exist.
+fn create(
+    tx: &mut Tx<'_>,
+    livepatch: LivepatchId,
+    keys: impl IntoIterator<Item = TaskKey>,
+    now: Now,
+) -> Result<(), StoreError> {
+    for (n, key) in (0..).zip(keys) {
+        let id = now.id(n);
+        if store::insert_task(tx, id, livepatch, &key, now.ms)? {
+            let seq = tx.last_insert_rowid();
+            tx.note(Change::Task(OpenTask {
+                id,
+                livepatch,
+                key,
+                seq,
+                status: Status::NEW,
+                avoid: Default::default(),
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// Records a task's new status, with an event that says so.
+fn record(
+    tx: &mut Tx<'_>,
+    task: &store::TaskRow,
+    status: Status,
+    failure: Option<&Failure>,
+    message: &str,
+    now: Now,
+) -> Result<(), StoreError> {
+    store::update_task(tx, task.id, &status, failure, now.ms)?;
+    let about = Some((task.id, &status, failure));
+    store::append_event(tx, task.livepatch, now.ms, message, about, false)?;
+    let avoid = if status.faults > 0 {
+        store::faulty_workers(tx, task.id)?
+    } else {
+        Default::default()
+    };
+    tx.note(Change::Task(OpenTask {
+        id: task.id,
+        livepatch: task.livepatch,
+        key: task.key.clone(),
+        seq: task.seq,
+        status,
+        avoid,
+    }));
+    Ok(())
+}

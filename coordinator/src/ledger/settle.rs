@@ -1,0 +1,191 @@
+//! Ending attempts: by their worker's commit, or because the worker was lost. One transaction holds the outcome, its
+//! event, what is planned next, and the livepatch's verdict if that was its last task.
+
+use klp_livepatch::outcome::{Digest, Ending, Outcome};
+use klp_livepatch::report::Report;
+use klp_livepatch::task::{AttemptId, TaskKind};
+
+use super::{Now, create, record};
+use crate::lifecycle::{self, Holder, Retry, State, Step};
+use crate::plan;
+use crate::store::{self, Change, StoreError, TaskRow, Tx};
+
+/// A worker's commit of an attempt's outcome.
+#[derive(Clone, Debug)]
+pub struct Committing {
+    pub attempt: AttemptId,
+    pub by: Holder,
+    pub outcome: Outcome,
+    /// Which of the outcome's artifacts are not stored.
+    pub missing: Vec<Digest>,
+}
+
+/// What the worker is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    Committed,
+    Superseded,
+    ArtifactsMissing(Vec<Digest>),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error("there is no attempt {0}")]
+    Unknown(AttemptId),
+    /// The outcome can't be one of this task.
+    #[error("the outcome contradicts itself or its task: {0}")]
+    Contradiction(&'static str),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<rusqlite::Error> for CommitError {
+    fn from(error: rusqlite::Error) -> Self {
+        CommitError::Store(error.into())
+    }
+}
+
+/// Records an outcome if its attempt is the task's current one and its artifacts are stored.
+///
+/// # Errors
+/// The attempt was never given out, or the outcome does not fit it; nothing was changed.
+pub fn commit(tx: &mut Tx<'_>, committing: &Committing, retry: &Retry, now: Now) -> Result<Disposition, CommitError> {
+    let Committing {
+        attempt: id,
+        by,
+        outcome,
+        missing,
+    } = committing;
+    let unknown = CommitError::Unknown(*id);
+    let Some(task) = store::task(tx, id.task)? else {
+        return Err(unknown);
+    };
+    let Some(attempt) = store::attempt(tx, id.task, id.number)? else {
+        return Err(unknown);
+    };
+    let step = match task.status.commit(
+        id.number,
+        attempt.state,
+        &attempt.holder,
+        by,
+        &outcome.ending,
+        retry,
+        now.ms,
+        now.noise(),
+    ) {
+        lifecycle::Commit::Superseded => return Ok(Disposition::Superseded),
+        lifecycle::Commit::Repeated => return Ok(Disposition::Committed),
+        lifecycle::Commit::Accepted(step) => step,
+    };
+    if let Some(problem) = contradiction(task.key.kind, outcome) {
+        return Err(CommitError::Contradiction(problem));
+    }
+    if !missing.is_empty() {
+        return Ok(Disposition::ArtifactsMissing(missing.clone()));
+    }
+    settle(tx, &task, *id, step, Some(outcome), now)?;
+    Ok(Disposition::Committed)
+}
+
+/// What makes an outcome impossible for a task of this kind; an extraction that does not compile is no success.
+fn contradiction(kind: TaskKind, outcome: &Outcome) -> Option<&'static str> {
+    let succeeded = outcome.ending == Ending::Succeeded;
+    match (kind, &outcome.report) {
+        (TaskKind::Check, Some(Report::Extract(_))) => Some("a check reported an extraction"),
+        (TaskKind::Extract, Some(Report::Check(_))) => Some("an extraction reported a check"),
+        (_, None) if succeeded => Some("it succeeded without a report"),
+        (_, Some(Report::Check(report))) if succeeded && report.targets.iter().any(|t| !t.problems.is_empty()) => {
+            Some("the check succeeded and reports problems")
+        }
+        (_, Some(Report::Extract(report))) if succeeded && report.targets.iter().any(|t| !t.compile.passed) => {
+            Some("the extraction succeeded and reports a source that does not compile")
+        }
+        _ => None,
+    }
+}
+
+/// An attempt whose worker is gone, and how that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    pub attempt: AttemptId,
+    pub reason: String,
+}
+
+/// Takes attempts from workers that were lost. One that is not running any more is left alone.
+///
+/// # Errors
+/// The database's.
+pub fn lose(tx: &mut Tx<'_>, losses: &[Loss], retry: &Retry, now: Now) -> Result<(), StoreError> {
+    for (n, loss) in (0u128..).zip(losses) {
+        let Some(task) = store::task(tx, loss.attempt.task)? else {
+            continue;
+        };
+        // Each has its own noise, so that what was lost together does not come back together.
+        let now = Now {
+            seed: now.seed.wrapping_add(n * 7919),
+            ..now
+        };
+        let step = task
+            .status
+            .lose(loss.attempt.number, &loss.reason, retry, now.ms, now.noise());
+        if let Some(step) = step {
+            settle(tx, &task, loss.attempt, step, None, now)?;
+        }
+    }
+    Ok(())
+}
+
+fn settle(
+    tx: &mut Tx<'_>,
+    task: &TaskRow,
+    id: AttemptId,
+    step: Step,
+    outcome: Option<&Outcome>,
+    now: Now,
+) -> Result<(), StoreError> {
+    let failure = step.failure.as_ref();
+    let report = outcome.and_then(|o| o.report.as_ref());
+    store::end_attempt(tx, id, step.attempt, failure, report, now.ms)?;
+    if let Some(outcome) = outcome {
+        store::add_artifacts(tx, id, &outcome.artifacts)?;
+    }
+    let message = message(task, &step, now);
+    let ended = !step.task.is_open();
+    record(tx, task, step.task, failure, &message, now)?;
+    if !ended {
+        return Ok(());
+    }
+    let platform = &task.key.platform;
+    let next = plan::next(platform, &store::planned(tx, task.livepatch, Some(platform))?);
+    create(tx, task.livepatch, next, now)?;
+    if !store::has_open_task(tx, task.livepatch)?
+        && let Some(verdict) = plan::verdict(&store::planned(tx, task.livepatch, None)?)
+    {
+        store::end_livepatch(tx, task.livepatch, &verdict, now.ms)?;
+        store::append_event(tx, task.livepatch, now.ms, &verdict.sentence, None, true)?;
+        tx.note(Change::Ended {
+            livepatch: task.livepatch,
+        });
+    }
+    Ok(())
+}
+
+fn message(task: &TaskRow, step: &Step, now: Now) -> String {
+    let key = &task.key;
+    let why = step
+        .failure
+        .as_ref()
+        .map(|f| format!(" ({}): {}", f.cause, f.message))
+        .unwrap_or_default();
+    match step.task.state {
+        State::Succeeded => format!("{key} succeeded"),
+        State::Failed => format!("{key} failed{why}"),
+        State::Waiting { not_before } => {
+            let pause = (not_before - now.ms).max(0) as f64 / 1000.0;
+            let reason = step.failure.as_ref().map_or("", |f| f.message.as_str());
+            format!("{key} will be tried again in {pause:.1} s: {reason}")
+        }
+        // A step ends an attempt, so it never leaves a lease.
+        State::Leased(_) => format!("{key} is leased"),
+    }
+}

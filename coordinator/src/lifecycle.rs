@@ -1,0 +1,231 @@
+//! The state machine of a task and its attempts. Pure: every function takes the state as it is, the time, and what
+//! happened, and answers the state as it becomes.
+//!
+//! A task waits, is leased to a worker for one attempt, and ends or waits again. Attempts are numbered, and the number
+//! fences: only the newest attempt, and only by whoever was given it, can move the task.
+
+use klp_livepatch::names::WorkerName;
+use klp_livepatch::outcome::{Cause, Ending, Failure};
+use klp_livepatch::task::Incarnation;
+
+/// Milliseconds since the Unix epoch.
+pub type Millis = i64;
+
+/// All that decides what may happen to a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub state: State,
+    /// The newest attempt's number; 0 before the first.
+    pub attempt: u32,
+    /// How many attempts failed by the farm's fault.
+    pub faults: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// For a worker, from `not_before` on.
+    Waiting {
+        not_before: Millis,
+    },
+    Leased(Lease),
+    Succeeded,
+    Failed,
+}
+
+/// The right to run a task's newest attempt and to commit its outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub holder: Holder,
+    /// Renewals are kept in memory only: after a restart every lease is renewed once, see [`crate::farm`].
+    pub expires: Millis,
+}
+
+/// One run of a worker's process. A new incarnation of the same worker holds nothing of the old one's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub worker: WorkerName,
+    pub incarnation: Incarnation,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptState {
+    Leased,
+    Succeeded,
+    Failed,
+    HandedBack,
+    /// Its lease expired, or its worker started anew. Whatever it commits later is superseded.
+    Lost,
+}
+
+/// How failures by the farm's fault are retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// With this many faults the task fails.
+    pub fault_limit: u32,
+    /// Pause before the first retry, doubled for each further one.
+    pub backoff_ms: u32,
+    pub backoff_max_ms: u32,
+}
+
+impl Retry {
+    /// The pause after the `faults`th fault: of the doubled pauses, between half and all, as `noise` says, so that
+    /// tasks that failed together do not come back together.
+    fn pause(&self, faults: u32, noise: u16) -> Millis {
+        let doublings = faults.saturating_sub(1).min(32);
+        let full = (u64::from(self.backoff_ms) << doublings).min(self.backoff_max_ms.into());
+        let jittered = full / 2 + (full - full / 2) * u64::from(noise) / u64::from(u16::MAX);
+        // At most u32::MAX.
+        jittered as Millis
+    }
+}
+
+/// A move of a task that ends its newest attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub task: Status,
+    pub attempt: AttemptState,
+    /// Why it did not succeed.
+    pub failure: Option<Failure>,
+}
+
+/// What a commit comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit {
+    Accepted(Step),
+    /// This attempt's outcome is recorded already.
+    Repeated,
+    /// Nothing changes: the attempt is not the task's newest, was lost, or was never the committer's.
+    Superseded,
+}
+
+impl Status {
+    pub const NEW: Status = Status {
+        state: State::Waiting { not_before: 0 },
+        attempt: 0,
+        faults: 0,
+    };
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Waiting { .. } | State::Leased(_))
+    }
+
+    /// Leases the task for its next attempt; `None` if it is not there to be leased now.
+    pub fn lease(&self, holder: Holder, now: Millis, lease_ms: u32) -> Option<Status> {
+        match self.state {
+            State::Waiting { not_before } if not_before <= now => Some(Status {
+                state: State::Leased(Lease {
+                    holder,
+                    expires: now + Millis::from(lease_ms),
+                }),
+                attempt: self.attempt + 1,
+                faults: self.faults,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Ends attempt `number`, which is known to be `attempt` and to have been given to `given_to`, as `by` says.
+    #[expect(clippy::too_many_arguments, reason = "pure: all that decides comes in")]
+    pub fn commit(
+        &self,
+        number: u32,
+        attempt: AttemptState,
+        given_to: &Holder,
+        by: &Holder,
+        ending: &Ending,
+        retry: &Retry,
+        now: Millis,
+        noise: u16,
+    ) -> Commit {
+        if given_to != by {
+            return Commit::Superseded;
+        }
+        match attempt {
+            AttemptState::Lost => Commit::Superseded,
+            AttemptState::Succeeded | AttemptState::Failed | AttemptState::HandedBack => Commit::Repeated,
+            AttemptState::Leased if !self.is_leased_for(number) => Commit::Superseded,
+            AttemptState::Leased => Commit::Accepted(self.end(ending, retry, now, noise)),
+        }
+    }
+
+    /// Takes attempt `number` from its worker, which was lost for `reason`; `None` if the attempt is not running.
+    pub fn lose(&self, number: u32, reason: &str, retry: &Retry, now: Millis, noise: u16) -> Option<Step> {
+        if !self.is_leased_for(number) {
+            return None;
+        }
+        let failure = Failure {
+            cause: Cause::Farm,
+            message: reason.to_owned(),
+        };
+        let mut step = self.fault(failure, retry, now, noise);
+        step.attempt = AttemptState::Lost;
+        Some(step)
+    }
+
+    fn is_leased_for(&self, number: u32) -> bool {
+        matches!(self.state, State::Leased(_)) && self.attempt == number
+    }
+
+    fn end(&self, ending: &Ending, retry: &Retry, now: Millis, noise: u16) -> Step {
+        match ending {
+            Ending::Succeeded => self.step(State::Succeeded, AttemptState::Succeeded, None),
+            Ending::Failed(failure) if failure.cause == Cause::Farm => self.fault(failure.clone(), retry, now, noise),
+            Ending::Failed(failure) => self.step(State::Failed, AttemptState::Failed, Some(failure.clone())),
+            // Nobody's fault, so not counted; the pause keeps a worker that hands everything back from spinning.
+            Ending::HandedBack { reason } => self.step(
+                State::Waiting {
+                    not_before: now + retry.pause(1, noise),
+                },
+                AttemptState::HandedBack,
+                Some(Failure {
+                    cause: Cause::Farm,
+                    message: format!("handed back: {reason}"),
+                }),
+            ),
+        }
+    }
+
+    /// One more fault: again after a pause, or never if that was the last.
+    fn fault(&self, failure: Failure, retry: &Retry, now: Millis, noise: u16) -> Step {
+        let faults = self.faults + 1;
+        let (state, failure) = if faults < retry.fault_limit {
+            let not_before = now + retry.pause(faults, noise);
+            (State::Waiting { not_before }, failure)
+        } else {
+            let message = format!(
+                "given up after {faults} faults of the farm; the last: {}",
+                failure.message
+            );
+            let cause = Cause::Farm;
+            (State::Failed, Failure { cause, message })
+        };
+        let mut step = self.step(state, AttemptState::Failed, Some(failure));
+        step.task.faults = faults;
+        step
+    }
+
+    fn step(&self, state: State, attempt: AttemptState, failure: Option<Failure>) -> Step {
+        let task = Status {
+            state,
+            attempt: self.attempt,
+            faults: self.faults,
+        };
+        Step { task, attempt, failure }
+    }
+}
+
+impl Lease {
+    /// The lease after its holder was heard of at `now`. Never shortens it.
+    pub fn renew(&mut self, now: Millis, lease_ms: u32) {
+        self.expires = self.expires.max(now + Millis::from(lease_ms));
+    }
+
+    pub fn is_expired(&self, now: Millis) -> bool {
+        self.expires <= now
+    }
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

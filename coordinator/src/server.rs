@@ -1,0 +1,223 @@
+//! The coordinator as a whole: opens its data, starts its parts, serves, and stops in order.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klp_proto::v1;
+use klp_proto::v1::fleet_service_server::FleetServiceServer;
+use klp_proto::v1::livepatch_service_server::LivepatchServiceServer;
+use klp_proto::v1::worker_service_server::WorkerServiceServer;
+use klp_proto::{MAX_LOG, MAX_MESSAGE};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::{Router, TcpIncoming};
+
+use crate::api::{Fleet, Livepatches, Shared, Workers};
+use crate::bell::Bells;
+use crate::blobs::{BlobError, Blobs};
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::farm::{self, Input};
+use crate::logs::Logs;
+use crate::store::{Change, Store, StoreError};
+use crate::tryout::Tryouts;
+
+/// Why a coordinator can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("can't use the data folder {path}: {error}")]
+    DataDir { path: PathBuf, error: std::io::Error },
+    #[error("another coordinator uses the data folder {0}; stop it, or choose another data_dir")]
+    InUse(PathBuf),
+    #[error("can't listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    #[error("can't serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A running coordinator. Dropped without [`Coordinator::shutdown`], it goes on until its runtime ends.
+pub struct Coordinator {
+    address: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    farm: JoinHandle<()>,
+    writer: std::thread::JoinHandle<()>,
+    patience: Duration,
+    /// Held as long as the data is used.
+    _lock: File,
+}
+
+impl Coordinator {
+    /// Starts a coordinator; when this returns, it accepts connections.
+    ///
+    /// # Errors
+    /// A setting is not valid, the data can't be used, or the address can't be listened on.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.validate()?;
+        let config = Arc::new(config);
+        let lock = lock_data_dir(&config)?;
+        let listener = TcpListener::bind(config.listen).await;
+        let failed = |error| StartError::Listen {
+            address: config.listen,
+            error,
+        };
+        let listener = listener.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "there is no authentication: whoever reaches this address may use the farm");
+        }
+
+        let clock = Clock::system();
+        let stop = CancellationToken::new();
+        let events = Bells::default();
+        let (inbox, inputs) = mpsc::unbounded_channel();
+        let sink = sink(inbox.clone(), events.clone());
+        let (store, writer) = Store::open(&config.data_dir.join("farm.db"), config.readers as usize, sink)?;
+        let tryouts = Tryouts::default();
+        let parts = (inbox, inputs);
+        let (farm, farm_task) = farm::start(
+            config.clone(),
+            clock,
+            store.clone(),
+            parts,
+            tryouts.clone(),
+            stop.clone(),
+        )
+        .await?;
+        let shared = Arc::new(Shared {
+            blobs: Blobs::open(config.data_dir.join("blobs")).await?,
+            logs: Logs::new(config.data_dir.join("logs"), MAX_LOG),
+            clock,
+            store,
+            farm,
+            tryouts,
+            events,
+            stop: stop.clone(),
+            config: config.clone(),
+        });
+        let router = router(&config, shared).await?;
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let stopped = stop.clone().cancelled_owned();
+        let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped));
+        tracing::info!(%address, data_dir = %config.data_dir.display(), "serving");
+        Ok(Self {
+            address,
+            stop,
+            serving,
+            farm: farm_task,
+            writer,
+            patience: Duration::from_millis(config.shutdown_ms.into()),
+            _lock: lock,
+        })
+    }
+
+    /// The address it listens on, with its real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until a part has ended that should go on as long as the coordinator does. Whoever sees this return should
+    /// end the process, so that a new one picks up from the database.
+    pub async fn broken(&mut self) {
+        tokio::select! {
+            served = &mut self.serving => tracing::error!(?served, "the server has ended"),
+            looped = &mut self.farm => tracing::error!(?looped, "the farm's loop has ended"),
+        }
+        self.stop.cancel();
+    }
+
+    /// Ends streams, lets open requests end within `shutdown_ms`, and closes the database.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        // What has ended before must not be asked again.
+        if !self.serving.is_finished() && tokio::time::timeout(self.patience, &mut self.serving).await.is_err() {
+            tracing::warn!("some requests did not end in time and are cut off");
+            self.serving.abort();
+        }
+        if !self.farm.is_finished() {
+            let _ = self.farm.await;
+        }
+        // Every handle to the store is gone or goes with its request; the writer ends after what was queued.
+        let writer = tokio::task::spawn_blocking(move || self.writer.join());
+        if tokio::time::timeout(self.patience, writer).await.is_err() {
+            tracing::warn!("the database is still in use; what was acknowledged is stored");
+        }
+    }
+}
+
+/// Where the store tells what was committed: the farm first, then those who wait for events.
+fn sink(farm: farm::Inbox, events: Bells<klp_livepatch::task::LivepatchId>) -> impl Fn(Vec<Change>) + Send + 'static {
+    move |changes| {
+        let rings: Vec<_> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Event { livepatch, number } => Some((*livepatch, *number)),
+                _ => None,
+            })
+            .collect();
+        // A farm that has stopped reads everything anew when it starts.
+        let _ = farm.send(Input::Changes(changes));
+        for (livepatch, number) in rings {
+            events.ring(&livepatch, number);
+        }
+    }
+}
+
+fn lock_data_dir(config: &Config) -> Result<File, StartError> {
+    let path = config.data_dir.clone();
+    let failed = |error| StartError::DataDir {
+        path: path.clone(),
+        error,
+    };
+    std::fs::create_dir_all(&path).map_err(failed)?;
+    let lock = File::create(path.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse(path)),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+async fn router(config: &Config, shared: Arc<Shared>) -> Result<Router, StartError> {
+    let ms = |ms: u32| Duration::from_millis(ms.into());
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let livepatches = LivepatchServiceServer::new(Livepatches(shared.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let fleet = FleetServiceServer::new(Fleet(shared.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let workers = WorkerServiceServer::new(Workers(shared))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    reporter.set_serving::<LivepatchServiceServer<Livepatches>>().await;
+    reporter.set_serving::<FleetServiceServer<Fleet>>().await;
+    reporter.set_serving::<WorkerServiceServer<Workers>>().await;
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(ms(config.keepalive_ms)))
+        .http2_keepalive_timeout(Some(ms(config.keepalive_timeout_ms)))
+        .concurrency_limit_per_connection(config.max_requests_per_connection as usize)
+        .timeout(ms(config.request_timeout_ms))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(livepatches)
+        .add_service(fleet)
+        .add_service(workers);
+    Ok(router)
+}

@@ -1,0 +1,123 @@
+//! Attempts and their artifacts: reading and writing their rows.
+
+use std::collections::BTreeSet;
+
+use klp_livepatch::names::WorkerName;
+use klp_livepatch::outcome::{Artifact, Failure};
+use klp_livepatch::report::Report;
+use klp_livepatch::task::{AttemptId, TaskId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{attempt_state, attempt_state_text, json, parsed, to_json};
+use crate::lifecycle::{AttemptState, Holder, Lease, Millis};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptRow {
+    pub state: AttemptState,
+    pub holder: Holder,
+    pub lease_expires: Millis,
+    pub started: Millis,
+}
+
+pub fn insert_attempt(db: &Connection, id: AttemptId, lease: &Lease, now: Millis) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO attempts (task, number, worker, incarnation, state, lease_expires_ms, started_ms) \
+         VALUES (?, ?, ?, ?, 'leased', ?, ?)",
+    )?
+    .execute(params![
+        id.task.to_string(),
+        id.number,
+        lease.holder.worker.as_str(),
+        lease.holder.incarnation.to_string(),
+        lease.expires,
+        now
+    ])?;
+    Ok(())
+}
+
+pub fn end_attempt(
+    db: &Connection,
+    id: AttemptId,
+    state: AttemptState,
+    failure: Option<&Failure>,
+    report: Option<&Report>,
+    now: Millis,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE attempts SET state = ?, ended_ms = ?, failure_cause = ?, failure_message = ?, report = ? \
+         WHERE task = ? AND number = ?",
+    )?
+    .execute(params![
+        attempt_state_text(state),
+        now,
+        failure.map(|f| f.cause.as_str()),
+        failure.map(|f| &f.message),
+        report.map(to_json).transpose()?,
+        id.task.to_string(),
+        id.number
+    ])?;
+    Ok(())
+}
+
+pub fn attempt(db: &Connection, task: TaskId, number: u32) -> rusqlite::Result<Option<AttemptRow>> {
+    db.prepare_cached(
+        "SELECT state, worker, incarnation, lease_expires_ms, started_ms FROM attempts WHERE task = ? AND number = ?",
+    )?
+    .query_row(params![task.to_string(), number], |row| {
+        let state: String = row.get("state")?;
+        Ok(AttemptRow {
+            state: attempt_state("state", &state)?,
+            holder: Holder {
+                worker: parsed(row, "worker")?,
+                incarnation: parsed(row, "incarnation")?,
+            },
+            lease_expires: row.get("lease_expires_ms")?,
+            started: row.get("started_ms")?,
+        })
+    })
+    .optional()
+}
+
+pub(super) fn report(db: &Connection, task: TaskId, number: u32) -> rusqlite::Result<Option<Report>> {
+    let text: Option<Option<String>> = db
+        .prepare_cached("SELECT report FROM attempts WHERE task = ? AND number = ?")?
+        .query_row(params![task.to_string(), number], |row| row.get(0))
+        .optional()?;
+    text.flatten().map(|text| json("report", &text)).transpose()
+}
+
+/// The workers on which a task failed by the farm's fault. (A failure of another kind ends the task.)
+pub fn faulty_workers(db: &Connection, task: TaskId) -> rusqlite::Result<BTreeSet<WorkerName>> {
+    db.prepare_cached("SELECT DISTINCT worker FROM attempts WHERE task = ? AND state IN ('failed', 'lost')")?
+        .query_map([task.to_string()], |row| parsed(row, "worker"))?
+        .collect()
+}
+
+pub fn add_artifacts(db: &Connection, id: AttemptId, artifacts: &[Artifact]) -> rusqlite::Result<()> {
+    let mut insert =
+        db.prepare_cached("INSERT INTO artifacts (task, attempt, name, digest, size) VALUES (?, ?, ?, ?, ?)")?;
+    for artifact in artifacts {
+        insert.execute(params![
+            id.task.to_string(),
+            id.number,
+            artifact.name,
+            artifact.digest.to_string(),
+            // At most MAX_ARTIFACT.
+            artifact.size as i64
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn artifacts(db: &Connection, task: TaskId, number: u32) -> rusqlite::Result<Vec<Artifact>> {
+    db.prepare_cached("SELECT name, digest, size FROM artifacts WHERE task = ? AND attempt = ? ORDER BY name")?
+        .query_map(params![task.to_string(), number], |row| {
+            let size: i64 = row.get("size")?;
+            Ok(Artifact {
+                name: row.get("name")?,
+                digest: parsed(row, "digest")?,
+                size: size.unsigned_abs(),
+            })
+        })?
+        .collect()
+}

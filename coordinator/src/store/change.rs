@@ -1,0 +1,35 @@
+//! What a transaction changed, for those who keep a view of the database in memory or wait for news.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use klp_livepatch::names::WorkerName;
+use klp_livepatch::spec::Spec;
+use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
+
+use crate::lifecycle::Status;
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A livepatch is open.
+    Opened { livepatch: LivepatchId, spec: Arc<Spec> },
+    /// A livepatch has no open task any more.
+    Ended { livepatch: LivepatchId },
+    /// A task is now as this says.
+    Task(OpenTask),
+    /// The livepatch has an event of this number.
+    Event { livepatch: LivepatchId, number: u64 },
+}
+
+/// A task as the farm keeps it in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenTask {
+    pub id: TaskId,
+    pub livepatch: LivepatchId,
+    pub key: TaskKey,
+    /// Order of creation.
+    pub seq: i64,
+    pub status: Status,
+    /// Workers on which it failed by the farm's fault.
+    pub avoid: BTreeSet<WorkerName>,
+}

@@ -1,0 +1,158 @@
+//! Livepatches: reading and writing their rows.
+
+use std::collections::BTreeMap;
+
+use klp_livepatch::names::LivepatchName;
+use klp_livepatch::spec::Spec;
+use klp_livepatch::task::LivepatchId;
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+
+use super::rows::{json, parsed, to_json, unreadable};
+use crate::lifecycle::Millis;
+use crate::plan::{Ended, Verdict};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LivepatchRow {
+    /// Order of submission.
+    pub seq: i64,
+    pub id: LivepatchId,
+    pub spec: Spec,
+    pub state: LivepatchState,
+    pub created: Millis,
+    pub last_event: u64,
+    pub counts: Counts,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LivepatchState {
+    Running,
+    Ended { at: Millis, verdict: Verdict },
+}
+
+/// How many tasks of a livepatch are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub waiting: u32,
+    pub leased: u32,
+    pub succeeded: u32,
+    pub failed: u32,
+}
+
+const COLUMNS: &str = "seq, id, spec, state, created_ms, ended_ms, verdict, last_event";
+
+fn ended_text(ended: Ended) -> &'static str {
+    match ended {
+        Ended::Succeeded => "succeeded",
+        Ended::Partial => "partial",
+        Ended::Failed => "failed",
+    }
+}
+
+/// Stores a new livepatch.
+pub fn insert_livepatch(db: &Connection, id: LivepatchId, spec: &Spec, now: Millis) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO livepatches (id, name, spec, state, created_ms) VALUES (?, ?, ?, 'running', ?)")?
+        .execute(params![id.to_string(), spec.name.as_str(), to_json(spec)?, now])?;
+    Ok(())
+}
+
+/// Records how a livepatch ended.
+pub fn end_livepatch(db: &Connection, id: LivepatchId, verdict: &Verdict, now: Millis) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE livepatches SET state = ?, ended_ms = ?, verdict = ? WHERE id = ?")?
+        .execute(params![
+            ended_text(verdict.state),
+            now,
+            verdict.sentence,
+            id.to_string()
+        ])?;
+    Ok(())
+}
+
+pub fn livepatch(db: &Connection, id: LivepatchId) -> rusqlite::Result<Option<LivepatchRow>> {
+    find(db, "id", &id.to_string())
+}
+
+pub fn find_livepatch(db: &Connection, name: &LivepatchName) -> rusqlite::Result<Option<LivepatchRow>> {
+    find(db, "name", name.as_str())
+}
+
+fn find(db: &Connection, column: &str, value: &str) -> rusqlite::Result<Option<LivepatchRow>> {
+    let mut query = db.prepare_cached(&format!("SELECT {COLUMNS} FROM livepatches WHERE {column} = ?"))?;
+    let mut found = query.query_row([value], read).optional()?;
+    if let Some(row) = &mut found {
+        row.counts = counts(db, row.id)?;
+    }
+    Ok(found)
+}
+
+/// Up to `limit` livepatches, newest first, that were submitted before the one with this `seq`.
+pub fn livepatch_page(db: &Connection, before: i64, limit: u32) -> rusqlite::Result<Vec<LivepatchRow>> {
+    let sql = format!("SELECT {COLUMNS} FROM livepatches WHERE seq < ? ORDER BY seq DESC LIMIT ?");
+    let mut rows = db
+        .prepare_cached(&sql)?
+        .query_map(params![before, limit], read)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    for row in &mut rows {
+        row.counts = counts(db, row.id)?;
+    }
+    Ok(rows)
+}
+
+pub fn count_open(db: &Connection) -> rusqlite::Result<u32> {
+    db.prepare_cached("SELECT count(*) FROM livepatches WHERE state = 'running'")?
+        .query_row([], |row| row.get(0))
+}
+
+/// The specs of all livepatches that run.
+pub fn open_livepatches(db: &Connection) -> rusqlite::Result<BTreeMap<LivepatchId, Spec>> {
+    db.prepare_cached("SELECT id, spec FROM livepatches WHERE state = 'running'")?
+        .query_map([], |row| Ok((parsed(row, "id")?, spec(row)?)))?
+        .collect()
+}
+
+fn spec(row: &Row<'_>) -> rusqlite::Result<Spec> {
+    let text = row.get_ref("spec")?.as_str().map_err(|e| unreadable("spec", e))?;
+    json("spec", text)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<LivepatchRow> {
+    let state: String = row.get("state")?;
+    let state = match state.as_str() {
+        "running" => LivepatchState::Running,
+        text => LivepatchState::Ended {
+            at: row.get("ended_ms")?,
+            verdict: Verdict {
+                state: [Ended::Succeeded, Ended::Partial, Ended::Failed]
+                    .into_iter()
+                    .find(|e| ended_text(*e) == text)
+                    .ok_or_else(|| unreadable("state", text))?,
+                sentence: row.get("verdict")?,
+            },
+        },
+    };
+    Ok(LivepatchRow {
+        seq: row.get("seq")?,
+        id: parsed(row, "id")?,
+        spec: spec(row)?,
+        state,
+        created: row.get("created_ms")?,
+        last_event: row.get::<_, i64>("last_event")?.unsigned_abs(),
+        counts: Counts::default(),
+    })
+}
+
+fn counts(db: &Connection, id: LivepatchId) -> rusqlite::Result<Counts> {
+    let mut counts = Counts::default();
+    let mut query = db.prepare_cached("SELECT state, count(*) FROM tasks WHERE livepatch = :id GROUP BY state")?;
+    let mut rows = query.query(named_params! { ":id": id.to_string() })?;
+    while let Some(row) = rows.next()? {
+        let (state, count): (String, u32) = (row.get(0)?, row.get(1)?);
+        match state.as_str() {
+            "waiting" => counts.waiting = count,
+            "leased" => counts.leased = count,
+            "succeeded" => counts.succeeded = count,
+            "failed" => counts.failed = count,
+            other => return Err(unreadable("state", other)),
+        }
+    }
+    Ok(counts)
+}

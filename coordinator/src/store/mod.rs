@@ -1,0 +1,171 @@
+//! The database: SQLite in WAL mode with `synchronous=FULL`, one thread that writes, a few connections that read.
+//!
+//! A write is a closure over a [`Tx`]. The writer runs those that wait in one transaction, each in a savepoint, commits
+//! once, hands their [`Change`]s to the farm in commit order, and only then answers them: what was answered is durable,
+//! and whoever hears an answer knows that the farm was told before.
+
+mod attempts;
+mod change;
+mod events;
+mod fleet;
+mod livepatches;
+mod reader;
+mod rows;
+mod tasks;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+
+pub use attempts::{AttemptRow, add_artifacts, attempt, end_attempt, faulty_workers, insert_attempt};
+pub use change::{Change, OpenTask};
+pub use events::{EventRow, append_event, events_after};
+pub use fleet::{Registration, holders, known_platforms, register, registrations};
+pub use livepatches::{
+    Counts, LivepatchRow, LivepatchState, count_open, end_livepatch, find_livepatch, insert_livepatch, livepatch,
+    livepatch_page, open_livepatches,
+};
+pub use tasks::{TaskRow, has_open_task, insert_task, open_tasks, planned, task, tasks_of, update_task};
+pub use writer::Tx;
+
+const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("0001_first.sql"))];
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("can't open the database {path}: {error}")]
+    Open {
+        path: std::path::PathBuf,
+        error: rusqlite::Error,
+    },
+    #[error(
+        "the database {path} has schema {found}, and this program knows up to {known}: it was written by a newer \
+         coordinator; start that one, or restore a backup"
+    )]
+    Newer {
+        path: std::path::PathBuf,
+        found: usize,
+        known: usize,
+    },
+    #[error("can't bring the database {path} up to date: {error}")]
+    Migrate {
+        path: std::path::PathBuf,
+        error: rusqlite_migration::Error,
+    },
+    #[error("the disk that holds the database is full; make room in the coordinator's data_dir")]
+    Full,
+    #[error("database: {0}")]
+    Sql(rusqlite::Error),
+    #[error("the database's transaction failed: {0}")]
+    Commit(String),
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
+            _ => StoreError::Sql(error),
+        }
+    }
+}
+
+/// A handle to the open database; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writer: writer::Writer,
+    readers: Arc<reader::Readers>,
+}
+
+impl Store {
+    /// Opens the database at `path`, made and brought up to date if need be. `sink` is told of all changes of each
+    /// committed transaction, in order; it must not block.
+    ///
+    /// # Errors
+    /// The file can't be opened or migrated, or is of a newer version.
+    pub fn open(
+        path: &Path,
+        readers: usize,
+        sink: impl Fn(Vec<Change>) + Send + 'static,
+    ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
+        let failed = |error| StoreError::Open {
+            path: path.to_owned(),
+            error,
+        };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        configure(&connection).map_err(failed)?;
+        migrate(path, &mut connection)?;
+        let readers = (0..readers.max(1))
+            .map(|_| open_reader(path))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(failed)?;
+        let (writer, thread) = writer::start(connection, sink)?;
+        let readers = Arc::new(reader::Readers::new(readers));
+        Ok((Self { writer, readers }, thread))
+    }
+
+    /// Runs `work` in a transaction that commits before this answers. If `work` fails, it changed nothing.
+    ///
+    /// # Errors
+    /// What `work` answers, or that the database could not commit.
+    pub async fn write<T, E>(&self, work: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.writer.write(work).await
+    }
+
+    /// Runs `query` on one snapshot of the database.
+    ///
+    /// # Errors
+    /// What `query` answers.
+    pub async fn read<T, E>(&self, query: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.readers.read(query).await
+    }
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.busy_timeout(std::time::Duration::from_secs(5))
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let found = version as usize;
+    if found > MIGRATIONS.len() {
+        return Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+            known: MIGRATIONS.len(),
+        });
+    }
+    Migrations::from_slice(MIGRATIONS)
+        .to_latest(connection)
+        .map_err(|error| StoreError::Migrate {
+            path: path.to_owned(),
+            error,
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! The database over real files: what is acknowledged is there, what is refused is not, and the schema holds the
+//! promises that it can hold by itself.
+
+use std::sync::{Arc, Mutex};
+
+use klp_livepatch::names::WorkerName;
+use klp_livepatch::outcome::{Ending, Outcome};
+use klp_livepatch::report::{CheckReport, Report};
+use klp_livepatch::spec::{Draft, Spec, TargetDraft};
+use klp_livepatch::task::{AttemptId, Incarnation, LivepatchId, TaskId};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::ledger::{self, Committing, Disposition, Grant, Now, Submission};
+use crate::lifecycle::{Holder, Retry, State};
+
+const RETRY: Retry = Retry {
+    fault_limit: 3,
+    backoff_ms: 1,
+    backoff_max_ms: 1,
+};
+
+fn at(ms: i64) -> Now {
+    Now {
+        ms,
+        seed: Uuid::now_v7().as_u128(),
+    }
+}
+
+type Changes = Arc<Mutex<Vec<Change>>>;
+
+fn open(folder: &TempDir) -> (Store, std::thread::JoinHandle<()>, Changes) {
+    let changes = Changes::default();
+    let sink = changes.clone();
+    let path = folder.path().join("farm.db");
+    let (store, thread) = Store::open(&path, 2, move |new| sink.lock().unwrap().extend(new)).unwrap();
+    (store, thread, changes)
+}
+
+fn holder() -> Holder {
+    Holder {
+        worker: "w1".parse().unwrap(),
+        incarnation: Incarnation(Uuid::from_u128(1)),
+    }
+}
+
+fn spec(name: &str) -> Spec {
+    Spec::parse(&Draft {
+        name: name.into(),
+        targets: vec![TargetDraft {
+            file: "a.c".into(),
+            functions: vec!["f".into()],
+            config: "CONFIG_A".into(),
+            object: String::new(),
+        }],
+        ..Draft::default()
+    })
+    .unwrap()
+}
+
+fn submission(name: &str) -> Submission {
+    Submission {
+        id: LivepatchId(Uuid::now_v7()),
+        spec: spec(name),
+        max_open: 100_000,
+        max_platforms: 100,
+    }
+}
+
+async fn with_worker(store: &Store, codestreams: &[&str]) {
+    let worker: WorkerName = "w1".parse().unwrap();
+    let registration = Registration {
+        incarnation: holder().incarnation,
+        version: "1".into(),
+        slots: 1,
+        trees: codestreams
+            .iter()
+            .map(|c| klp_livepatch::task::Platform {
+                codestream: c.parse().unwrap(),
+                arch: klp_livepatch::Arch::X86_64,
+            })
+            .collect(),
+        tools: vec![("native".into(), "1".into())],
+    };
+    let workers = [(worker, registration)];
+    store
+        .write(move |tx| ledger::register(tx, &workers, at(1)))
+        .await
+        .unwrap();
+}
+
+async fn tasks(store: &Store, id: LivepatchId) -> Vec<TaskRow> {
+    store
+        .read(move |db| tasks_of(db, id).map_err(StoreError::from))
+        .await
+        .unwrap()
+}
+
+async fn lease(store: &Store, task: TaskId, now: i64) {
+    let grants = vec![Grant { task, to: holder() }];
+    store
+        .write(move |tx| ledger::lease(tx, grants, 1000, at(now)))
+        .await
+        .unwrap();
+}
+
+async fn commit(store: &Store, attempt: AttemptId) -> Disposition {
+    let committing = Committing {
+        attempt,
+        by: holder(),
+        outcome: Outcome {
+            ending: Ending::Succeeded,
+            report: Some(Report::Check(CheckReport::default())),
+            artifacts: vec![],
+        },
+        missing: vec![],
+    };
+    let committed = store.write(move |tx| ledger::commit(tx, &committing, &RETRY, at(9)));
+    committed.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_reopened_database_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, thread, _) = open(&folder);
+    with_worker(&store, &["a", "b"]).await;
+    let one = submission("one");
+    let id = one.id;
+    store.write(move |tx| ledger::submit(tx, one, at(5))).await.unwrap();
+    let first = tasks(&store, id).await.remove(0);
+    lease(&store, first.id, 6).await;
+    let attempt = AttemptId {
+        task: first.id,
+        number: 1,
+    };
+    assert_eq!(commit(&store, attempt).await, Disposition::Committed);
+    let before = tasks(&store, id).await;
+    let events = |store: Store| async move {
+        let read = store.read(move |db| events_after(db, id, 0, 100).map_err(StoreError::from));
+        read.await.unwrap()
+    };
+    let told = events(store.clone()).await;
+    drop(store);
+    thread.join().unwrap();
+
+    let (store, _, _) = open(&folder);
+    assert_eq!(tasks(&store, id).await, before);
+    assert_eq!(events(store.clone()).await, told);
+    // The outcome is committed once, whoever asks again.
+    assert_eq!(commit(&store, attempt).await, Disposition::Committed);
+    assert_eq!(events(store.clone()).await, told);
+    // Two checks and the extraction that followed the first.
+    assert_eq!(before.len(), 3);
+    let open = store.read(|db| open_tasks(db).map_err(StoreError::from)).await.unwrap();
+    assert_eq!(open.len(), 2);
+    let known = store
+        .read(|db| registrations(db).map_err(StoreError::from))
+        .await
+        .unwrap();
+    assert_eq!(known[&"w1".parse::<WorkerName>().unwrap()].trees.len(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_job_leaves_nothing_and_its_group_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(&folder);
+    with_worker(&store, &["a"]).await;
+    // Queued together, so that they share transactions; every second one fails after having written.
+    let jobs: Vec<_> = (0..100)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let one = submission(&format!("lp{n}"));
+                let work = move |tx: &mut Tx<'_>| {
+                    ledger::submit(tx, one, at(5)).map_err(|e| e.to_string())?;
+                    if n % 2 == 0 { Ok(n) } else { Err(format!("no {n}")) }
+                };
+                store.write(move |tx| work(tx).map_err(Text)).await
+            })
+        })
+        .collect();
+    for (n, job) in (0..).zip(jobs) {
+        match job.await.unwrap() {
+            Ok(done) => assert_eq!((done, n % 2), (n, 0)),
+            Err(Text(error)) => assert_eq!(error, format!("no {n}")),
+        }
+    }
+    let page = store.read(|db| livepatch_page(db, i64::MAX, 500).map_err(StoreError::from));
+    assert_eq!(page.await.unwrap().len(), 50);
+    let opened = changes
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|c| matches!(c, Change::Opened { .. }))
+        .count();
+    assert_eq!(opened, 50);
+}
+
+#[derive(Debug)]
+struct Text(String);
+
+impl From<StoreError> for Text {
+    fn from(error: StoreError) -> Self {
+        Text(error.to_string())
+    }
+}
+
+#[tokio::test]
+async fn planning_and_leasing_twice_does_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _, _) = open(&folder);
+    with_worker(&store, &["a"]).await;
+    let one = submission("one");
+    let id = one.id;
+    store.write(move |tx| ledger::submit(tx, one, at(5))).await.unwrap();
+    let check = tasks(&store, id).await.remove(0);
+    let key = check.key.clone();
+    let again = store.write(move |tx| insert_task(tx, TaskId(Uuid::now_v7()), id, &key, 6).map_err(StoreError::from));
+    assert!(!again.await.unwrap());
+
+    lease(&store, check.id, 6).await;
+    lease(&store, check.id, 7).await;
+    let leased = tasks(&store, id).await.remove(0);
+    assert_eq!(leased.status.attempt, 1);
+    assert!(matches!(&leased.status.state, State::Leased(l) if l.expires == 1006));
+    // Even if the program were wrong, the schema knows one lease for a task.
+    let second = store.write(move |tx| {
+        let State::Leased(lease) = leased.status.state else {
+            panic!("not leased");
+        };
+        let id = AttemptId {
+            task: check.id,
+            number: 2,
+        };
+        insert_attempt(tx, id, &lease, 7).map_err(StoreError::from)
+    });
+    assert!(matches!(second.await, Err(StoreError::Sql(_))));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _, _) = open(&folder);
+    with_worker(&store, &["a"]).await;
+    let limit = |pages: u32| {
+        store.write(move |tx| {
+            let set = |row: &rusqlite::Row<'_>| row.get::<_, u32>(0);
+            tx.pragma_update_and_check(None, "max_page_count", pages, set)
+                .map_err(StoreError::from)
+        })
+    };
+    // No more pages than there are.
+    let now = limit(1).await.unwrap();
+    let mut stored = 0;
+    let refused = loop {
+        let one = submission(&format!("lp{stored}"));
+        match store.write(move |tx| ledger::submit(tx, one, at(5))).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 10_000, "the limit of {now} pages does not hold");
+    };
+    assert!(
+        matches!(refused, ledger::SubmitError::Store(StoreError::Full)),
+        "{refused:?}"
+    );
+    limit(1_000_000).await.unwrap();
+    let one = submission("again");
+    store.write(move |tx| ledger::submit(tx, one, at(5))).await.unwrap();
+    let page = store.read(|db| livepatch_page(db, i64::MAX, 10_000).map_err(StoreError::from));
+    assert_eq!(page.await.unwrap().len(), stored + 1);
+}
+
+#[test]
+fn a_newer_schema_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("farm.db");
+    Store::open(&path, 1, |_| {}).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = Store::open(&path, 1, |_| {}).map(drop).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
+    assert!(error.to_string().contains("newer coordinator"));
+}
+
+#[test]
+fn migrations_are_valid() {
+    Migrations::from_slice(MIGRATIONS).validate().unwrap();
+}

@@ -1,0 +1,163 @@
+//! The one thread that writes. Waiting jobs share a transaction, and so its fsync.
+
+use std::ops::Deref;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Change, StoreError};
+
+/// The most jobs in one transaction: bounds how long the first of them waits for the last.
+const MAX_GROUP: usize = 256;
+/// How many jobs may wait before whoever brings the next one does.
+const QUEUE: usize = 4096;
+
+/// Tells a job how the transaction it ran in ended.
+type Answer = Box<dyn FnOnce(Result<(), &rusqlite::Error>) + Send>;
+/// Does its work and says whether to keep it. Without a transaction there is none to do.
+type Job = Box<dyn FnOnce(Option<&mut Tx<'_>>) -> (bool, Answer) + Send>;
+
+/// A write transaction: a connection to query, and a list of what was changed.
+pub struct Tx<'a> {
+    connection: &'a Connection,
+    changes: Vec<Change>,
+}
+
+impl Tx<'_> {
+    /// Remembers a change, to be told to the farm once it is durable.
+    pub fn note(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+}
+
+impl Deref for Tx<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// Starts the thread. It ends when the last handle is dropped and what was queued is done.
+pub(super) fn start(
+    connection: Connection,
+    sink: impl Fn(Vec<Change>) + Send + 'static,
+) -> Result<(Writer, std::thread::JoinHandle<()>), StoreError> {
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let thread = std::thread::Builder::new()
+        .name("store-writer".to_owned())
+        .spawn(move || run(&connection, queue, &sink))
+        .map_err(|e| StoreError::Commit(format!("can't start the writer thread: {e}")))?;
+    Ok((Writer { jobs }, thread))
+}
+
+impl Writer {
+    pub(super) async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |tx| {
+            let result = tx.map(work);
+            let keep = matches!(result, Some(Ok(_)));
+            let respond: Answer = Box::new(move |committed| {
+                // A refusal too waits for the commit: it may rest on what an earlier job of the group wrote.
+                let result = match (committed, result) {
+                    (Ok(()), Some(result)) => result,
+                    // Its own error says more than that the transaction is gone.
+                    (Err(_), Some(Err(error))) => Err(error),
+                    (Err(error), _) => Err(refused(error).into()),
+                    (Ok(()), None) => Err(StoreError::Closed.into()),
+                };
+                // Whoever asked may be gone; what was done stays done.
+                let _ = answer.send(result);
+            });
+            (keep, respond)
+        });
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// What each job of a group hears when its transaction can't be committed.
+fn refused(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
+        _ => StoreError::Commit(error.to_string()),
+    }
+}
+
+fn run(connection: &Connection, mut queue: mpsc::Receiver<Job>, sink: &impl Fn(Vec<Change>)) {
+    let mut group = Vec::with_capacity(MAX_GROUP);
+    while let Some(first) = queue.blocking_recv() {
+        group.push(first);
+        while group.len() < MAX_GROUP {
+            match queue.try_recv() {
+                Ok(job) => group.push(job),
+                Err(_) => break,
+            }
+        }
+        run_group(connection, &mut group, sink);
+    }
+}
+
+fn run_group(connection: &Connection, group: &mut Vec<Job>, sink: &impl Fn(Vec<Change>)) {
+    let mut changes = Vec::new();
+    let mut answers = Vec::with_capacity(group.len());
+    let mut broken = connection.execute_batch("BEGIN IMMEDIATE").err();
+    for job in group.drain(..) {
+        let (answer, result) = match broken {
+            None => run_job(connection, job, &mut changes),
+            Some(_) => (job(None).1, Ok(())),
+        };
+        answers.push(answer);
+        broken = broken.or(result.err());
+    }
+    let committed = match broken {
+        None => connection.execute_batch("COMMIT"),
+        Some(error) => Err(error),
+    };
+    match &committed {
+        Ok(()) => sink(changes),
+        Err(error) => {
+            tracing::error!(%error, "the database refused a transaction; its requests are told so");
+            // Some errors have rolled back already.
+            if !connection.is_autocommit()
+                && let Err(error) = connection.execute_batch("ROLLBACK")
+            {
+                tracing::error!(%error, "can't roll back");
+            }
+        }
+    }
+    for answer in answers {
+        answer(committed.as_ref().copied());
+    }
+}
+
+/// Runs one job in a savepoint. The error is the savepoint's own, and spoils the whole group.
+fn run_job(connection: &Connection, job: Job, changes: &mut Vec<Change>) -> (Answer, rusqlite::Result<()>) {
+    if let Err(error) = connection.execute_batch("SAVEPOINT job") {
+        return (job(None).1, Err(error));
+    }
+    let mut tx = Tx {
+        connection,
+        changes: Vec::new(),
+    };
+    let (keep, answer) = job(Some(&mut tx));
+    let end = if keep {
+        changes.append(&mut tx.changes);
+        "RELEASE job"
+    } else {
+        "ROLLBACK TO job; RELEASE job"
+    };
+    (answer, connection.execute_batch(end))
+}

@@ -1,0 +1,212 @@
+//! The real binary: its output, its signals, its exit codes, and what survives SIGKILL.
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use klp_proto::v1;
+use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
+use klp_proto::v1::worker_service_client::WorkerServiceClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use uuid::Uuid;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_klp-coordinator");
+
+/// A coordinator process, killed when the test is done with it.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    fn start(data_dir: &Path) -> Process {
+        let mut child = Command::new(BINARY)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+        Process { child, url }
+    }
+
+    async fn client(&self) -> LivepatchServiceClient<tonic::transport::Channel> {
+        LivepatchServiceClient::connect(self.url.clone()).await.unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn submission(n: usize) -> v1::SubmitRequest {
+    v1::SubmitRequest {
+        id: Uuid::now_v7().to_string(),
+        spec: Some(v1::Spec {
+            name: format!("lp{n}"),
+            targets: vec![v1::Target {
+                file: "a.c".into(),
+                functions: vec!["f".into()],
+                config: "CONFIG_A".into(),
+                object: String::new(),
+            }],
+            ..Default::default()
+        }),
+    }
+}
+
+/// Tells the farm of a tree, and goes.
+async fn announce_a_tree(url: &str) {
+    let mut client = WorkerServiceClient::connect(url.to_owned()).await.unwrap();
+    let (states, receiver) = mpsc::channel(1);
+    let state = v1::WorkerState {
+        worker: "w1".into(),
+        incarnation: Uuid::now_v7().to_string(),
+        trees: vec![v1::Platform {
+            codestream: "a".into(),
+            arch: "x86_64".into(),
+        }],
+        draining: true,
+        ..Default::default()
+    };
+    states.send(state).await.unwrap();
+    let mut answers = client
+        .session(ReceiverStream::new(receiver))
+        .await
+        .unwrap()
+        .into_inner();
+    answers.message().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill_in_the_middle_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::start(folder.path());
+    announce_a_tree(&process.url).await;
+    let client = process.client().await;
+    // Clients submit as fast as they can until the coordinator is killed under them.
+    let (acknowledged, mut heard) = mpsc::unbounded_channel();
+    let clients: Vec<_> = (0..8)
+        .map(|who| {
+            let (mut client, acknowledged) = (client.clone(), acknowledged.clone());
+            tokio::spawn(async move {
+                for n in 0.. {
+                    let request = submission(who * 1_000_000 + n);
+                    if client.submit(request.clone()).await.is_err() {
+                        return;
+                    }
+                    acknowledged.send(request).unwrap();
+                }
+            })
+        })
+        .collect();
+    drop(acknowledged);
+    let mut requests = Vec::new();
+    while requests.len() < 100 {
+        requests.push(heard.recv().await.unwrap());
+    }
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    while let Some(request) = heard.recv().await {
+        requests.push(request);
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+
+    let process = Process::start(folder.path());
+    let mut client = process.client().await;
+    for request in requests {
+        let name = request.spec.clone().unwrap().name;
+        let livepatch = Some(v1::LivepatchRef {
+            r#ref: Some(v1::livepatch_ref::Ref::Id(request.id.clone())),
+        });
+        let got = client.get(v1::GetRequest { livepatch }).await.unwrap().into_inner();
+        assert_eq!(got.livepatch.unwrap().spec.unwrap().name, name);
+        assert_eq!(got.tasks.len(), 1);
+        // Sent again by a client that did not hear: the same answer.
+        let again = client.submit(request.clone()).await.unwrap().into_inner();
+        assert_eq!(again.livepatch.unwrap().id, request.id);
+    }
+    drop(process);
+    let database = rusqlite::Connection::open(folder.path().join("farm.db")).unwrap();
+    let sound: String = database
+        .pragma_query_value(None, "integrity_check", |row| row.get(0))
+        .unwrap();
+    assert_eq!(sound, "ok");
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_cleanly_even_with_open_streams() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::start(folder.path());
+    announce_a_tree(&process.url).await;
+    let mut client = process.client().await;
+    client.submit(submission(1)).await.unwrap();
+    let request = v1::WatchRequest {
+        livepatch: Some(v1::LivepatchRef {
+            r#ref: Some(v1::livepatch_ref::Ref::Name("lp1".into())),
+        }),
+        after_event: 0,
+    };
+    let mut watch = client.watch(request).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    let terminated = Command::new("kill")
+        .arg(process.child.id().to_string())
+        .status()
+        .unwrap();
+    assert!(terminated.success());
+    let status = watch.message().await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    drop((watch, client));
+    let exit = tokio::task::spawn_blocking(move || process.child.wait().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(exit.code(), Some(0));
+}
+
+#[test]
+fn bad_settings_are_named_and_the_exit_code_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.toml");
+    let run = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(BINARY).arg("--config").arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let error = run("heartbeat_ms = 20000\nfault_limit = 0\n");
+    assert!(
+        error.contains("heartbeat_ms") && error.contains("fault_limit"),
+        "{error}"
+    );
+    assert!(run("lease = 1\n").contains("unknown field `lease`"));
+}
+
+#[test]
+fn the_settings_in_force_can_be_printed_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let print = |args: &[&str]| {
+        let output = Command::new(BINARY).args(args).arg("--print-config").output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = print(&["--listen", "127.0.0.1:1234", "--data-dir", "/x"]);
+    assert!(
+        first.contains("listen = \"127.0.0.1:1234\"") && first.contains("data_dir = \"/x\""),
+        "{first}"
+    );
+    let file = folder.path().join("c.toml");
+    std::fs::write(&file, &first).unwrap();
+    assert_eq!(print(&["--config", file.to_str().unwrap()]), first);
+}

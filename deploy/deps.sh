@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs with apt what building klp-farm and preparing kernel trees needs, if it is missing. Says so before.
+set -eu
+
+# gcc, libc6-dev: to link, and for the bundled SQLite. gcc-12: the compiler of bookworm's kernels. libclang1-19: the
+# native backend. The rest is what the kernel's own build asks for: without pahole (dwarves) its configuration changes.
+packages="gcc libc6-dev make gcc-12 libclang1-19 bc bison flex dwarves libelf-dev libssl-dev kmod xz-utils"
+
+missing=""
+for package in $packages; do
+    status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+    [ "$status" = "install ok installed" ] || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    echo "installing with apt:$missing" >&2
+    $sudo apt-get update -q >&2
+    # shellcheck disable=SC2086 # a list
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends $missing >&2
+elif [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -print -quit 2>/dev/null)" ]; then
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    echo "fetching apt's package lists" >&2
+    $sudo apt-get update -q >&2
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "error: no cargo on PATH; install Rust from https://rustup.rs" >&2
+    exit 1
+fi

@@ -1,0 +1,165 @@
+//! A farm: a coordinator and workers as processes, and the CLI to use them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::proc::{Proc, program, wait_until};
+
+pub struct Farm {
+    // Workers first: they are dropped, and so killed, before what they talk to.
+    pub workers: Vec<Proc>,
+    coordinator: Option<Proc>,
+    pub url: String,
+    pub dir: TempDir,
+}
+
+/// How a worker is started.
+pub struct WorkerOptions<'a> {
+    pub name: &'a str,
+    pub trees: &'a Path,
+    pub codestreams: &'a str,
+    pub slots: u32,
+}
+
+/// What a CLI call gave.
+#[derive(Debug)]
+pub struct CommandResult {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl CommandResult {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("not JSON ({e}): {self:?}"))
+    }
+}
+
+impl Farm {
+    /// A coordinator without workers. Leases are short, so that tests of lost workers are.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        std::fs::write(
+            dir.path().join("coordinator.toml"),
+            "lease_ms = 3000\nheartbeat_ms = 500\n",
+        )
+        .expect("config");
+        let mut coordinator = Self::spawn_coordinator(dir.path(), "127.0.0.1:0");
+        let url = coordinator.wait_for_line("listening on ");
+        Self {
+            workers: Vec::new(),
+            coordinator: Some(coordinator),
+            url,
+            dir,
+        }
+    }
+
+    /// A farm that somebody else runs.
+    pub fn at(url: String) -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        Self {
+            workers: Vec::new(),
+            coordinator: None,
+            url,
+            dir,
+        }
+    }
+
+    pub fn kill_coordinator(&mut self) {
+        if let Some(mut coordinator) = self.coordinator.take() {
+            coordinator.kill();
+        }
+    }
+
+    fn spawn_coordinator(dir: &Path, listen: &str) -> Proc {
+        let (config, data) = (dir.join("coordinator.toml"), dir.join("coordinator"));
+        let args: [&Path; 6] = [
+            "--config".as_ref(),
+            &config,
+            "--listen".as_ref(),
+            listen.as_ref(),
+            "--data-dir".as_ref(),
+            &data,
+        ];
+        Proc::start("coordinator", "klp-coordinator", args, dir)
+    }
+
+    /// Starts the coordinator again, on the same port and data, after it was killed.
+    pub fn restart_coordinator(&mut self) {
+        self.kill_coordinator();
+        let address = self.url.trim_start_matches("http://").to_owned();
+        let mut coordinator = Self::spawn_coordinator(self.dir.path(), &address);
+        coordinator.wait_for_line("listening on ");
+        self.coordinator = Some(coordinator);
+        wait_until(Duration::from_secs(20), "the coordinator answers", || {
+            (self.cli(["workers"]).code == Some(0)).then_some(())
+        });
+    }
+
+    /// Starts a worker and waits until the farm knows it.
+    pub fn add_worker(&mut self, options: WorkerOptions<'_>) {
+        let data_dir = self.dir.path().join(options.name);
+        let slots = options.slots.to_string();
+        let args = [
+            "--coordinator".as_ref(),
+            self.url.as_ref(),
+            "--data-dir".as_ref(),
+            data_dir.as_os_str(),
+            "--trees".as_ref(),
+            options.trees.as_os_str(),
+            "--name".as_ref(),
+            options.name.as_ref(),
+            "--codestreams".as_ref(),
+            options.codestreams.as_ref(),
+            "--slots".as_ref(),
+            slots.as_ref(),
+            "--grace".as_ref(),
+            "0".as_ref(),
+        ];
+        self.workers
+            .push(Proc::start(options.name, "klp-worker", args, self.dir.path()));
+        let name = options.name.to_owned();
+        wait_until(Duration::from_secs(30), &format!("{name} is connected"), || {
+            let workers = self.cli(["workers", "--output", "json"]);
+            let known = workers.json();
+            let mut list = known.as_array()?.iter();
+            list.any(|w| w["name"] == name.as_str() && w["connected"] == true)
+                .then_some(())
+        });
+    }
+
+    /// Runs `klp-farm` with these arguments against this farm.
+    pub fn cli<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> CommandResult {
+        let output = Command::new(program("klp-farm"))
+            .env("KLP_FARM_COORDINATOR", &self.url)
+            .env_remove("KLP_WORK_DIR")
+            .current_dir(self.dir.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("klp-farm runs");
+        CommandResult {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The names of all livepatches the coordinator stores.
+    pub fn livepatches(&self) -> Vec<String> {
+        let list = self.cli(["list", "--output", "json"]).json();
+        let names = list.as_array().expect("a list").iter();
+        names
+            .map(|l| l["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// Where `get` writes in these tests.
+    pub fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+}

@@ -1,0 +1,126 @@
+//! A program of ours as a child process.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// The path of one of our programs, beside this test's own build.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile_dir = test.ancestors().nth(2).expect("tests live in <profile>/deps");
+    let path = profile_dir.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built; run `cargo build --workspace`",
+        path.display()
+    );
+    path
+}
+
+/// A running program; killed when dropped. Its output is in files, shown if a test fails.
+pub struct Proc {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    stdout: PathBuf,
+}
+
+impl Proc {
+    pub fn start(name: &str, exe: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, dir: &Path) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let stdout = dir.join(format!("{name}.out"));
+        let append = |path: &Path| File::options().create(true).append(true).open(path).expect("log file");
+        let child = Command::new(program(exe))
+            .args(args)
+            .env(
+                "RUST_LOG",
+                "info,klp_coordinator=debug,klp_worker=debug,rusqlite_migration=warn",
+            )
+            .stdin(Stdio::null())
+            .stdout(append(&stdout))
+            .stderr(append(&log))
+            .spawn()
+            .expect("program starts");
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+            stdout,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    /// The newest line of standard output that starts with `prefix`, without it; waits for it to appear.
+    pub fn wait_for_line(&mut self, prefix: &str) -> String {
+        wait_until(
+            Duration::from_secs(20),
+            &format!("{} prints {prefix:?}", self.name),
+            || {
+                let text = std::fs::read_to_string(&self.stdout).unwrap_or_default();
+                text.lines()
+                    .rev()
+                    .find_map(|line| line.strip_prefix(prefix).map(str::to_owned))
+            },
+        )
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill")
+            .args([format!("-{signal}"), self.pid().to_string()])
+            .status();
+        assert!(status.expect("kill runs").success(), "signal {signal} to {}", self.name);
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and waits for the exit status.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let name = self.name.clone();
+        wait_until(Duration::from_secs(60), &format!("{name} ends"), || {
+            self.child.try_wait().expect("wait works")
+        })
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("---- log of {} ----\n{}", self.name, self.log());
+        }
+    }
+}
+
+/// Polls until `probe` answers, or fails the test after `limit`.
+pub fn wait_until<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

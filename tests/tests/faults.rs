@@ -1,0 +1,117 @@
+//! Processes die; the farm carries on.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use klp_tests::{Farm, Proc, WorkerOptions, trees, wait_until};
+use serde_json::Value;
+
+const SUBMIT: [&str; 12] = [
+    "submit",
+    "--name",
+    "lp",
+    "--mod",
+    "snd-pcm",
+    "--conf",
+    "CONFIG_SND_PCM",
+    "--file-funcs",
+    "sound/core/pcm.c",
+    "snd_pcm_attach_substream",
+    "--codestreams",
+    "debian12-6.1",
+];
+
+fn state(farm: &Farm) -> String {
+    let status = farm.cli(["status", "lp", "--output", "json"]);
+    status.json()["livepatch"]["state"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn ends_in_success(farm: &Farm) {
+    let state = wait_until(Duration::from_secs(120), "the livepatch ends", || {
+        Some(state(farm)).filter(|state| state != "running")
+    });
+    assert_eq!(state, "succeeded");
+}
+
+/// A farm with one worker, to which a livepatch was just submitted.
+fn busy_farm() -> Option<(Farm, PathBuf)> {
+    let trees = trees()?;
+    let mut farm = Farm::start();
+    add_worker(&mut farm, "a", &trees);
+    let submitted = farm.cli(SUBMIT);
+    assert_eq!(submitted.code, Some(0), "{submitted:?}");
+    Some((farm, trees))
+}
+
+fn add_worker(farm: &mut Farm, name: &str, trees: &Path) {
+    farm.add_worker(WorkerOptions {
+        name,
+        trees,
+        codestreams: "",
+        slots: 2,
+    });
+}
+
+fn tasks(farm: &Farm) -> Vec<Value> {
+    let status = farm.cli(["status", "lp", "--output", "json"]).json();
+    status["tasks"].as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn an_acknowledged_submission_survives_a_killed_coordinator() {
+    let Some((mut farm, _)) = busy_farm() else { return };
+    farm.restart_coordinator();
+    assert_eq!(farm.livepatches(), ["lp"]);
+    ends_in_success(&farm);
+}
+
+#[test]
+fn a_killed_worker_costs_an_attempt_and_not_the_task() {
+    let Some((mut farm, trees)) = busy_farm() else { return };
+    wait_until(Duration::from_secs(60), "an extraction runs", || {
+        let running = |t: &Value| t["kind"] == "extract" && t["state"] == "running";
+        tasks(&farm).iter().any(running).then_some(())
+    });
+    farm.workers[0].kill();
+    add_worker(&mut farm, "b", &trees);
+    ends_in_success(&farm);
+    let tasks = tasks(&farm);
+    let taken_over = |t: &Value| t["attempt"].as_u64() > Some(1) && t["worker"] == "b";
+    assert!(tasks.iter().any(taken_over), "{tasks:?}");
+}
+
+#[test]
+fn a_terminated_worker_hands_back_at_once() {
+    let Some((mut farm, trees)) = busy_farm() else { return };
+    let status = farm.workers[0].terminate();
+    assert!(status.success(), "{status}");
+    add_worker(&mut farm, "b", &trees);
+    ends_in_success(&farm);
+}
+
+#[test]
+fn a_watch_outlives_its_coordinator_and_misses_nothing() {
+    let Some((mut farm, _)) = busy_farm() else { return };
+    let mut watch = Proc::start(
+        "watch",
+        "klp-farm",
+        ["--coordinator", farm.url.as_str(), "watch", "lp", "--output", "json"],
+        farm.dir.path(),
+    );
+    watch.wait_for_line("{\"number\":3,");
+    farm.restart_coordinator();
+    let status = watch.wait();
+    assert!(status.success(), "{status}: {}", watch.log());
+    let numbers: Vec<u64> = watch
+        .stdout()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["number"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    assert!(numbers.len() > 3);
+}

@@ -1,0 +1,184 @@
+//! The table of attempts this worker runs, or has finished and not yet delivered.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use klp_livepatch::task::AttemptId;
+use klp_proto::v1;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The longest progress text sent, in bytes; the contract's bound.
+const MAX_PROGRESS: usize = 200;
+
+/// A shared table; clones are handles to the same one.
+#[derive(Clone, Default)]
+pub struct Attempts {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    open: BTreeMap<AttemptId, Open>,
+    /// Every attempt this process ever took. A state that was on its way while an attempt was delivered may still list
+    /// it; it must not run again.
+    seen: HashSet<AttemptId>,
+}
+
+struct Open {
+    progress: String,
+    cancel: CancellationToken,
+    /// It has ended and only its delivery is left.
+    ended: bool,
+}
+
+impl Attempts {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an attempt in, unless it was ever here; answers the token that stops it.
+    pub fn begin(&self, id: AttemptId) -> Option<CancellationToken> {
+        let mut table = self.table();
+        if !table.seen.insert(id) {
+            return None;
+        }
+        let cancel = CancellationToken::new();
+        let open = Open {
+            progress: String::new(),
+            cancel: cancel.clone(),
+            ended: false,
+        };
+        table.open.insert(id, open);
+        drop(table);
+        self.shared.changed.notify_one();
+        Some(cancel)
+    }
+
+    pub fn set_progress(&self, id: AttemptId, text: &str) {
+        if let Some(open) = self.table().open.get_mut(&id) {
+            open.progress = truncated(text, MAX_PROGRESS).to_owned();
+        }
+        self.shared.changed.notify_one();
+    }
+
+    /// The attempt has its outcome; its slot is free, its lease is still wanted.
+    pub fn ended(&self, id: AttemptId) {
+        if let Some(open) = self.table().open.get_mut(&id) {
+            open.ended = true;
+            open.progress = "delivering".to_owned();
+        }
+        self.shared.changed.notify_one();
+    }
+
+    /// The attempt's outcome is acknowledged.
+    pub fn remove(&self, id: AttemptId) {
+        self.table().open.remove(&id);
+        self.shared.changed.notify_one();
+    }
+
+    /// Stops the running attempts for which `keep` says no.
+    pub fn cancel_unless(&self, keep: impl Fn(&AttemptId) -> bool) {
+        for (id, open) in &self.table().open {
+            if !open.ended && !keep(id) && !open.cancel.is_cancelled() {
+                tracing::info!(attempt = %id, "stopping: the coordinator no longer wants it");
+                open.cancel.cancel();
+            }
+        }
+    }
+
+    pub fn cancel_all(&self) {
+        for open in self.table().open.values() {
+            open.cancel.cancel();
+        }
+    }
+
+    /// How many are running, and how many wait for delivery only.
+    pub fn counts(&self) -> (usize, usize) {
+        let table = self.table();
+        let ended = table.open.values().filter(|o| o.ended).count();
+        (table.open.len() - ended, ended)
+    }
+
+    /// All of them, for the coordinator.
+    pub fn to_wire(&self) -> Vec<v1::RunningAttempt> {
+        let table = self.table();
+        table
+            .open
+            .iter()
+            .map(|(id, open)| v1::RunningAttempt {
+                attempt: Some((*id).into()),
+                progress: open.progress.clone(),
+            })
+            .collect()
+    }
+
+    /// Has the coordinator told anew, though the table is as it was.
+    pub fn announce(&self) {
+        self.shared.changed.notify_one();
+    }
+
+    /// Returns after the next change, or at once if there was one since the last call.
+    pub async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+}
+
+/// The longest prefix of at most `max` bytes that ends between characters.
+fn truncated(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use klp_livepatch::task::TaskId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn id(number: u32) -> AttemptId {
+        AttemptId {
+            task: TaskId(Uuid::from_u128(1)),
+            number,
+        }
+    }
+
+    #[test]
+    fn an_attempt_never_runs_twice() {
+        let attempts = Attempts::default();
+        assert!(attempts.begin(id(1)).is_some());
+        assert!(attempts.begin(id(1)).is_none());
+        attempts.remove(id(1));
+        assert!(attempts.begin(id(1)).is_none());
+        assert!(attempts.begin(id(2)).is_some());
+    }
+
+    #[test]
+    fn what_has_ended_is_still_announced_but_not_stopped() {
+        let attempts = Attempts::default();
+        let first = attempts.begin(id(1)).unwrap();
+        let second = attempts.begin(id(2)).unwrap();
+        attempts.ended(id(1));
+        attempts.cancel_unless(|_| false);
+        assert!(!first.is_cancelled());
+        assert!(second.is_cancelled());
+        assert_eq!(attempts.counts(), (1, 1));
+        assert_eq!(attempts.to_wire().len(), 2);
+    }
+
+    #[test]
+    fn progress_is_cut_between_characters() {
+        assert_eq!(truncated("aé", 2), "a");
+        assert_eq!(truncated("aé", 3), "aé");
+    }
+}

@@ -1,0 +1,80 @@
+//! Which object holds the target: vmlinux if its CONFIG is y, else the module the spec names.
+
+use std::sync::Arc;
+
+use klp_livepatch::names::ObjectName;
+use klp_livepatch::report::ConfigValue;
+use klp_livepatch::spec::Target;
+
+use super::{Findings, Kernel, ModuleError, TreeError, near};
+use crate::symbols::SymbolTable;
+
+/// An object that is there, with its symbols.
+pub(super) struct FoundObject {
+    pub name: ObjectName,
+    pub symbols: Arc<dyn SymbolTable>,
+}
+
+pub(super) fn check(
+    kernel: &dyn Kernel,
+    target: &Target,
+    value: ConfigValue,
+    findings: &mut Findings,
+) -> Result<Option<FoundObject>, TreeError> {
+    let Target { object, config, .. } = target;
+    if value == ConfigValue::BuiltIn {
+        if !object.is_vmlinux() {
+            findings.warning(format!(
+                "the spec names module {object}, but {config}=y here, so the functions are looked for in vmlinux"
+            ));
+        }
+        return Ok(Some(FoundObject {
+            name: ObjectName::vmlinux(),
+            symbols: kernel.vmlinux()?,
+        }));
+    }
+    let here = kernel.modules_in(folder_of(target));
+    if object.is_vmlinux() {
+        findings.problem(format!(
+            "{config}=m, so the code is in a module, but the spec names none; name it with --mod{}",
+            built_here(target, &here)
+        ));
+        return Ok(None);
+    }
+    match kernel.module(object.as_str()) {
+        Ok(symbols) => Ok(Some(FoundObject {
+            name: object.clone(),
+            symbols,
+        })),
+        Err(TreeError::Module(ModuleError::Absent { hint, .. })) if hint.is_empty() => {
+            let names = kernel.module_names();
+            let near = near::nearest(&object.kernel_name(), names.iter().map(String::as_str));
+            let near = if near.is_empty() {
+                String::new()
+            } else {
+                format!("; did you mean {}?", near::or_list(&near))
+            };
+            findings.problem(format!(
+                "this kernel has no module {object}{near}{}",
+                built_here(target, &here)
+            ));
+            Ok(None)
+        }
+        Err(TreeError::Module(ambiguous @ ModuleError::Ambiguous { .. })) => {
+            findings.problem(ambiguous.to_string());
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn folder_of(target: &Target) -> &str {
+    target.file.as_str().rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn built_here(target: &Target, modules: &[String]) -> String {
+    match modules {
+        [] => String::new(),
+        some => format!("; {} builds {}", folder_of(target), near::and_list(some)),
+    }
+}

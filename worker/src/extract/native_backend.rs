@@ -1,0 +1,212 @@
+//! The native backend as the worker uses it: a child process under limits for each target.
+
+use std::path::Path;
+use std::time::Duration;
+
+use klp_livepatch::Arch;
+use klp_livepatch::names::FunctionName;
+use klp_livepatch::outcome::{Cause, Failure};
+use klp_livepatch::report::{CompileCheck, ExternalizedSymbol, PatchedFunction, TargetExtraction};
+use klp_livepatch::spec::Backend;
+use tokio_util::sync::CancellationToken;
+
+use super::backend::{ExtractRequest, Extracted, Extracting, Extractor, ToolIdentity};
+use super::native_child::{Answer, Job, NATIVE_COMMAND};
+use super::{CompileCheck as NativeCheck, Extraction};
+use crate::process::{self, Command, Limits};
+use crate::runner::Context;
+
+/// libclang needs its place told only where it is not in the usual ones.
+const LIBCLANG_PATH: &str = "LIBCLANG_PATH";
+
+pub struct NativeBackend {
+    identity: ToolIdentity,
+}
+
+impl NativeBackend {
+    /// Tries whether libclang can be loaded.
+    ///
+    /// # Errors
+    /// What is missing, and the package that has it.
+    pub async fn probe() -> Result<Self, String> {
+        let command = own_program(Path::new("/"))?.arg("--identity");
+        let limits = Limits {
+            wall: Duration::from_secs(20),
+            ..Limits::default()
+        };
+        let child = process::capture(&command, &limits, &CancellationToken::new())
+            .await
+            .map_err(|e| e.to_string())?;
+        if !child.finish.end.success() {
+            let why = child.stderr.trim().trim_start_matches("error: ").to_owned();
+            return Err(if why.is_empty() { child.finish.describe() } else { why });
+        }
+        let version = format!("{} ({})", env!("CARGO_PKG_VERSION"), child.stdout.trim());
+        Ok(Self {
+            identity: ToolIdentity {
+                backend: Backend::Native,
+                version,
+            },
+        })
+    }
+
+    async fn run(&self, request: ExtractRequest<'_>, context: &Context) -> Result<Extracted, Failure> {
+        let ExtractRequest { tree, target, object } = request;
+        let module = match object.is_vmlinux() {
+            true => None,
+            false => {
+                let modules = tree.modules().map_err(|e| farm(e.to_string()))?;
+                Some(modules.find(object.as_str()).map_err(|e| farm(e.to_string()))?)
+            }
+        };
+        let job = Job {
+            file: target.file.to_string(),
+            functions: target.functions.iter().map(FunctionName::to_string).collect(),
+            object: object.to_string(),
+            src_dir: tree.src.clone(),
+            obj_dir: tree.obj.clone(),
+            compiler: tree.compiler.clone(),
+            make_args: tree.make_args(&context.scratch),
+            symvers: tree.symvers.clone(),
+            vmlinux: tree.vmlinux_names(),
+            module,
+            scratch: context.scratch.clone(),
+        };
+        let (extraction, check, tool_ms) = self.child(&job, context).await?;
+        report(request, extraction, check, tool_ms).map_err(farm)
+    }
+
+    async fn child(&self, job: &Job, context: &Context) -> Result<(Extraction, NativeCheck, u64), Failure> {
+        let (job_path, answer_path) = (context.scratch.join("job.json"), context.scratch.join("answer.json"));
+        let _ = std::fs::remove_file(&answer_path);
+        let bytes = serde_json::to_vec(job).map_err(|e| farm(e.to_string()))?;
+        std::fs::write(&job_path, bytes).map_err(|e| farm(format!("can't write {}: {e}", job_path.display())))?;
+        let command = own_program(&context.scratch)
+            .map_err(farm)?
+            .arg("--job")
+            .arg(&job_path)
+            .arg("--answer")
+            .arg(&answer_path);
+        let limits = Limits {
+            wall: context.time_limit,
+            memory: Some(context.memory_limit),
+            ..Limits::default()
+        };
+        let mut sink = |_, line: &str| context.log.line(line);
+        let finish = process::run(&command, &limits, &context.cancel, &mut sink)
+            .await
+            .map_err(|e| farm(e.to_string()))?;
+        if !finish.end.success() {
+            let message = format!(
+                "{}: the native extraction {}; see the attempt's log",
+                job.file,
+                finish.describe()
+            );
+            return Err(Failure {
+                cause: Cause::Codestream,
+                message,
+            });
+        }
+        let answer =
+            std::fs::read(&answer_path).map_err(|e| farm(format!("the native extraction left no answer: {e}")))?;
+        match serde_json::from_slice(&answer).map_err(|e| farm(format!("the native extraction's answer: {e}")))? {
+            Answer::Extracted {
+                extraction,
+                check,
+                tool_ms,
+            } => Ok((*extraction, check, tool_ms)),
+            Answer::Failed { cause, message } => Err(Failure { cause, message }),
+        }
+    }
+}
+
+impl Extractor for NativeBackend {
+    fn identity(&self) -> &ToolIdentity {
+        &self.identity
+    }
+
+    /// libclang parses for any target, but so far only x86_64 kernels were tried.
+    fn supports(&self, arch: Arch) -> bool {
+        arch == Arch::X86_64
+    }
+
+    fn extract<'a>(&'a self, request: ExtractRequest<'a>, context: &'a Context) -> Extracting<'a> {
+        Box::pin(self.run(request, context))
+    }
+}
+
+/// This program, as the child that runs in `dir`.
+fn own_program(dir: &Path) -> Result<Command, String> {
+    let exe = std::env::current_exe().map_err(|e| format!("can't find this program's own file: {e}"))?;
+    let command = Command::new(exe, dir).arg(NATIVE_COMMAND);
+    Ok(match std::env::var_os(LIBCLANG_PATH) {
+        Some(path) => command.env(LIBCLANG_PATH, path),
+        None => command,
+    })
+}
+
+/// The answer in the domain's words.
+fn report(
+    request: ExtractRequest<'_>,
+    extraction: Extraction,
+    check: NativeCheck,
+    tool_ms: u64,
+) -> Result<Extracted, String> {
+    let bad = |name: &str| format!("the native extraction's answer holds the odd name {name:?}");
+    let mut warnings = extraction.warnings;
+    warnings.extend(extraction.dependencies.into_iter().map(|d| {
+        let namespace = d.namespace.map(|n| format!(" in namespace {n}")).unwrap_or_default();
+        format!(
+            "{} is exported by module {}{namespace}: the livepatch depends on it",
+            d.symbol, d.module
+        )
+    }));
+    let patched = extraction
+        .patched
+        .into_iter()
+        .map(|p| {
+            Ok(PatchedFunction {
+                function: p.function.parse().map_err(|_| bad(&p.function))?,
+                replacement: p.replacement.parse().map_err(|_| bad(&p.replacement))?,
+                prototype: p.prototype,
+            })
+        })
+        .collect::<Result<_, String>>()?;
+    let externalized = extraction
+        .externalized
+        .into_iter()
+        .map(|e| {
+            let object = e.object.parse().map_err(|_| bad(&e.object))?;
+            Ok(ExternalizedSymbol {
+                symbol: e.symbol,
+                object,
+                variable: e.variable,
+            })
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(Extracted {
+        source: extraction.source,
+        report: TargetExtraction {
+            file: request.target.file.clone(),
+            object: request.object.clone(),
+            source_artifact: request.target.file.to_string(),
+            patched,
+            externalized,
+            warnings,
+            compile: CompileCheck {
+                passed: check.ok,
+                errors: check.errors,
+                missing_functions: check.missing_functions,
+                unresolved: check.unresolved,
+            },
+            tool_ms,
+        },
+    })
+}
+
+fn farm(message: impl Into<String>) -> Failure {
+    Failure {
+        cause: Cause::Farm,
+        message: message.into(),
+    }
+}

@@ -1,0 +1,191 @@
+//! Outcomes on this worker's disk, kept until the coordinator has acknowledged them.
+//!
+//! `<data-dir>/outbox/<task>-<attempt>/outcome.json` beside `blobs/<digest>`, one for each artifact. A folder is made
+//! under another name and renamed when it is whole, so what is found here after a crash is complete.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use klp_livepatch::outcome::{Artifact, Digest, Ending, Failure, Outcome};
+use klp_livepatch::report::Report;
+use klp_livepatch::task::{AttemptId, Incarnation};
+use serde::{Deserialize, Serialize};
+
+/// What an attempt made, before it is stored: the files' bytes are still in memory.
+#[derive(Clone, Debug)]
+pub struct Product {
+    pub ending: Ending,
+    pub report: Option<Report>,
+    /// Name and bytes of each artifact.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Product {
+    pub fn failed(failure: Failure) -> Self {
+        Self {
+            ending: Ending::Failed(failure),
+            report: None,
+            files: Vec::new(),
+        }
+    }
+}
+
+/// One outcome that waits to be delivered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Parcel {
+    pub attempt: AttemptId,
+    /// The incarnation that ran the attempt: the lease was given to it.
+    pub incarnation: Incarnation,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    dir: PathBuf,
+}
+
+const OUTCOME: &str = "outcome.json";
+const BLOBS: &str = "blobs";
+const PARTIAL: &str = ".partial-";
+
+impl Outbox {
+    /// Opens the outbox below `data_dir`, and removes what a crash left half-made.
+    ///
+    /// # Errors
+    /// The folder can't be made or read.
+    pub fn open(data_dir: &Path) -> io::Result<Self> {
+        let dir = data_dir.join("outbox");
+        fs::create_dir_all(&dir)?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(Self { dir })
+    }
+
+    /// Stores a product; when this returns, it survives a crash.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn put(&self, attempt: AttemptId, incarnation: Incarnation, product: Product) -> io::Result<Parcel> {
+        let name = folder_name(attempt);
+        let partial = self.dir.join(format!("{PARTIAL}{name}"));
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        let blobs = partial.join(BLOBS);
+        fs::create_dir_all(&blobs)?;
+        let mut artifacts = Vec::with_capacity(product.files.len());
+        for (name, bytes) in product.files {
+            let digest = Digest::of(&bytes);
+            write_durably(&blobs.join(digest.to_string()), &bytes)?;
+            artifacts.push(Artifact {
+                name,
+                digest,
+                size: bytes.len() as u64,
+            });
+        }
+        sync_dir(&blobs)?;
+        let outcome = Outcome {
+            ending: product.ending,
+            report: product.report,
+            artifacts,
+        };
+        let parcel = Parcel {
+            attempt,
+            incarnation,
+            outcome,
+        };
+        write_durably(&partial.join(OUTCOME), &serde_json::to_vec(&parcel)?)?;
+        sync_dir(&partial)?;
+        fs::rename(&partial, self.dir.join(name))?;
+        sync_dir(&self.dir)?;
+        Ok(parcel)
+    }
+
+    /// All parcels. A folder that can't be read is reported and left alone.
+    ///
+    /// # Errors
+    /// The outbox itself can't be read.
+    pub fn list(&self) -> io::Result<Vec<Parcel>> {
+        let mut parcels = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path().join(OUTCOME);
+            match fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
+                Ok(parcel) => parcels.push(parcel),
+                Err(error) => tracing::error!(path = %path.display(), %error, "can't read this outcome; skipping it"),
+            }
+        }
+        Ok(parcels)
+    }
+
+    /// Where an artifact's bytes are.
+    pub fn blob_path(&self, attempt: AttemptId, digest: Digest) -> PathBuf {
+        self.dir.join(folder_name(attempt)).join(BLOBS).join(digest.to_string())
+    }
+
+    /// Forgets an acknowledged outcome.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn remove(&self, attempt: AttemptId) -> io::Result<()> {
+        // Renamed first: a crash in the middle of the removal must not leave half a parcel.
+        let name = folder_name(attempt);
+        let partial = self.dir.join(format!("{PARTIAL}{name}"));
+        fs::rename(self.dir.join(name), &partial)?;
+        fs::remove_dir_all(partial)
+    }
+}
+
+fn folder_name(attempt: AttemptId) -> String {
+    format!("{}-{}", attempt.task, attempt.number)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use klp_livepatch::task::TaskId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_parcel_comes_back_whole_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let attempt = AttemptId {
+            task: TaskId(Uuid::from_u128(3)),
+            number: 1,
+        };
+        let outbox = Outbox::open(dir.path()).unwrap();
+        let product = Product {
+            ending: Ending::Succeeded,
+            report: None,
+            files: vec![("a/b.c".into(), b"int x;".to_vec())],
+        };
+        let parcel = outbox.put(attempt, Incarnation(Uuid::from_u128(9)), product).unwrap();
+        fs::create_dir(dir.path().join("outbox").join(".partial-x")).unwrap();
+
+        let again = Outbox::open(dir.path()).unwrap();
+        let found = again.list().unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].outcome, parcel.outcome);
+        let digest = found[0].outcome.artifacts[0].digest;
+        assert_eq!(fs::read(again.blob_path(attempt, digest)).unwrap(), b"int x;");
+
+        again.remove(attempt).unwrap();
+        assert!(again.list().unwrap().is_empty());
+        assert_eq!(fs::read_dir(dir.path().join("outbox")).unwrap().count(), 0);
+    }
+}

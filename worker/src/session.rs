@@ -1,0 +1,154 @@
+//! The session: tells the coordinator all that this worker does, and makes it do all that the coordinator says.
+//!
+//! Level-triggered: every message states everything, so there is nothing to resume. When the stream breaks, running
+//! attempts go on and a new session is opened, after a growing pause with jitter.
+
+use std::time::Duration;
+
+use klp_livepatch::task::AttemptId;
+use klp_proto::v1::{FarmState, WorkerState};
+use klp_proto::{MAX_MESSAGE, convert};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use crate::worker::Shared;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_secs(15);
+/// Until the coordinator says how often it wants to hear.
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Why the session is over for good.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(
+        "the coordinator ended this worker's session: {0}. Is another worker running under the same name? Give each its own with --name"
+    )]
+    Replaced(String),
+    #[error("the coordinator refuses this worker: {0}")]
+    Refused(String),
+}
+
+/// Keeps a session open until `stop`.
+///
+/// # Errors
+/// The coordinator said that coming back is no use.
+pub async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), SessionError> {
+    let mut pause = FIRST_PAUSE;
+    let mut reported = false;
+    loop {
+        let ended = tokio::select! {
+            ended = drive(shared, &mut pause, &mut reported) => ended,
+            () = stop.cancelled() => return Ok(()),
+        };
+        match ended.code() {
+            Code::Aborted => return Err(SessionError::Replaced(ended.message().to_owned())),
+            Code::InvalidArgument | Code::Unimplemented | Code::PermissionDenied => {
+                return Err(SessionError::Refused(ended.message().to_owned()));
+            }
+            _ => {}
+        }
+        if !reported {
+            tracing::warn!(coordinator = %shared.config.coordinator, reason = ended.message(), "not connected; will keep trying");
+            reported = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause, Uuid::now_v7().as_u128() as u16)) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// One session, until it breaks; answers why.
+async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> Status {
+    let mut client = shared.courier.client().max_encoding_message_size(MAX_MESSAGE);
+    let (states, receiver) = mpsc::channel(1);
+    if states.send(state(shared).await).await.is_err() {
+        return Status::internal("session channel closed");
+    }
+    let mut farm = match client.session(ReceiverStream::new(receiver)).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status,
+    };
+    let mut heartbeat = FIRST_HEARTBEAT;
+    loop {
+        tokio::select! {
+            message = farm.message() => match message {
+                Ok(Some(message)) => {
+                    if *reported || *pause == FIRST_PAUSE {
+                        tracing::info!(coordinator = %shared.config.coordinator, "connected");
+                    }
+                    // Any pause but the first means that the next break is reported again.
+                    *reported = false;
+                    *pause = FIRST_PAUSE + Duration::from_millis(1);
+                    heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
+                    apply(shared, message);
+                }
+                Ok(None) => return Status::unavailable("the coordinator closed the session"),
+                Err(status) => return status,
+            },
+            () = shared.attempts.changed() => {
+                if states.send(state(shared).await).await.is_err() {
+                    return Status::unavailable("session lost");
+                }
+            }
+            () = tokio::time::sleep(heartbeat) => {
+                shared.inventory.refresh().await;
+                if states.send(state(shared).await).await.is_err() {
+                    return Status::unavailable("session lost");
+                }
+            }
+        }
+    }
+}
+
+/// All that this worker does and has.
+async fn state(shared: &Shared) -> WorkerState {
+    let (trees, tools) = shared.inventory.to_wire();
+    WorkerState {
+        worker: shared.config.name.to_string(),
+        incarnation: shared.incarnation.to_string(),
+        attempts: shared.attempts.to_wire(),
+        trees,
+        tools,
+        slots: shared.config.slots,
+        draining: shared.draining.is_cancelled(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Starts what is new, stops what is not wanted.
+fn apply(shared: &Shared, farm: FarmState) {
+    let mut wanted: Vec<AttemptId> = Vec::with_capacity(farm.assignments.len());
+    for assignment in farm.assignments {
+        match convert::attempt(assignment.attempt.clone()) {
+            Ok(id) => {
+                wanted.push(id);
+                shared.start(id, assignment);
+            }
+            Err(violation) => tracing::error!(%violation, "the coordinator sent an assignment that can't be read"),
+        }
+    }
+    shared.attempts.cancel_unless(|id| wanted.contains(id));
+}
+
+/// Between half and all of `pause`: `noise` spreads the workers of a farm that all lost the same coordinator.
+fn jittered(pause: Duration, noise: u16) -> Duration {
+    pause / 2 + pause.mul_f64(f64::from(noise) / f64::from(u16::MAX)) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_in_bounds() {
+        let pause = Duration::from_secs(8);
+        assert_eq!(jittered(pause, 0), Duration::from_secs(4));
+        assert_eq!(jittered(pause, u16::MAX), pause);
+    }
+}

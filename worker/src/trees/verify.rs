@@ -1,0 +1,161 @@
+//! Is a tree still what it was when it was added, and does its `make` still answer?
+
+use klp_livepatch::Arch;
+use klp_livepatch::outcome::Digest;
+use tokio_util::sync::CancellationToken;
+
+use super::{Tree, TreeError, TreeKind, relocate};
+use crate::process::{Limits, capture};
+use crate::symbols::Symvers;
+
+/// Looks for everything that would make a task fail later. An empty list: the tree is good.
+///
+/// # Errors
+/// If `make` can't be run, or the look was interrupted.
+pub async fn verify(tree: &Tree, cancel: &CancellationToken) -> Result<Vec<String>, TreeError> {
+    let mut problems = files(tree);
+    problems.extend(symbols(tree));
+    problems.extend(modules(tree));
+    if problems.is_empty() {
+        problems.extend(place(tree));
+    }
+    if problems.is_empty() {
+        problems.extend(make(tree, cancel).await?);
+    }
+    Ok(problems)
+}
+
+fn files(tree: &Tree) -> Vec<String> {
+    let again = match tree.kind {
+        TreeKind::Debian => "remove the tree and add it again",
+        TreeKind::Kdir => "if it was built anew, run `tree add kdir` again",
+    };
+    let mut problems = Vec::new();
+    for dir in [&tree.src, &tree.obj, &tree.modules_dir] {
+        if !dir.is_dir() {
+            problems.push(format!("folder {} is missing; {again}", dir.display()));
+        }
+    }
+    for file in &tree.key_files {
+        match std::fs::read(&file.path) {
+            Ok(bytes) if Digest::of(&bytes) == file.digest => {}
+            Ok(_) => problems.push(format!(
+                "{} has changed since the tree was added; {again}",
+                file.path.display()
+            )),
+            Err(e) => problems.push(format!("{} can't be read: {e}; {again}", file.path.display())),
+        }
+    }
+    let modpost = tree.obj.join("scripts/mod/modpost");
+    if !modpost.is_file() {
+        problems.push(format!(
+            "{} is missing: the tree is not prepared; {again}",
+            modpost.display()
+        ));
+    }
+    problems
+}
+
+fn symbols(tree: &Tree) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Err(e) = Symvers::open(&tree.symvers) {
+        problems.push(e.to_string());
+    }
+    match tree.vmlinux_symbols() {
+        // Every kernel has this function.
+        Ok(table) if table.lookup("vprintk").is_none() => problems.push(format!(
+            "{} doesn't hold vmlinux's symbols: it lacks vprintk",
+            tree.vmlinux_names().display()
+        )),
+        Ok(_) => {}
+        Err(e) => problems.push(e.to_string()),
+    }
+    problems
+}
+
+fn modules(tree: &Tree) -> Vec<String> {
+    let index = match tree.modules() {
+        Ok(index) => index,
+        Err(e) => return vec![e.to_string()],
+    };
+    let mut problems = Vec::new();
+    if index.len() != tree.module_count {
+        problems.push(format!(
+            "{} has {} modules, {} when the tree was added",
+            tree.modules_dir.display(),
+            index.len(),
+            tree.module_count
+        ));
+    }
+    let mut missing: Vec<_> = index.names().filter(|name| index.find(name).is_err()).collect();
+    missing.sort_unstable();
+    if let [first, ..] = missing[..] {
+        problems.push(format!(
+            "{} of {} modules can't be found, the first is {first}",
+            missing.len(),
+            index.len()
+        ));
+    }
+    problems
+}
+
+/// The paths in the object folder must be those of the tree.
+fn place(tree: &Tree) -> Option<String> {
+    let wrong = tree.kind == TreeKind::Debian
+        && (tree.built_at != tree.dir || !relocate::mentions(&tree.obj.join("Makefile"), &tree.src).unwrap_or(false));
+    wrong.then(|| {
+        format!(
+            "it was made in {} and is now in {}, but its object folder still names the former; run `tree verify --repair`",
+            tree.built_at.display(),
+            tree.dir.display()
+        )
+    })
+}
+
+/// Asks for the commands of an object every kernel has.
+async fn make(tree: &Tree, cancel: &CancellationToken) -> Result<Option<String>, TreeError> {
+    let object = "init/version.o";
+    let scratch = tempfile::tempdir().map_err(TreeError::io("make a folder in", &std::env::temp_dir()))?;
+    let command = tree.make_command(scratch.path()).args(["-sn", object]);
+    let done = capture(&command, &Limits::default(), cancel).await?;
+    let compiles = done
+        .stdout
+        .lines()
+        .any(|line| line.contains(&tree.compiler) && line.contains("init/version.c"));
+    Ok(if done.finish.end == crate::process::End::Cancelled {
+        return Err(TreeError::Interrupted);
+    } else if !done.finish.end.success() {
+        let first = done.stderr.lines().next().unwrap_or_default();
+        Some(format!("`make -sn {object}` {}: {first}", done.finish.describe()))
+    } else if !compiles {
+        Some(format!(
+            "`make -sn {object}` doesn't print how {} compiles it",
+            tree.compiler
+        ))
+    } else {
+        None
+    })
+}
+
+/// Fits a tree that was moved to its new place.
+///
+/// # Errors
+/// If its files can't be rewritten.
+pub fn repair_place(tree: &mut Tree) -> Result<(), TreeError> {
+    if tree.kind == TreeKind::Debian && tree.built_at != tree.dir {
+        relocate::relocate(&tree.obj, &tree.built_at, &tree.dir)?;
+        tree.built_at = tree.dir.clone();
+        tree.save()?;
+    }
+    Ok(())
+}
+
+/// One line about a tree's architecture that this machine can't compile for, if so.
+pub fn foreign(tree: &Tree) -> Option<String> {
+    (Arch::host() != Some(tree.platform.arch) && !tree.compiler.contains("-linux-")).then(|| {
+        format!(
+            "{} is foreign to this machine and its compiler, {}, is not a cross compiler",
+            tree.platform.arch, tree.compiler
+        )
+    })
+}

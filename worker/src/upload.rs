@@ -1,0 +1,42 @@
+//! Sends an artifact's bytes to the coordinator.
+
+use std::path::Path;
+
+use klp_livepatch::outcome::Artifact;
+use klp_proto::MAX_CHUNK;
+use klp_proto::v1::upload_artifact_request::Part;
+use klp_proto::v1::worker_service_client::WorkerServiceClient;
+use klp_proto::v1::{UploadArtifactRequest, UploadHeader};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+/// # Errors
+/// The file can't be read, or the coordinator refused or was lost.
+pub async fn upload(client: &mut WorkerServiceClient<Channel>, artifact: &Artifact, path: &Path) -> anyhow::Result<()> {
+    let mut file = File::open(path).await?;
+    let (parts, receiver) = mpsc::channel(4);
+    let header = UploadHeader {
+        digest: artifact.digest.to_string(),
+        size: artifact.size,
+    };
+    let reader = async move {
+        let mut part = Part::Header(header);
+        // A closed channel means that the coordinator has answered: it may have the file already.
+        while parts.send(UploadArtifactRequest { part: Some(part) }).await.is_ok() {
+            let mut chunk = Vec::with_capacity(MAX_CHUNK);
+            (&mut file).take(MAX_CHUNK as u64).read_to_end(&mut chunk).await?;
+            if chunk.is_empty() {
+                break;
+            }
+            part = Part::Data(chunk);
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let (read, answered) = tokio::join!(reader, client.upload_artifact(ReceiverStream::new(receiver)));
+    answered?;
+    read?;
+    Ok(())
+}

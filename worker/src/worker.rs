@@ -1,0 +1,239 @@
+//! A worker from its start to its end: puts the parts together, and stops them in order.
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use klp_livepatch::outcome::{Cause, Ending, Failure};
+use klp_livepatch::task::{AttemptId, Incarnation};
+use klp_proto::v1::Assignment;
+use nix::fcntl::{Flock, FlockArg};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Endpoint;
+use uuid::Uuid;
+
+use crate::attempt_log::AttemptLog;
+use crate::attempts::Attempts;
+use crate::config::WorkerConfig;
+use crate::delivery::Courier;
+use crate::inventory::Inventory;
+use crate::outbox::{Outbox, Parcel, Product};
+use crate::runner;
+use crate::session;
+use crate::trees::TreeStore;
+
+/// How long a stopping worker tries to deliver what it has; what is left is delivered at its next start.
+const LAST_DELIVERY: Duration = Duration::from_secs(5);
+
+/// What the parts of a running worker share.
+#[derive(Clone)]
+pub struct Shared {
+    pub config: Arc<WorkerConfig>,
+    pub incarnation: Incarnation,
+    pub attempts: Attempts,
+    pub inventory: Arc<Inventory>,
+    pub trees: Arc<TreeStore>,
+    pub courier: Courier,
+    /// Cancelled when the worker takes nothing new.
+    pub draining: CancellationToken,
+    tracker: TaskTracker,
+}
+
+/// Runs a worker until `shutdown`, then lets its attempts finish within the grace period or hands them back.
+///
+/// # Errors
+/// The data folder can't be used, another worker uses it, or the coordinator refuses this worker for good.
+pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let data_dir = &config.data_dir;
+    fs::create_dir_all(data_dir).with_context(|| format!("can't make the data folder {}", data_dir.display()))?;
+    let _lock = lock_data_dir(&config)?;
+    runner::clear_scratch(data_dir).context("can't clear the scratch folder")?;
+    let outbox = Outbox::open(data_dir).with_context(|| format!("can't open the outbox in {}", data_dir.display()))?;
+    let left_over = outbox.list()?;
+
+    let channel = Endpoint::from(config.coordinator.clone())
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect_lazy();
+    let trees = Arc::new(TreeStore::open(&config.trees_dir)?);
+    let inventory = Inventory::new(trees.clone(), config.codestreams.clone());
+    inventory.refresh().await;
+    let shared = Shared {
+        incarnation: Incarnation(Uuid::now_v7()),
+        attempts: Attempts::default(),
+        inventory: Arc::new(inventory),
+        trees,
+        courier: Courier {
+            worker: config.name.clone(),
+            outbox: Arc::new(outbox),
+            channel,
+        },
+        draining: CancellationToken::new(),
+        tracker: TaskTracker::new(),
+        config: Arc::new(config),
+    };
+    shared.announce();
+
+    let stop_session = CancellationToken::new();
+    let session = tokio::spawn({
+        let (shared, stop) = (shared.clone(), stop_session.clone());
+        async move {
+            // Before the session: the coordinator releases the leases of a former incarnation when a new one comes.
+            shared.deliver_left_over(left_over, &stop).await;
+            session::keep(&shared, &stop).await
+        }
+    });
+    tokio::pin!(session);
+    let ended = tokio::select! {
+        () = shutdown => None,
+        ended = &mut session => Some(ended),
+    };
+
+    shared.draining.cancel();
+    shared.attempts.announce();
+    shared.finish_or_hand_back().await;
+    stop_session.cancel();
+    match ended {
+        Some(result) => Ok(result??),
+        None => Ok(session.await??),
+    }
+}
+
+fn lock_data_dir(config: &WorkerConfig) -> anyhow::Result<Flock<File>> {
+    let path = config.data_dir.join("worker.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("can't open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        anyhow::anyhow!(
+            "can't lock {} ({errno}): another worker uses this data folder; give each worker its own with --data-dir",
+            path.display()
+        )
+    })
+}
+
+impl Shared {
+    fn announce(&self) {
+        let (trees, tools) = self.inventory.to_wire();
+        let trees: Vec<String> = trees.iter().map(|t| format!("{}/{}", t.codestream, t.arch)).collect();
+        let tools: Vec<String> = tools.iter().map(|t| format!("{} {}", t.backend, t.version)).collect();
+        tracing::info!(worker = %self.config.name, slots = self.config.slots, trees = trees.join(" "), tools = tools.join(", "), "worker starts");
+        if trees.is_empty() {
+            tracing::warn!(
+                "no kernel tree in {}: add one with `klp-worker tree add debian --latest 1`",
+                self.config.trees_dir.display()
+            );
+        }
+    }
+
+    /// Starts an attempt, unless it was started before or the worker is draining.
+    pub fn start(&self, id: AttemptId, assignment: Assignment) {
+        if self.draining.is_cancelled() {
+            return;
+        }
+        let Some(cancel) = self.attempts.begin(id) else { return };
+        let shared = self.clone();
+        self.tracker.spawn(async move {
+            let log = AttemptLog::default();
+            let sender = tokio::spawn({
+                let (log, client) = (log.clone(), shared.courier.client());
+                async move { log.send(id, client).await }
+            });
+            let product = runner::run(&shared, id, assignment, &log, cancel).await;
+            let parcel = shared.store(id, product);
+            log.close();
+            shared.attempts.ended(id);
+            if let Some(parcel) = parcel {
+                // The log first, so that whoever sees the verdict can read why.
+                let _ = tokio::time::timeout(Duration::from_secs(10), sender).await;
+                shared.courier.deliver(&parcel).await;
+            }
+            shared.attempts.remove(id);
+        });
+    }
+
+    /// Puts a product into the outbox. If the disk refuses, a failure without files is tried in its place; if even that
+    /// fails the lease is left to expire.
+    fn store(&self, id: AttemptId, product: Product) -> Option<Parcel> {
+        let outbox = &self.courier.outbox;
+        let error = match outbox.put(id, self.incarnation, product) {
+            Ok(parcel) => return Some(parcel),
+            Err(error) => error,
+        };
+        tracing::error!(attempt = %id, %error, "can't store the outcome");
+        let message = format!(
+            "worker {}: can't store the outcome in {}: {error}. Is the disk full?",
+            self.config.name,
+            self.config.data_dir.display()
+        );
+        outbox
+            .put(
+                id,
+                self.incarnation,
+                Product::failed(Failure {
+                    cause: Cause::Farm,
+                    message,
+                }),
+            )
+            .ok()
+    }
+
+    async fn deliver_left_over(&self, parcels: Vec<Parcel>, stop: &CancellationToken) {
+        for parcel in parcels {
+            tracing::info!(attempt = %parcel.attempt, "delivering an outcome from before the restart");
+            tokio::select! {
+                () = self.courier.deliver(&parcel) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn finish_or_hand_back(&self) {
+        self.tracker.close();
+        let (running, _) = self.attempts.counts();
+        if running > 0 {
+            tracing::info!(running, grace = ?self.config.grace, "stopping: waiting for attempts to finish");
+        }
+        if tokio::time::timeout(self.config.grace, self.finished_running())
+            .await
+            .is_err()
+        {
+            tracing::info!("stopping: handing back what still runs");
+            self.attempts.cancel_all();
+        }
+        if tokio::time::timeout(LAST_DELIVERY, self.tracker.wait()).await.is_err() {
+            tracing::warn!("the coordinator could not be told everything; the rest is delivered at the next start");
+        }
+    }
+
+    async fn finished_running(&self) {
+        while self.attempts.counts().0 > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What a cancelled attempt commits.
+pub fn handed_back(shared: &Shared) -> Product {
+    let reason = if shared.draining.is_cancelled() {
+        "the worker is stopping"
+    } else {
+        "no longer wanted"
+    };
+    Product {
+        ending: Ending::HandedBack {
+            reason: reason.to_owned(),
+        },
+        report: None,
+        files: Vec::new(),
+    }
+}
