@@ -16,6 +16,7 @@ pub mod words;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
 
 pub use backend::{ExtractRequest, Extracted, Extractor, ToolIdentity};
@@ -185,24 +186,13 @@ pub enum Error {
     },
 }
 
-/// Who can mend an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Blame {
-    /// The livepatch's author: the request is wrong.
-    Yours,
-    /// The codestream's source is beyond this tool.
-    Codestream,
-    /// The farm's operator: something is missing on the worker.
-    Farm,
-}
-
 impl Error {
-    pub fn blame(&self) -> Blame {
+    /// Whose matter it is.
+    pub fn cause(&self) -> Cause {
         match self {
-            Self::NoFunction { .. } | Self::BadPath { .. } => Blame::Yours,
-            Self::Command { .. } | Self::Parse { .. } | Self::Preprocess { .. } => Blame::Codestream,
-            Self::LibclangMissing { .. } | Self::Tool { .. } | Self::Io { .. } => Blame::Farm,
+            Self::NoFunction { .. } | Self::BadPath { .. } => Cause::Yours,
+            Self::Command { .. } | Self::Parse { .. } | Self::Preprocess { .. } => Cause::Codestream,
+            Self::LibclangMissing { .. } | Self::Tool { .. } | Self::Io { .. } => Cause::Farm,
         }
     }
 }

@@ -111,9 +111,5 @@ fn extract(job: Job) -> anyhow::Result<Answer> {
 
 /// Whose matter an error is.
 fn cause(error: &anyhow::Error) -> Cause {
-    match error.downcast_ref::<Error>() {
-        Some(Error::NoFunction { .. }) => Cause::Yours,
-        Some(Error::Command { .. } | Error::Parse { .. } | Error::Preprocess { .. }) => Cause::Codestream,
-        Some(Error::LibclangMissing { .. } | Error::Io { .. }) | None => Cause::Farm,
-    }
+    error.downcast_ref::<Error>().map_or(Cause::Farm, Error::cause)
 }
