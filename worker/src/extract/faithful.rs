@@ -30,6 +30,8 @@ pub fn differences(request: &Request, extraction: &Extraction, source: &Path) ->
         request.command.args.iter().any(|a| a == "-DMODULE"),
     )?;
     let made = preprocess(request, source, true)?;
+    let length = |p: &Path| std::fs::read(p).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count());
+    let lengths = (length(&request.src_dir.join(&request.file)), length(source));
     let mut found = Vec::new();
     for p in &extraction.patched {
         let a = function(&original, &p.function).map(|w| without_statics(w, extraction));
@@ -42,7 +44,11 @@ pub fn differences(request: &Request, extraction: &Extraction, source: &Path) ->
             });
             continue;
         };
-        let differs = a.iter().zip(&b).position(|(a, b)| !same(a, b));
+        let mut lines = Lines {
+            longest: lengths,
+            moved: None,
+        };
+        let differs = a.iter().zip(&b).position(|(a, b)| !same(a, b, &mut lines));
         if let Some(at) = differs.or_else(|| (a.len() != b.len()).then_some(a.len().min(b.len()))) {
             let some = |w: &[String]| {
                 w[at.min(w.len())..]
@@ -158,17 +164,35 @@ fn statement_end(words: &[String], start: usize) -> usize {
     words.len()
 }
 
-/// Equal, or both of what changes with the file and the line: numbers, file names, names made unique by a counter.
-fn same(a: &str, b: &str) -> bool {
-    let line = |w: &str| w.trim_matches('"').parse::<u32>().is_ok_and(|n| n > 0);
+/// Tells line numbers that moved from constants that differ.
+struct Lines {
+    /// The lengths of the two files.
+    longest: (usize, usize),
+    /// How far the function was moved, once a line number told.
+    moved: Option<i64>,
+}
+
+impl Lines {
+    /// Branches that were not taken are cut, so not all lines of a function move equally far.
+    const SLACK: u64 = 100;
+
+    fn agree(&mut self, a: &str, b: &str) -> bool {
+        let number = |w: &str| w.trim_matches('"').parse::<u32>().ok().filter(|n| *n > 0);
+        let (Some(a), Some(b)) = (number(a), number(b)) else {
+            return false;
+        };
+        let moved = i64::from(b) - i64::from(a);
+        let by = *self.moved.get_or_insert(moved);
+        a as usize <= self.longest.0 && b as usize <= self.longest.1 && moved.abs_diff(by) <= Self::SLACK
+    }
+}
+
+/// Equal, or both of what changes with the file and the line: line numbers, file names, names made unique by a counter.
+fn same(a: &str, b: &str, lines: &mut Lines) -> bool {
     let file = |w: &str| w.starts_with('"') && w.ends_with(".c\"");
     let counted = |w: &str| w.contains("__UNIQUE_ID_") || w.starts_with("__compiletime_assert_");
     let stem = |w: &str| w.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
-    // A line of the file against a line of the source: constants that differ would be small, or alike in nothing.
-    a == b
-        || (line(a) && line(b) && a.len() + b.len() > 3)
-        || (file(a) && file(b))
-        || (counted(a) && counted(b) && stem(a) == stem(b))
+    a == b || (file(a) && file(b)) || (counted(a) && counted(b) && stem(a) == stem(b)) || lines.agree(a, b)
 }
 
 #[cfg(test)]
@@ -189,7 +213,16 @@ mod tests {
     #[test]
     fn names_are_taken_back_and_only_lines_may_differ() {
         assert_eq!(own_names(words("klpp_f((*klpe_g)(1), klpr_h)")), words("f(g(1), h)"));
-        assert!(same("1120", "87") && !same("1", "2") && !same("4096", "x"));
-        assert!(same("__UNIQUE_ID_a12", "__UNIQUE_ID_a7") && same("\"a/b.c\"", "\"/t/x.c\""));
+        let mut lines = Lines {
+            longest: (2000, 500),
+            moved: None,
+        };
+        assert!(same("1120", "87", &mut lines) && same("\"1130\"", "\"97\"", &mut lines));
+        assert!(!same("4096", "1024", &mut lines), "no line of the file");
+        assert!(
+            !same("1024", "512", &mut lines) && !same("1500", "100", &mut lines),
+            "moved by another distance"
+        );
+        assert!(same("__UNIQUE_ID_a12", "__UNIQUE_ID_a7", &mut lines) && same("\"a/b.c\"", "\"/t/x.c\"", &mut lines));
     }
 }
