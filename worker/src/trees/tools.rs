@@ -115,6 +115,7 @@ pub(super) async fn check(compiler: &str, cancel: &CancellationToken) -> Result<
         ("bison", "bison"),
         ("bc", "bc"),
         ("pahole", "pahole"),
+        ("python3", "python3"),
         ("tar", "tar"),
         ("xz", "xz-utils"),
         ("sha256sum", "coreutils"),
