@@ -87,7 +87,8 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
     std::fs::write(&source, &extraction.source).map_err(io("write", &source))?;
     let run = Command::new(&request.command.compiler)
         .args(module_args(request))
-        .args(["-w", "-fno-diagnostics-color", "-c", "-o"])
+        // No -w: it would silence what the kernel's flags make an error of, such as an undeclared function.
+        .args(["-fno-diagnostics-color", "-c", "-o"])
         .arg(&output)
         .arg(&source)
         .current_dir(&request.command.directory)

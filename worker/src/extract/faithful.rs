@@ -144,8 +144,11 @@ fn without_statics(mut words: Vec<String>, extraction: &Extraction) -> Vec<Strin
             i = end;
         }
         let variable = e.variable.trim_start_matches("klpe_");
-        for w in words.iter_mut().filter(|w| *w == name) {
-            *w = variable.to_owned();
+        for i in 0..words.len() {
+            let member = i > 0 && matches!(words[i - 1].as_str(), "." | "->");
+            if words[i] == name && !member {
+                variable.clone_into(&mut words[i]);
+            }
         }
     }
     words

@@ -1,7 +1,7 @@
 //! Turns gcc's arguments for a file into ones libclang accepts, by rule: what shapes the meaning of the source stays, the rest goes.
 
-/// The arguments for parsing: preprocessor, language and ABI-shaping flags. Warnings, debug information, dependency output and
-/// the output file are of no use to a parse; an `-f` or `-m` flag clang doesn't know is ignored by the wrapper's options.
+/// The arguments for parsing: preprocessor, language and ABI-shaping flags. Warnings, debug information, code generation,
+/// dependency output and the output file are of no use to a parse.
 pub fn for_clang(args: &[String], directory: &str) -> Vec<String> {
     let mut out: Vec<String> = vec!["clang".into(), format!("-working-directory={directory}")];
     let mut rest = args.iter();

@@ -14,6 +14,7 @@ use super::refs::{Ref, To, refs_of_type};
 use super::unit::Unit;
 use crate::extract::{Dependency, Error, PatchedFunction, Request, Symbols};
 
+/// Finds the plan; see [`Planner::run`].
 pub struct Planner<'p, 't> {
     pub(super) unit: &'p mut Unit<'t>,
     pub(super) fates: Fates<'p>,
@@ -24,6 +25,7 @@ pub struct Planner<'p, 't> {
     pub(super) first_use: BTreeMap<String, Position>,
     /// Symbols whose pointer, prototype or trace call is to be written once its first use is known.
     pub(super) pending: BTreeMap<String, Pending>,
+    /// Functions whose text is to be taken whole from the preprocessor.
     pub(super) expand: BTreeSet<String>,
 }
 
@@ -47,7 +49,7 @@ pub(super) enum Pending {
 }
 
 impl<'p, 't> Planner<'p, 't> {
-    /// `expand`: functions whose text is to be taken whole from the preprocessor.
+    /// `expand`: as the field.
     pub fn new(
         unit: &'p mut Unit<'t>,
         request: &'p Request,

@@ -676,6 +676,23 @@ fn what_fails_names_the_function_and_the_next_step() {
 }
 
 #[test]
+fn what_the_kernels_flags_make_an_error_fails_the_check() {
+    if !tools_are_here() {
+        return;
+    }
+    let case = Case::new(&[("a.c", "int target(void) { return undeclared(); }\n")]);
+    let mut request = case.request("a.c", &["target"]);
+    request
+        .command
+        .args
+        .insert(0, "-Werror=implicit-function-declaration".into());
+    // Linkable, so that only the compiler can tell.
+    let known = Known::default().exports(&["undeclared"]).object(&["target"]);
+    let (_, check) = extract_and_check(&request, &known).unwrap();
+    assert!(!check.ok && check.errors[0].contains("undeclared"), "{check:?}");
+}
+
+#[test]
 fn the_output_is_the_same_every_time() {
     let case = Case::new(&[(
         "a.c",
