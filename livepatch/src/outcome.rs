@@ -33,6 +33,26 @@ pub struct Failure {
     pub message: String,
 }
 
+/// The longest text a failure may hold, in bytes.
+pub const MAX_FAILURE_TEXT: usize = 16 << 10;
+
+impl Failure {
+    /// A failure whose message is cut, with a note, where it is longer than [`MAX_FAILURE_TEXT`].
+    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
+        const NOTE: &str = "\n… and more; the attempt's log has it all";
+        let mut message = message.into();
+        if message.len() > MAX_FAILURE_TEXT {
+            let mut end = MAX_FAILURE_TEXT - NOTE.len();
+            while !message.is_char_boundary(end) {
+                end -= 1;
+            }
+            message.truncate(end);
+            message.push_str(NOTE);
+        }
+        Self { cause, message }
+    }
+}
+
 /// Whose matter a failure is; it decides what happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -159,6 +179,13 @@ mod tests {
             assert!(!is_artifact_name(bad), "{bad:?}");
         }
         assert!(is_artifact_name("sound/core/pcm.c"));
+    }
+
+    #[test]
+    fn a_long_failure_is_cut_between_characters() {
+        let failure = Failure::new(Cause::Yours, "é".repeat(MAX_FAILURE_TEXT));
+        assert!(failure.message.len() <= MAX_FAILURE_TEXT && failure.message.ends_with("has it all"));
+        assert_eq!(Failure::new(Cause::Yours, "short").message, "short");
     }
 
     #[test]

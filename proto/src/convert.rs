@@ -1,7 +1,9 @@
 //! Where wire values become domain values, and back. Every function here that can fail says which field is wrong.
 
 use klp_livepatch::names::{FunctionName, ObjectName, SourcePath};
-use klp_livepatch::outcome::{Artifact, Cause, Ending, Failure, Outcome, is_artifact_name};
+use klp_livepatch::outcome::{
+    Artifact, Cause, Ending, Failure, MAX_FAILURE_TEXT as MAX_TEXT, Outcome, is_artifact_name,
+};
 use klp_livepatch::report::{
     CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, PatchedFunction, Report, TargetCheck,
     TargetExtraction,
@@ -15,8 +17,6 @@ use crate::v1;
 
 /// The most artifacts one outcome may name.
 const MAX_ARTIFACTS: usize = 1000;
-/// The longest text a failure or a finding may hold, in bytes.
-const MAX_TEXT: usize = 16 << 10;
 
 type Result<T> = std::result::Result<T, Violation>;
 

@@ -38,17 +38,38 @@ struct Buffer {
     closed: bool,
 }
 
-/// Room kept for the note that says how much was dropped.
+/// Room kept for the worker's own lines, and within that for the note that says how much was dropped.
+const OWN_ROOM: usize = 64 << 10;
 const NOTE_ROOM: usize = 200;
 
+impl Buffer {
+    fn fits(&self, line: &str, room: usize) -> bool {
+        !self.closed && self.bytes.len() + line.len() + 1 + room <= MAX_LOG as usize
+    }
+}
+
 impl AttemptLog {
-    /// Adds a line; what exceeds the size limit is counted and dropped.
+    /// Adds a line of a tool's. The first that does not fit, and all after it, are counted and dropped.
     pub fn line(&self, line: &str) {
         let mut buffer = self.buffer();
-        if buffer.closed || buffer.bytes.len() + line.len() + 1 > MAX_LOG as usize - NOTE_ROOM {
+        if buffer.dropped > 0 || !buffer.fits(line, OWN_ROOM) {
             buffer.dropped += line.len() as u64 + 1;
             return;
         }
+        self.add(buffer, line);
+    }
+
+    /// Adds a line of the worker's own, at most 4,000 characters of it; there is always room for the last ones.
+    pub fn note(&self, text: &str) {
+        let end = text.char_indices().nth(4000).map_or(text.len(), |(end, _)| end);
+        let line = format!("== {}", &text[..end]);
+        let buffer = self.buffer();
+        if buffer.fits(&line, NOTE_ROOM) {
+            self.add(buffer, &line);
+        }
+    }
+
+    fn add(&self, mut buffer: MutexGuard<'_, Buffer>, line: &str) {
         buffer.bytes.extend_from_slice(line.as_bytes());
         buffer.bytes.push(b'\n');
         drop(buffer);
@@ -126,10 +147,13 @@ mod tests {
         for _ in 0..5000 {
             log.line(&line);
         }
+        log.line("short");
+        log.note("failed");
         log.close();
         let buffer = log.buffer();
         assert!(buffer.bytes.len() as u64 <= MAX_LOG);
         let tail = String::from_utf8_lossy(&buffer.bytes[buffer.bytes.len() - 100..]).into_owned();
-        assert!(tail.contains("further bytes were dropped"), "{tail}");
+        assert!(tail.contains("x\n== failed\n[log limit reached: "), "{tail}");
+        assert!(tail.ends_with("further bytes were dropped]\n"), "{tail}");
     }
 }

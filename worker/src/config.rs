@@ -39,6 +39,29 @@ pub fn default_data_dir() -> PathBuf {
     set("XDG_DATA_HOME").or_else(home).unwrap_or_default().join("klp-farm")
 }
 
+/// Parses a coordinator's address.
+///
+/// # Errors
+/// It is not of the form `http://HOST:PORT`.
+pub fn parse_coordinator(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text
+        .parse()
+        .map_err(|e| format!("{e}; give it like http://127.0.0.1:7420"))?;
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(_)) => Ok(uri),
+        (Some("https"), _) => Err("TLS is not supported yet; give it like http://127.0.0.1:7420".to_owned()),
+        _ => Err("give it like http://127.0.0.1:7420".to_owned()),
+    }
+}
+
+/// The name of the worker within `klp-farm up`: another than [`default_name`], for both may run on one host.
+pub fn laptop_name() -> WorkerName {
+    let host = default_name();
+    format!("{}-up", &host.as_str()[..host.as_str().len().min(60)])
+        .parse()
+        .unwrap_or(host)
+}
+
 /// The host's name reduced to what a worker may be called.
 pub fn default_name() -> WorkerName {
     let host = nix::unistd::gethostname()

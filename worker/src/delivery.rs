@@ -1,16 +1,18 @@
 //! Delivers a finished attempt's outcome: its artifacts first, then the commit, again and again until it is answered.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use klp_livepatch::names::WorkerName;
+use klp_livepatch::outcome::{Cause, Failure, Outcome};
 use klp_proto::v1::worker_service_client::WorkerServiceClient;
 use klp_proto::v1::{CommitResponse, Disposition};
 use klp_proto::{MAX_MESSAGE, convert};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::outbox::{Outbox, Parcel};
+use crate::outbox::{Outbox, Parcel, Product};
 use crate::upload::upload;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -29,12 +31,16 @@ impl Courier {
         WorkerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    /// Returns when the coordinator has acknowledged the outcome, or has said that it can never take it.
+    /// Returns when the coordinator has acknowledged the outcome. One that it can never take is replaced by a failure that
+    /// says so, lest the attempt wait for its lease to run out without a word.
     pub async fn deliver(&self, parcel: &Parcel) {
         let attempt = parcel.attempt;
         let mut pause = FIRST_RETRY;
+        let mut outcome = parcel.outcome.clone();
+        let mut replaced = false;
+        let mut reported = false;
         loop {
-            match self.try_once(parcel).await {
+            match self.try_once(parcel, &outcome).await {
                 Ok(Disposition::Committed) => tracing::info!(%attempt, "outcome committed"),
                 Ok(Disposition::Superseded) => tracing::warn!(%attempt, "outcome superseded: the farm moved on"),
                 Ok(Disposition::ArtifactsMissing | Disposition::Unspecified) => {
@@ -43,42 +49,57 @@ impl Courier {
                     pause = (pause * 2).min(LAST_RETRY);
                     continue;
                 }
+                Err(error) if is_final(&error) && !replaced => {
+                    let message = format!("worker {}: the outcome could not be delivered: {error:#}", self.worker);
+                    tracing::error!(%attempt, message, "reporting a failure in its place");
+                    outcome = Product::failed(Failure::new(Cause::Farm, message)).into_outcome_without_files();
+                    replaced = true;
+                    continue;
+                }
                 Err(error) if is_final(&error) => {
-                    tracing::error!(%attempt, error = format!("{error:#}"), "the coordinator refuses this outcome; dropping it");
+                    tracing::error!(%attempt, error = format!("{error:#}"), "the coordinator takes nothing for this attempt");
                 }
                 Err(error) => {
-                    tracing::debug!(%attempt, error = format!("{error:#}"), "delivery failed; will try again");
+                    if !reported {
+                        tracing::warn!(%attempt, error = format!("{error:#}"), "can't deliver an outcome yet; will keep trying");
+                        reported = true;
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LAST_RETRY);
                     continue;
                 }
             }
-            if let Err(error) = self.outbox.remove(attempt) {
-                tracing::error!(%attempt, %error, "can't remove a delivered outcome from the outbox");
+            match self.outbox.remove(attempt) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(%attempt, %error, "can't remove a delivered outcome from the outbox");
+                }
+                _ => {}
             }
             return;
         }
     }
 
-    async fn try_once(&self, parcel: &Parcel) -> anyhow::Result<Disposition> {
+    async fn try_once(&self, parcel: &Parcel, outcome: &Outcome) -> anyhow::Result<Disposition> {
         let mut client = self.client();
-        for artifact in &parcel.outcome.artifacts {
+        for artifact in &outcome.artifacts {
             let path = self.outbox.blob_path(parcel.attempt, artifact.digest);
             upload(&mut client, artifact, &path).await?;
         }
         let incarnation = parcel.incarnation.to_string();
-        let request = convert::commit_request(parcel.attempt, self.worker.as_str(), &incarnation, &parcel.outcome);
+        let request = convert::commit_request(parcel.attempt, self.worker.as_str(), &incarnation, outcome);
         let CommitResponse { disposition, .. } = client.commit(request).await?.into_inner();
         Ok(Disposition::try_from(disposition).unwrap_or(Disposition::Unspecified))
     }
 }
 
-/// Whether the same request can never succeed.
+/// Whether trying again can't help: the coordinator refuses the request itself, or a file of the outcome is gone.
 fn is_final(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<tonic::Status>().is_some_and(|status| {
+    let refused = |status: &tonic::Status| {
         matches!(
             status.code(),
-            Code::InvalidArgument | Code::NotFound | Code::Unimplemented
+            Code::InvalidArgument | Code::NotFound | Code::OutOfRange | Code::Unimplemented
         )
-    })
+    };
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    error.downcast_ref::<tonic::Status>().is_some_and(refused) || error.downcast_ref::<io::Error>().is_some_and(gone)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use klp_livepatch::CodestreamFilter;
 use klp_livepatch::names::WorkerName;
+use klp_worker::session::SessionError;
 use klp_worker::{WorkerConfig, config, extract, tree_cli, worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Uri;
@@ -19,7 +20,7 @@ Examples:
   klp-worker tree list
   klp-worker --coordinator http://farm:7420 --slots 8
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another worker took over this one's name.";
 
 /// Runs klp-farm tasks on this host, with the kernel trees it holds.
 #[derive(Parser)]
@@ -47,7 +48,8 @@ struct RunArgs {
         long,
         value_name = "URL",
         env = "KLP_FARM_COORDINATOR",
-        default_value = "http://127.0.0.1:7420"
+        default_value = "http://127.0.0.1:7420",
+        value_parser = config::parse_coordinator
     )]
     coordinator: Uri,
     /// Holds the outbox, scratch folders and, unless --trees says otherwise, the trees
@@ -62,7 +64,7 @@ struct RunArgs {
     /// This worker's name, unique on the farm [default: the host's name]
     #[arg(long, value_name = "NAME")]
     name: Option<WorkerName>,
-    /// Announce only trees whose codestream matches
+    /// Announce only trees whose codestream matches from its start on
     #[arg(long, value_name = "REGEX", default_value = "", hide_default_value = true)]
     codestreams: CodestreamFilter,
     /// On SIGTERM, how long running attempts may go on before they are handed back
@@ -100,7 +102,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                // Told apart so that a service manager does not start it again: the two would evict each other forever.
+                Some(SessionError::Replaced(_)) => ExitCode::from(3),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -22,6 +22,15 @@ pub struct Product {
 }
 
 impl Product {
+    /// The outcome of a product that has no files.
+    pub fn into_outcome_without_files(self) -> Outcome {
+        Outcome {
+            ending: self.ending,
+            report: self.report,
+            artifacts: Vec::new(),
+        }
+    }
+
     pub fn failed(failure: Failure) -> Self {
         Self {
             ending: Ending::Failed(failure),
@@ -76,6 +85,16 @@ impl Outbox {
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
         }
+        let parcel = Self::fill(&partial, attempt, incarnation, product).inspect_err(|_| {
+            // What is half-made must not take room on a disk that may be full.
+            let _ = fs::remove_dir_all(&partial);
+        })?;
+        fs::rename(&partial, self.dir.join(name))?;
+        sync_dir(&self.dir)?;
+        Ok(parcel)
+    }
+
+    fn fill(partial: &Path, attempt: AttemptId, incarnation: Incarnation, product: Product) -> io::Result<Parcel> {
         let blobs = partial.join(BLOBS);
         fs::create_dir_all(&blobs)?;
         let mut artifacts = Vec::with_capacity(product.files.len());
@@ -100,9 +119,7 @@ impl Outbox {
             outcome,
         };
         write_durably(&partial.join(OUTCOME), &serde_json::to_vec(&parcel)?)?;
-        sync_dir(&partial)?;
-        fs::rename(&partial, self.dir.join(name))?;
-        sync_dir(&self.dir)?;
+        sync_dir(partial)?;
         Ok(parcel)
     }
 

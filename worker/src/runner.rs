@@ -50,7 +50,7 @@ impl Context {
     /// Tells in a few words what the attempt is doing.
     pub fn progress(&self, text: &str) {
         self.attempts.set_progress(self.id, text);
-        self.log.line(&format!("== {text}"));
+        self.log.note(text);
     }
 }
 
@@ -80,33 +80,33 @@ pub async fn run(
         ))),
         Ok(job) => {
             let started = std::time::Instant::now();
-            log.line(&format!(
-                "== {} {} of {}, attempt {}, on {}",
+            log.note(&format!(
+                "{} {} of {}, attempt {}, on {}",
                 job.kind, job.platform, job.livepatch, id.number, shared.config.name
             ));
             let limit = job.time_limit;
             let attempt = with_scratch(shared, id, job, log, cancel.clone());
             let done = tokio::select! {
-                () = cancel.cancelled() => return handed_back(shared),
+                () = cancel.cancelled() => Ok(Ok(handed_back(shared))),
                 done = tokio::time::timeout(limit, attempt) => done,
             };
-            log.line(&format!("== took {:.1} s", started.elapsed().as_secs_f64()));
+            log.note(&format!("took {:.1} s", started.elapsed().as_secs_f64()));
             done.unwrap_or_else(|_| {
-                Err(Failure {
-                    cause: Cause::Codestream,
-                    message: format!(
+                Err(Failure::new(
+                    Cause::Codestream,
+                    format!(
                         "the attempt was stopped at its time limit of {} s; see its log",
                         limit.as_secs()
                     ),
-                })
+                ))
             })
         }
     };
     let product = product.unwrap_or_else(Product::failed);
     match &product.ending {
-        Ending::Succeeded => log.line("== succeeded"),
-        Ending::Failed(failure) => log.line(&format!("== failed ({}): {}", failure.cause, failure.message)),
-        Ending::HandedBack { reason } => log.line(&format!("== handed back: {reason}")),
+        Ending::Succeeded => log.note("succeeded"),
+        Ending::Failed(failure) => log.note(&format!("failed ({}): {}", failure.cause, failure.message)),
+        Ending::HandedBack { reason } => log.note(&format!("handed back: {reason}")),
     }
     product
 }
@@ -160,20 +160,32 @@ async fn with_scratch(
 
 async fn run_check(tree: Tree, job: Job, context: &Context) -> Result<Product, Failure> {
     context.progress("checking configs, files, objects and symbols");
-    let report = check_targets(&tree, &job.targets).await?;
-    for target in &report.targets {
+    let mut report = check_targets(&tree, &job.targets).await?;
+    for target in &mut report.targets {
         for problem in &target.problems {
             context.log.line(&format!("error: {problem}"));
         }
         for warning in &target.warnings {
             context.log.line(&format!("warning: {warning}"));
         }
+        shorten(&mut target.problems);
+        shorten(&mut target.warnings);
     }
     Ok(Product {
         ending: check_ending(&report),
         report: Some(Report::Check(report)),
         files: Vec::new(),
     })
+}
+
+/// Keeps the first of many sentences: the log has them all, and a report must fit into a message.
+fn shorten(sentences: &mut Vec<String>) {
+    const MOST: usize = 50;
+    if sentences.len() > MOST {
+        let more = sentences.len() - MOST;
+        sentences.truncate(MOST);
+        sentences.push(format!("… and {more} more; the attempt's log has them all"));
+    }
 }
 
 async fn check_targets(tree: &Tree, targets: &[Target]) -> Result<CheckReport, Failure> {
@@ -199,10 +211,7 @@ fn check_ending(report: &CheckReport) -> Ending {
     if problems.is_empty() {
         return Ending::Succeeded;
     }
-    Ending::Failed(Failure {
-        cause: Cause::Yours,
-        message: problems.join("\n"),
-    })
+    Ending::Failed(Failure::new(Cause::Yours, problems.join("\n")))
 }
 
 async fn run_extract(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -> Result<Product, Failure> {
@@ -218,10 +227,7 @@ async fn run_extract(shared: &Shared, tree: &Tree, job: &Job, context: &Context)
             "{}: the {} backend can't read {} kernels yet",
             job.platform, job.backend, job.platform.arch
         );
-        return Err(Failure {
-            cause: Cause::Codestream,
-            message,
-        });
+        return Err(Failure::new(Cause::Codestream, message));
     }
     let identity = tool.identity();
     let mut report = ExtractReport {
@@ -264,10 +270,7 @@ async fn object_of(tree: &Tree, target: &Target) -> Result<ObjectName, Failure> 
             "{}: no object holds {} here; its check says more",
             tree.platform, target.file
         );
-        Failure {
-            cause: Cause::Yours,
-            message,
-        }
+        Failure::new(Cause::Yours, message)
     })
 }
 
@@ -318,15 +321,12 @@ fn extract_ending(platform: &Platform, report: &ExtractReport) -> Ending {
         return Ending::Succeeded;
     }
     let advice = "The source is kept as an artifact, to be finished by hand; the attempt's log has all errors.";
-    Ending::Failed(Failure {
-        cause: Cause::Codestream,
-        message: format!("{}\n{advice}", broken.join("\n")),
-    })
+    Ending::Failed(Failure::new(
+        Cause::Codestream,
+        format!("{}\n{advice}", broken.join("\n")),
+    ))
 }
 
 fn farm(message: String) -> Failure {
-    Failure {
-        cause: Cause::Farm,
-        message,
-    }
+    Failure::new(Cause::Farm, message)
 }

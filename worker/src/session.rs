@@ -9,6 +9,7 @@ use klp_livepatch::task::AttemptId;
 use klp_proto::v1::{FarmState, WorkerState};
 use klp_proto::{MAX_MESSAGE, convert};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -75,6 +76,7 @@ async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> St
         Err(status) => return status,
     };
     let mut heartbeat = FIRST_HEARTBEAT;
+    let mut next_beat = Instant::now() + heartbeat;
     loop {
         tokio::select! {
             message = farm.message() => match message {
@@ -86,6 +88,7 @@ async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> St
                     *reported = false;
                     *pause = FIRST_PAUSE + Duration::from_millis(1);
                     heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
+                    next_beat = next_beat.min(Instant::now() + heartbeat);
                     apply(shared, message);
                 }
                 Ok(None) => return Status::unavailable("the coordinator closed the session"),
@@ -96,8 +99,8 @@ async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> St
                     return Status::unavailable("session lost");
                 }
             }
-            () = tokio::time::sleep(heartbeat) => {
-                shared.inventory.refresh().await;
+            () = tokio::time::sleep_until(next_beat) => {
+                next_beat = Instant::now() + heartbeat;
                 if states.send(state(shared).await).await.is_err() {
                     return Status::unavailable("session lost");
                 }

@@ -38,7 +38,7 @@ enum TreeCommand {
     Add(AddCommand),
     /// Show the trees
     List {
-        #[arg(long, value_enum, default_value_t = Output::Table)]
+        #[arg(long, short = 'O', value_enum, default_value_t = Output::Table)]
         output: Output,
     },
     /// Check that trees are what they were when they were added
@@ -215,17 +215,12 @@ fn list(store: &TreeStore, output: Output) -> anyhow::Result<()> {
             let trees: Vec<_> = listing.trees.iter().map(as_json).collect();
             let broken: Vec<_> = listing.broken.iter().map(ToString::to_string).collect();
             let all = serde_json::json!({ "trees": trees, "broken": broken });
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            print(&serde_json::to_string_pretty(&all)?)?;
         }
         Output::Table => {
             let rows: Vec<_> = listing.trees.iter().map(row).collect();
-            print!(
-                "{}",
-                table(
-                    &["CODESTREAM", "ARCH", "KIND", "RELEASE", "COMPILER", "MODULES", "PLACE"],
-                    &rows
-                )
-            );
+            let head = ["CODESTREAM", "ARCH", "KIND", "RELEASE", "COMPILER", "MODULES", "PLACE"];
+            print(&table(&head, &rows))?;
             for broken in &listing.broken {
                 eprintln!("warning: {broken}");
             }
@@ -338,6 +333,19 @@ async fn verify_trees(
 fn own_arch(arch: Option<Arch>) -> anyhow::Result<Arch> {
     arch.or_else(Arch::host)
         .context("this machine's architecture is not one of ours; give --arch")
+}
+
+/// Prints a text to standard output; a reader that went away ends the program quietly, as `head` expects.
+///
+/// # Errors
+/// Standard output can't be written.
+pub fn print(text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result,
+    }
 }
 
 fn tell(quiet: bool, text: &str) {

@@ -28,6 +28,12 @@ use crate::trees::TreeStore;
 /// How long a stopping worker tries to deliver what it has; what is left is delivered at its next start.
 const LAST_DELIVERY: Duration = Duration::from_secs(5);
 
+/// How long each outcome from before a restart may hold up the session; after that it is delivered beside it.
+const LEFT_OVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the worker looks for trees and tools that came or went. They are announced with the next heartbeat.
+const REFRESH: Duration = Duration::from_secs(5);
+
 /// What the parts of a running worker share.
 #[derive(Clone)]
 pub struct Shared {
@@ -79,6 +85,15 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         config: Arc::new(config),
     };
     shared.announce();
+    let refreshing = tokio::spawn({
+        let inventory = shared.inventory.clone();
+        async move {
+            loop {
+                tokio::time::sleep(REFRESH).await;
+                inventory.refresh().await;
+            }
+        }
+    });
 
     let stop_session = CancellationToken::new();
     let session = tokio::spawn({
@@ -95,6 +110,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         ended = &mut session => Some(ended),
     };
 
+    refreshing.abort();
     shared.draining.cancel();
     shared.attempts.announce();
     shared.finish_or_hand_back().await;
@@ -128,10 +144,11 @@ impl Shared {
         let tools: Vec<String> = tools.iter().map(|t| format!("{} {}", t.backend, t.version)).collect();
         tracing::info!(worker = %self.config.name, slots = self.config.slots, trees = trees.join(" "), tools = tools.join(", "), "worker starts");
         if trees.is_empty() {
-            tracing::warn!(
-                "no kernel tree in {}: add one with `klp-worker tree add debian --latest 1`",
-                self.config.trees_dir.display()
-            );
+            let dir = self.config.trees_dir.display();
+            match self.config.codestreams.as_str() {
+                "" => tracing::warn!("no kernel tree in {dir}: add one with `klp-worker tree add debian --latest 1`"),
+                filter => tracing::warn!("no kernel tree in {dir} matches --codestreams `{filter}` from its start on"),
+            }
         }
     }
 
@@ -148,50 +165,50 @@ impl Shared {
                 let (log, client) = (log.clone(), shared.courier.client());
                 async move { log.send(id, client).await }
             });
-            let product = runner::run(&shared, id, assignment, &log, cancel).await;
+            // In a task of its own: whatever happens there, the attempt must come to an end here.
+            let running = tokio::spawn({
+                let (shared, log) = (shared.clone(), log.clone());
+                async move { runner::run(&shared, id, assignment, &log, cancel).await }
+            });
+            let product = running.await.unwrap_or_else(|error| {
+                let message = format!("worker {}: the attempt broke off: {error}", shared.config.name);
+                Product::failed(Failure::new(Cause::Farm, message))
+            });
             let parcel = shared.store(id, product);
             log.close();
             shared.attempts.ended(id);
-            if let Some(parcel) = parcel {
-                // The log first, so that whoever sees the verdict can read why.
-                let _ = tokio::time::timeout(Duration::from_secs(10), sender).await;
-                shared.courier.deliver(&parcel).await;
-            }
+            // The log first, so that whoever sees the verdict can read why.
+            let _ = tokio::time::timeout(Duration::from_secs(10), sender).await;
+            shared.courier.deliver(&parcel).await;
             shared.attempts.remove(id);
         });
     }
 
-    /// Puts a product into the outbox. If the disk refuses, a failure without files is tried in its place; if even that
-    /// fails the lease is left to expire.
-    fn store(&self, id: AttemptId, product: Product) -> Option<Parcel> {
-        let outbox = &self.courier.outbox;
-        let error = match outbox.put(id, self.incarnation, product) {
-            Ok(parcel) => return Some(parcel),
+    /// Puts a product into the outbox. If the disk refuses, the attempt has failed by this worker's fault; that is then
+    /// delivered from memory.
+    fn store(&self, id: AttemptId, product: Product) -> Parcel {
+        let error = match self.courier.outbox.put(id, self.incarnation, product) {
+            Ok(parcel) => return parcel,
             Err(error) => error,
         };
-        tracing::error!(attempt = %id, %error, "can't store the outcome");
-        let message = format!(
-            "worker {}: can't store the outcome in {}: {error}. Is the disk full?",
-            self.config.name,
-            self.config.data_dir.display()
-        );
-        outbox
-            .put(
-                id,
-                self.incarnation,
-                Product::failed(Failure {
-                    cause: Cause::Farm,
-                    message,
-                }),
-            )
-            .ok()
+        let (name, dir) = (&self.config.name, self.config.data_dir.display());
+        let message = format!("worker {name}: can't store the outcome in {dir}: {error}. Is the disk full?");
+        tracing::error!(attempt = %id, message);
+        Parcel {
+            attempt: id,
+            incarnation: self.incarnation,
+            outcome: Product::failed(Failure::new(Cause::Farm, message)).into_outcome_without_files(),
+        }
     }
 
+    /// Delivers what survived a restart. Each outcome gets a short while; what takes longer goes on beside the session.
     async fn deliver_left_over(&self, parcels: Vec<Parcel>, stop: &CancellationToken) {
         for parcel in parcels {
             tracing::info!(attempt = %parcel.attempt, "delivering an outcome from before the restart");
+            let courier = self.courier.clone();
+            let delivering = self.tracker.spawn(async move { courier.deliver(&parcel).await });
             tokio::select! {
-                () = self.courier.deliver(&parcel) => {}
+                _ = tokio::time::timeout(LEFT_OVER_PATIENCE, delivering) => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -8,16 +8,20 @@ use klp_livepatch::names::FunctionName;
 use klp_livepatch::outcome::{Cause, Failure};
 use klp_livepatch::report::{CompileCheck, ExternalizedSymbol, PatchedFunction, TargetExtraction};
 use klp_livepatch::spec::Backend;
+use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{ExtractRequest, Extracted, Extracting, Extractor, ToolIdentity};
 use super::native_child::{Answer, Job, NATIVE_COMMAND};
 use super::{CompileCheck as NativeCheck, Extraction};
-use crate::process::{self, Command, Limits};
+use crate::process::{self, Command, End, Limits};
 use crate::runner::Context;
 
 /// libclang needs its place told only where it is not in the usual ones.
 const LIBCLANG_PATH: &str = "LIBCLANG_PATH";
+
+/// How long before the attempt's limit the tool is stopped.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 pub struct NativeBackend {
     identity: ToolIdentity,
@@ -88,7 +92,8 @@ impl NativeBackend {
             .arg("--answer")
             .arg(&answer_path);
         let limits = Limits {
-            wall: context.time_limit,
+            // Before the whole attempt's limit, so that what the tool said is still logged.
+            wall: context.time_limit.saturating_sub(LAST_WORDS),
             memory: Some(context.memory_limit),
             ..Limits::default()
         };
@@ -97,15 +102,9 @@ impl NativeBackend {
             .await
             .map_err(|e| farm(e.to_string()))?;
         if !finish.end.success() {
-            let message = format!(
-                "{}: the native extraction {}; see the attempt's log",
-                job.file,
-                finish.describe()
-            );
-            return Err(Failure {
-                cause: Cause::Codestream,
-                message,
-            });
+            let how = finish.describe();
+            let message = format!("{}: the native extraction {how}; see the attempt's log", job.file);
+            return Err(Failure::new(whose(&finish.end), message));
         }
         let answer =
             std::fs::read(&answer_path).map_err(|e| farm(format!("the native extraction left no answer: {e}")))?;
@@ -115,7 +114,7 @@ impl NativeBackend {
                 check,
                 tool_ms,
             } => Ok((*extraction, check, tool_ms)),
-            Answer::Failed { cause, message } => Err(Failure { cause, message }),
+            Answer::Failed { cause, message } => Err(Failure::new(cause, message)),
         }
     }
 }
@@ -133,6 +132,27 @@ impl Extractor for NativeBackend {
     fn extract<'a>(&'a self, request: ExtractRequest<'a>, context: &'a Context) -> Extracting<'a> {
         Box::pin(self.run(request, context))
     }
+}
+
+/// Whose matter a child's end is: somebody who stops it, or a host without memory, is no fault of the source.
+fn whose(end: &End) -> Cause {
+    match end {
+        End::Cancelled => Cause::Farm,
+        End::Signalled(signal) if matches!(Signal::try_from(*signal), Ok(Signal::SIGTERM | Signal::SIGKILL)) => {
+            Cause::Farm
+        }
+        _ => Cause::Codestream,
+    }
+}
+
+/// The compiler's words with lines that an expanded macro can make endless cut short.
+fn cut(errors: Vec<String>) -> Vec<String> {
+    const LONGEST: usize = 400;
+    let short = |e: String| match e.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &e[..end]),
+        None => e,
+    };
+    errors.into_iter().map(short).collect()
 }
 
 /// This program, as the child that runs in `dir`.
@@ -195,7 +215,7 @@ fn report(
             warnings,
             compile: CompileCheck {
                 passed: check.ok,
-                errors: check.errors,
+                errors: cut(check.errors),
                 missing_functions: check.missing_functions,
                 unresolved: check.unresolved,
             },
@@ -205,8 +225,5 @@ fn report(
 }
 
 fn farm(message: impl Into<String>) -> Failure {
-    Failure {
-        cause: Cause::Farm,
-        message: message.into(),
-    }
+    Failure::new(Cause::Farm, message)
 }
