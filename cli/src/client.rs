@@ -46,7 +46,13 @@ impl Client {
                 innermost(&status)
             ));
         }
-        status.into()
+        match Failed::from(status) {
+            Failed::Error(error) => Failed::Error(error.context(format!(
+                "the coordinator at {} refused",
+                self.uri.authority().map_or("", |a| a.as_str())
+            ))),
+            failed => failed,
+        }
     }
 
     pub async fn get(&self, name: &LivepatchName) -> Result<v1::GetResponse, Failed> {

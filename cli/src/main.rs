@@ -12,7 +12,7 @@ mod view;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use klp_worker::{extract, tree_cli};
+use klp_worker::{config, extract, tree_cli};
 use tonic::transport::Uri;
 
 use crate::client::Client;
@@ -28,10 +28,10 @@ Examples:
   klp-farm get bsc1197597 -o ~/livepatches
 
 Exit codes:
-  0    done; for submit --wait, watch and status: not ended, or every codestream succeeded
+  0    done; for submit --wait, watch, status and get: nothing has failed, or is missing
   1    failed: the coordinator can't be reached, a name is unknown, a disk is full, ...
   2    wrong usage, or a livepatch that the coordinator refused as invalid
-  3    the livepatch ended and some codestream did not succeed
+  3    some codestream did not succeed, or its sources are missing
   130  interrupted; the livepatch goes on";
 
 /// Makes Linux kernel livepatches for many kernels at once.
@@ -52,7 +52,7 @@ struct Global {
         global = true,
         value_name = "URL",
         env = "KLP_FARM_COORDINATOR",
-        default_value = "http://127.0.0.1:7420"
+        default_value = "http://127.0.0.1:7420", value_parser = config::parse_coordinator
     )]
     coordinator: Uri,
     /// What standard output holds: a table for people, or JSON

@@ -1,6 +1,6 @@
 //! How results and errors leave the program.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use klp_livepatch::spec::Violation;
@@ -76,13 +76,9 @@ pub fn json_line(value: &impl Serialize) -> Result<(), Failed> {
     print(&text)
 }
 
-/// Prints a line; a reader that went away ends the program quietly, as `head` expects.
+/// Prints a text and ends its last line.
 pub fn print(text: &str) -> Result<(), Failed> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        result => Ok(result?),
-    }
+    Ok(klp_worker::tree_cli::print(text)?)
 }
 
 /// Whether standard output takes colours.

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::client::Client;
 use crate::output::{self, Failed, Mode};
+use crate::view::task_kind;
 
 #[derive(Args)]
 pub struct GetArgs {
@@ -58,6 +59,7 @@ pub async fn run(args: GetArgs, client: &Client, mode: Mode) -> Result<(), Faile
     let response = client.get(&args.name).await?;
     let livepatch = response.livepatch.unwrap_or_default();
     let spec = Spec::parse(&Draft::from(livepatch.spec.unwrap_or_default())).map_err(Failed::Invalid)?;
+    let missing = missing(&response.tasks);
     let mut results = Vec::new();
     for task in response.tasks {
         let unreadable = |v| anyhow::anyhow!("the coordinator sent something unreadable: {v}");
@@ -103,8 +105,17 @@ pub async fn run(args: GetArgs, client: &Client, mode: Mode) -> Result<(), Faile
     if !groups.is_empty() {
         write_file(&groups_path, groups_file(&merged_groups(&digests)).as_bytes())?;
     }
+    for (platform, why) in &missing {
+        eprintln!("missing: {platform}: {why}; see `klp-farm status {}`", args.name);
+    }
+    let all = if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Failed::NotAllSucceeded)
+    };
     if mode == Mode::Json {
-        return output::json(&written);
+        output::json(&written)?;
+        return all;
     }
     for entry in &written {
         let remark = if entry.compiles {
@@ -122,7 +133,24 @@ pub async fn run(args: GetArgs, client: &Client, mode: Mode) -> Result<(), Faile
     if !groups.is_empty() {
         output::print(&format!("groups  {}", groups_path.display()))?;
     }
-    Ok(())
+    all
+}
+
+/// The platforms that have no source that compiles, each with the reason.
+fn missing(tasks: &[v1::Task]) -> BTreeMap<String, String> {
+    let mut missing = BTreeMap::new();
+    let mut done = BTreeSet::new();
+    for task in tasks {
+        let platform = task.platform.clone().unwrap_or_default();
+        let name = format!("{}/{}", platform.codestream, platform.arch);
+        match task.state() {
+            v1::TaskState::Succeeded if task.kind() == v1::TaskKind::Extract => drop(done.insert(name)),
+            v1::TaskState::Failed => drop(missing.insert(name, format!("{} failed", task_kind(task)))),
+            _ => drop(missing.entry(name).or_insert_with(|| "not done yet".to_owned())),
+        }
+    }
+    missing.retain(|name, _| !done.contains(name));
+    missing
 }
 
 /// What an extract task gave; `None` for other tasks and for those without a source.

@@ -35,7 +35,7 @@ pub struct LogsArgs {
 impl LogsArgs {
     fn selects(&self, task: &v1::Task) -> bool {
         let platform = task.platform.clone().unwrap_or_default();
-        task.attempt > 0
+        task.attempt >= self.attempt.max(1)
             && platform.codestream.parse().is_ok_and(|c| self.codestreams.matches(&c))
             && self.arch.is_none_or(|a| a.as_str() == platform.arch)
             && self.kind.is_none_or(|k| k.as_str() == view::task_kind(task))

@@ -12,7 +12,7 @@ use klp_worker::{WorkerConfig, config, worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::output::Failed;
+use crate::output::{self, Failed};
 
 #[derive(Args)]
 pub struct UpArgs {
@@ -47,14 +47,14 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
     .await
     .map_err(anyhow::Error::from)?;
     let url = format!("http://{}", coordinator.local_addr());
-    println!("listening on {url}");
+    output::print(&format!("listening on {url}"))?;
     eprintln!("this is a whole farm; in another terminal: klp-farm --coordinator {url} submit --help");
 
     let stop = CancellationToken::new();
     let worker = worker::run(
         WorkerConfig {
             coordinator: url.parse().context("the coordinator's own address")?,
-            name: config::default_name(),
+            name: config::laptop_name(),
             trees_dir: args.trees.unwrap_or_else(|| args.data_dir.join("trees")),
             data_dir: args.data_dir.join("worker"),
             codestreams: CodestreamFilter::all(),

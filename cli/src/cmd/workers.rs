@@ -28,6 +28,7 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
         let state = match (worker.connected, worker.draining) {
             (true, false) => "connected".to_owned(),
             (true, true) => "draining".to_owned(),
+            (false, _) if worker.last_seen_ms == 0 => "not seen since the coordinator started".to_owned(),
             (false, _) => format!("lost {}", output::ago(worker.last_seen_ms, now)),
         };
         let trees = worker.trees.iter().map(|t| format!("{}/{}", t.codestream, t.arch));
