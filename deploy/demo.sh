@@ -30,6 +30,11 @@ echo "== kernel trees (kept in $trees)"
 mapfile -t codestreams < <("$bin/klp-worker" tree list --trees "$trees" --output json |
     sed -n 's/.*"codestream": *"\(debian12-6\.1\.[^"]*\)".*/\1/p' | sort -V | tail -2)
 
+if [ "${#codestreams[@]}" != 2 ]; then
+    echo "error: apt offers fewer than two versions of linux-source-6.1, so there are no two codestreams to show" >&2
+    exit 1
+fi
+
 echo "== a coordinator and two workers on loopback"
 "$bin/klp-coordinator" --listen 127.0.0.1:0 --data-dir "$work/coordinator" >"$work/coordinator.out" 2>"$work/coordinator.log" &
 pids+=($!)
@@ -47,10 +52,13 @@ for i in 0 1; do
     pids+=($!)
 done
 export KLP_FARM_COORDINATOR=$url
+connected=0
 for _ in $(seq 100); do
-    [ "$("$bin/klp-farm" workers --output json | grep -c '"connected": true')" = 2 ] && break
+    connected=$("$bin/klp-farm" workers --output json | grep -c '"connected": true' || true)
+    [ "$connected" = 2 ] && break
     sleep 0.1
 done
+[ "$connected" = 2 ] || { cat "$work"/worker-*.log >&2; exit 1; }
 "$bin/klp-farm" workers
 
 echo

@@ -13,13 +13,17 @@ pub use proc::{Proc, wait_until};
 
 use std::path::PathBuf;
 
-/// The folder of kernel trees, if this run has one. Says so loudly if not: a skipped test proves nothing.
+/// The folder of kernel trees. `None` only for who asks to go without: a test that is skipped unasked proves nothing.
 pub fn trees() -> Option<PathBuf> {
-    match std::env::var_os("KLP_FARM_TREES") {
-        Some(dir) => Some(dir.into()),
-        None => {
-            eprintln!("SKIPPED: KLP_FARM_TREES is not set; `make test` provisions kernel trees and sets it");
-            None
-        }
+    match (
+        std::env::var_os("KLP_FARM_TREES"),
+        std::env::var_os("KLP_FARM_SKIP_REAL"),
+    ) {
+        (Some(dir), _) => Some(dir.into()),
+        (None, Some(_)) => None,
+        (None, None) => panic!(
+            "KLP_FARM_TREES is not set: run `make test`, which makes kernel trees and sets it, or set KLP_FARM_SKIP_REAL=1 \
+             to go without the tests on real kernels"
+        ),
     }
 }

@@ -92,6 +92,12 @@ fn a_terminated_worker_hands_back_at_once() {
     assert!(status.success(), "{status}");
     add_worker(&mut farm, "b", &trees);
     ends_in_success(&farm);
+    let events = farm.cli(["watch", "lp", "--output", "json"]).stdout;
+    assert!(events.contains("handed back"), "{events}");
+    assert!(
+        !events.contains("ran out"),
+        "nothing had to wait for its lease: {events}"
+    );
 }
 
 #[test]
