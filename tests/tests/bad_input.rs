@@ -117,6 +117,18 @@ fn what_no_kernel_has_is_refused_and_not_stored() {
         assert!(farm.livepatches().is_empty(), "{option} {values:?} stored something");
     }
 
+    // More problems than a message holds are still told, as far as they fit.
+    let many: Vec<String> = (0..150).map(|i| format!("snd_pcm_absent_{i:03}")).collect();
+    let mut values = vec!["sound/core/pcm.c"];
+    values.extend(many.iter().map(String::as_str));
+    let result = submit(&farm, &[("--file-funcs", &values)]);
+    assert_eq!(result.code, Some(2), "{result:?}");
+    assert!(
+        result.stderr.contains("snd_pcm_absent_000") && result.stderr.contains("more"),
+        "{result:?}"
+    );
+    assert!(farm.livepatches().is_empty());
+
     assert_eq!(submit(&farm, &[]).code, Some(0));
     let again = submit(&farm, &[]);
     assert_ne!(again.code, Some(0), "{again:?}");

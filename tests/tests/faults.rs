@@ -121,3 +121,25 @@ fn a_watch_outlives_its_coordinator_and_misses_nothing() {
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
     assert!(numbers.len() > 3);
 }
+
+#[test]
+fn a_leftover_that_is_damaged_does_not_keep_its_worker_away() {
+    let Some(trees) = trees() else { return };
+    let mut farm = Farm::start();
+    let parcel = farm.dir.path().join("a/outbox/01a20b81-a979-7117-86e6-b6fb71880b4a-1");
+    std::fs::create_dir_all(&parcel).unwrap();
+    let outcome = serde_json::json!({
+        "attempt": { "task": "01a20b81-a979-7117-86e6-b6fb71880b4a", "number": 1 },
+        "incarnation": "01a20b81-a979-7117-86e6-b6fb71880b4b",
+        "outcome": {
+            "ending": { "ending": "succeeded" },
+            "report": null,
+            "artifacts": [{ "name": "a.c", "digest": "0".repeat(64), "size": 1 }],
+        },
+    });
+    std::fs::write(parcel.join("outcome.json"), outcome.to_string()).unwrap();
+    add_worker(&mut farm, "a", &trees);
+    wait_until(Duration::from_secs(20), "the leftover is settled", || {
+        (!parcel.exists()).then_some(())
+    });
+}
