@@ -6,7 +6,7 @@ TREES := $(CACHE)/trees
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps trees lint bench
+.PHONY: demo test build release deps trees lint bench eval
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -33,6 +33,11 @@ release: deps
 ## bench: one native extraction beside the kernel's own compiler
 bench: release trees
 	target/release/klp-extract-bench --trees $(TREES)
+
+## eval: how many of a list of functions, changed between two Debian kernels, extract and compile
+eval: release trees
+	target/release/klp-extract-eval --trees $(TREES) --work $(CACHE)/eval \
+	    --list worker/tests/fixtures/extract/changed-a.txt
 
 deps:
 	./deploy/deps.sh

@@ -3,35 +3,30 @@
 //! Each run is a process of its own, measured from outside; the runs are interleaved, so that what else the machine does hits
 //! all alike, and medians are printed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use klp_livepatch::Codestream;
 use klp_worker::extract::compile_check::module_args;
-use klp_worker::extract::{CommandSource, Request, compile_command, native};
-use klp_worker::symbols::{NameTable, Symbols, kallsyms};
+use klp_worker::extract::{Job, Request, native};
+use klp_worker::trees::TreeStore;
 use nix::sys::resource::{UsageWho, getrusage};
 
 /// Measure one extraction against one compilation.
 #[derive(Parser)]
 struct Args {
+    /// The folder of kernel trees
+    #[arg(long, env = "KLP_FARM_TREES")]
+    trees: PathBuf,
+    /// The kernel to extract from [default: the newest]
     #[arg(long)]
-    src: PathBuf,
-    #[arg(long)]
-    obj: PathBuf,
-    #[arg(long, default_value = "gcc-12")]
-    cc: String,
-    /// The patched module; without it, vmlinux.
-    #[arg(long)]
-    module: Option<PathBuf>,
-    /// The boot image, whose kallsyms name vmlinux's symbols.
-    #[arg(long)]
-    image: PathBuf,
-    /// A directory for temporary files.
-    #[arg(long)]
-    work: PathBuf,
+    codestream: Option<Codestream>,
+    /// The module that holds the functions, or vmlinux
+    #[arg(long, default_value = "snd-pcm")]
+    object: String,
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     #[arg(long, default_value = "sound/core/pcm.c")]
@@ -41,6 +36,9 @@ struct Args {
     /// Used by the tool itself: do one extraction (`extract`, `check`) of the stored request.
     #[arg(long, hide = true)]
     child: Option<String>,
+    /// Where the tool finds what it stored for itself.
+    #[arg(long, hide = true)]
+    work: Option<PathBuf>,
 }
 
 /// One measured run.
@@ -56,50 +54,38 @@ fn main() -> anyhow::Result<()> {
         return measure(&words.collect::<Vec<_>>());
     }
     let args = Args::parse();
-    if let Some(what) = &args.child {
-        return child(&args, what);
+    if let (Some(what), Some(work)) = (&args.child, &args.work) {
+        return child(work, what);
     }
-    std::fs::create_dir_all(&args.work)?;
-    let mut names = Vec::new();
-    NameTable::write(kallsyms::read_boot_image(&args.image)?, &mut names)?;
-    std::fs::write(args.work.join("vmlinux.names"), names)?;
-    let command = compile_command(
-        &CommandSource {
-            src_dir: &args.src,
-            obj_dir: &args.obj,
-            cc: &args.cc,
-            make_args: &[format!("CC={}", args.cc), "RUSTC=/bin/false".to_owned()],
-        },
-        &args.file,
-    )?;
-    let object = args.module.as_ref().and_then(|m| m.file_stem()).map_or_else(
-        || "vmlinux".to_owned(),
-        |s| s.to_string_lossy().trim_end_matches(".ko").to_owned(),
-    );
-    let request = Request {
-        file: args.file.clone(),
-        functions: args.functions.split(',').map(str::to_owned).collect(),
-        object,
-        src_dir: args.src.clone(),
-        obj_dir: args.obj.clone(),
-        command,
-        scratch: args.work.clone(),
-    };
-    std::fs::write(args.work.join("request.json"), serde_json::to_vec(&request)?)?;
+    let mut trees = TreeStore::open(&args.trees)?.list().trees;
+    trees.retain(|tree| args.codestream.as_ref().is_none_or(|c| *c == tree.platform.codestream));
+    let tree = trees.pop().context("no such tree; see `klp-worker tree list`")?;
+    let scratch = tempfile::tempdir()?;
+    let work = scratch.path();
+    let functions = args.functions.split(',').map(str::to_owned).collect();
+    let job = Job::for_tree(&tree, &args.file, functions, &args.object, work)?;
+    std::fs::write(work.join("job.json"), serde_json::to_vec(&job)?)?;
+    let request = job.into_request()?;
+    std::fs::write(work.join("request.json"), serde_json::to_vec(&request)?)?;
 
     let mut gcc: Vec<String> = vec![request.command.compiler.clone()];
     gcc.extend(module_args(&request));
     gcc.extend([
         "-c".into(),
         "-o".into(),
-        args.work.join("bench.o").to_string_lossy().into_owned(),
-        args.src.join(&args.file).to_string_lossy().into_owned(),
+        work.join("bench.o").to_string_lossy().into_owned(),
+        tree.src.join(&args.file).to_string_lossy().into_owned(),
     ]);
     let own = std::env::current_exe()?.to_string_lossy().into_owned();
     let again = |what: &str| {
         let mut line: Vec<String> = vec![own.clone()];
         line.extend(std::env::args().skip(1));
-        line.extend(["--child".into(), what.into()]);
+        line.extend([
+            "--child".into(),
+            what.into(),
+            "--work".into(),
+            work.to_string_lossy().into_owned(),
+        ]);
         line
     };
     let rows = [
@@ -114,7 +100,10 @@ fn main() -> anyhow::Result<()> {
         }
     }
     let floor = median(&runs[0], |r| r.seconds);
-    println!("{} ({}), {} rounds, medians", args.file, args.functions, args.rounds);
+    println!(
+        "{} ({}) of {}, {} rounds, medians",
+        args.file, args.functions, tree.platform, args.rounds
+    );
     println!("{:<38} {:>9} {:>10} {:>7}", "", "seconds", "peak MiB", "ratio");
     for (row, runs) in rows.iter().zip(&runs) {
         let seconds = median(runs, |r| r.seconds);
@@ -167,13 +156,10 @@ fn measure(line: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn child(args: &Args, what: &str) -> anyhow::Result<()> {
-    let request: Request = serde_json::from_slice(&std::fs::read(args.work.join("request.json"))?)?;
-    let symbols = Symbols::open(
-        &args.obj.join("Module.symvers"),
-        &args.work.join("vmlinux.names"),
-        args.module.as_deref(),
-    )?;
+fn child(work: &Path, what: &str) -> anyhow::Result<()> {
+    let request: Request = serde_json::from_slice(&std::fs::read(work.join("request.json"))?)?;
+    let job: Job = serde_json::from_slice(&std::fs::read(work.join("job.json"))?)?;
+    let symbols = job.symbols()?;
     if what == "check" {
         let (_, check) = native::extract_and_check(&request, &symbols)?;
         if !check.ok {

@@ -1,31 +1,25 @@
 //! Measures the native backend: extracts the functions of a list from one tree and prints which compile.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use klp_worker::extract::{CommandSource, Request, compile_command, faithful, native};
-use klp_worker::symbols::{NameTable, Symbols, kallsyms};
+use klp_livepatch::Codestream;
+use klp_worker::extract::{Job, faithful, native};
+use klp_worker::trees::{Tree, TreeStore};
 
 /// Extract and compile each line of a list (`FILE FUNCTION[,FUNCTION...] OBJECT`) and print a table.
 #[derive(Parser)]
 struct Args {
+    /// The folder of kernel trees
+    #[arg(long, env = "KLP_FARM_TREES")]
+    trees: PathBuf,
+    /// The kernel to extract from [default: the newest]
     #[arg(long)]
-    src: PathBuf,
-    #[arg(long)]
-    obj: PathBuf,
-    /// The kernel's C compiler.
-    #[arg(long, default_value = "gcc-12")]
-    cc: String,
-    /// The directory with the modules (searched recursively).
-    #[arg(long)]
-    modules: PathBuf,
-    /// The boot image, whose kallsyms name vmlinux's symbols.
-    #[arg(long)]
-    image: PathBuf,
-    /// Where the image's names are kept between runs, and where outputs go.
+    codestream: Option<Codestream>,
+    /// Where outputs go
     #[arg(long)]
     work: PathBuf,
     /// A file of lines to extract; `#` starts a comment.
@@ -47,15 +41,9 @@ struct Args {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     std::fs::create_dir_all(&args.work)?;
-    let table = args.work.join("vmlinux.names");
-    if !table.exists() {
-        let names = kallsyms::read_boot_image(&args.image)?;
-        let mut out = Vec::new();
-        NameTable::write(names, &mut out)?;
-        std::fs::write(&table, out)?;
-    }
-    let mut modules = HashMap::new();
-    index_modules(&args.modules, &mut modules)?;
+    let mut trees = TreeStore::open(&args.trees)?.list().trees;
+    trees.retain(|tree| args.codestream.as_ref().is_none_or(|c| *c == tree.platform.codestream));
+    let tree = trees.pop().context("no such tree; see `klp-worker tree list`")?;
     let text = match &args.list {
         Some(list) => std::fs::read_to_string(list).with_context(|| format!("read {}", list.display()))?,
         None => args.one.join(" "),
@@ -72,7 +60,7 @@ fn main() -> anyhow::Result<()> {
         let [file, functions, object] = words[..] else {
             bail!("{line}: expected FILE FUNCTIONS OBJECT")
         };
-        let (verdict, ok) = match one(&args, &table, &modules, file, functions, object) {
+        let (verdict, ok) = match one(&args, &tree, file, functions, object) {
             Ok((verdict, form, ok)) => {
                 if ok {
                     *forms.entry(form).or_default() += 1;
@@ -95,46 +83,15 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn one(
-    args: &Args,
-    table: &Path,
-    modules: &HashMap<String, PathBuf>,
-    file: &str,
-    functions: &str,
-    object: &str,
-) -> anyhow::Result<(String, String, bool)> {
+fn one(args: &Args, tree: &Tree, file: &str, functions: &str, object: &str) -> anyhow::Result<(String, String, bool)> {
     let started = Instant::now();
-    let command = compile_command(
-        &CommandSource {
-            src_dir: &args.src,
-            obj_dir: &args.obj,
-            cc: &args.cc,
-            make_args: &[format!("CC={}", args.cc), "RUSTC=/bin/false".to_owned()],
-        },
-        file,
-    )?;
-    let commanded = started.elapsed();
-    let module = match object {
-        "vmlinux" => None,
-        name => Some(
-            modules
-                .get(&name.replace('-', "_"))
-                .with_context(|| format!("no module {name}"))?
-                .as_path(),
-        ),
-    };
-    let symbols = Symbols::open(&args.obj.join("Module.symvers"), table, module)?;
     let scratch = args.work.join("scratch");
     std::fs::create_dir_all(&scratch)?;
-    let request = Request {
-        file: file.to_owned(),
-        functions: functions.split(',').map(str::to_owned).collect(),
-        object: object.to_owned(),
-        src_dir: args.src.clone(),
-        obj_dir: args.obj.clone(),
-        command,
-        scratch,
-    };
+    let functions_list = functions.split(',').map(str::to_owned).collect();
+    let job = Job::for_tree(tree, file, functions_list, object, &scratch.canonicalize()?)?;
+    let symbols = job.symbols()?;
+    let request = job.into_request()?;
+    let commanded = started.elapsed();
     let (extraction, check) = native::extract_and_check(&request, &symbols)?;
     let saved = args
         .work
@@ -185,17 +142,4 @@ fn one(
         ));
     }
     Ok((verdict, form, check.ok))
-}
-
-fn index_modules(dir: &Path, into: &mut HashMap<String, PathBuf>) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            index_modules(&path, into)?;
-        } else if let Some((stem, _)) = entry.file_name().to_string_lossy().split_once(".ko") {
-            into.insert(stem.replace('-', "_"), path);
-        }
-    }
-    Ok(())
 }

@@ -23,7 +23,7 @@ pub use backend::{ExtractRequest, Extracted, Extractor, ToolIdentity};
 pub use command::{CommandSource, CompileCommand, compile_command};
 pub use compile_check::CompileCheck;
 pub use native_backend::NativeBackend;
-pub use native_child::{NATIVE_COMMAND, NativeArgs, native_main};
+pub use native_child::{Job, NATIVE_COMMAND, NativeArgs, native_main};
 
 use crate::symbols::Export;
 

@@ -16,12 +16,18 @@ use super::native_child::{Answer, Job, NATIVE_COMMAND};
 use super::{CompileCheck as NativeCheck, Extraction};
 use crate::process::{self, Command, End, Limits};
 use crate::runner::Context;
+use crate::trees::Tree;
+use crate::trees::config::Setting;
 
 /// libclang needs its place told only where it is not in the usual ones.
 const LIBCLANG_PATH: &str = "LIBCLANG_PATH";
 
 /// How long before the attempt's limit the tool is stopped.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Indirect branch tracking: functions that nobody calls indirectly lose the mark that an indirect call must land on.
+const IBT_WARNING: &str = "this kernel has indirect branch tracking (CONFIG_X86_KERNEL_IBT): a call through a klpe_ pointer \
+     may fault; have externalized functions resolved by relocation (klp-convert) before the livepatch is loaded";
 
 pub struct NativeBackend {
     identity: ToolIdentity,
@@ -56,28 +62,15 @@ impl NativeBackend {
 
     async fn run(&self, request: ExtractRequest<'_>, context: &Context) -> Result<Extracted, Failure> {
         let ExtractRequest { tree, target, object } = request;
-        let module = match object.is_vmlinux() {
-            true => None,
-            false => {
-                let modules = tree.modules().map_err(|e| farm(e.to_string()))?;
-                Some(modules.find(object.as_str()).map_err(|e| farm(e.to_string()))?)
-            }
-        };
-        let job = Job {
-            file: target.file.to_string(),
-            functions: target.functions.iter().map(FunctionName::to_string).collect(),
-            object: object.to_string(),
-            src_dir: tree.src.clone(),
-            obj_dir: tree.obj.clone(),
-            compiler: tree.compiler.clone(),
-            make_args: tree.make_args(&context.scratch),
-            symvers: tree.symvers.clone(),
-            vmlinux: tree.vmlinux_names(),
-            module,
-            scratch: context.scratch.clone(),
-        };
+        let functions = target.functions.iter().map(FunctionName::to_string).collect();
+        let job = Job::for_tree(tree, target.file.as_str(), functions, object.as_str(), &context.scratch)
+            .map_err(|e| farm(e.to_string()))?;
         let (extraction, check, tool_ms) = self.child(&job, context).await?;
-        report(request, extraction, check, tool_ms).map_err(farm)
+        let mut extracted = report(request, extraction, check, tool_ms).map_err(farm)?;
+        if !extracted.report.externalized.is_empty() && has_ibt(tree)? {
+            extracted.report.warnings.push(IBT_WARNING.to_owned());
+        }
+        Ok(extracted)
     }
 
     async fn child(&self, job: &Job, context: &Context) -> Result<(Extraction, NativeCheck, u64), Failure> {
@@ -132,6 +125,11 @@ impl Extractor for NativeBackend {
     fn extract<'a>(&'a self, request: ExtractRequest<'a>, context: &'a Context) -> Extracting<'a> {
         Box::pin(self.run(request, context))
     }
+}
+
+fn has_ibt(tree: &Tree) -> Result<bool, Failure> {
+    let config = tree.kernel_config().map_err(|e| farm(e.to_string()))?;
+    Ok(config.get("CONFIG_X86_KERNEL_IBT") == Setting::BuiltIn)
 }
 
 /// Whose matter a child's end is: somebody who stops it, or a host without memory, is no fault of the source.

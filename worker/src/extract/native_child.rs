@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use klp_livepatch::names::ObjectName;
 use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
 
 use super::{CommandSource, CompileCheck, Error, Extraction, Request, compile_command, native};
-use crate::symbols::Symbols;
+use crate::symbols::{SymbolError, Symbols};
+use crate::trees::{Tree, TreeError};
 
 /// The hidden subcommand under which our programs start this process.
 pub const NATIVE_COMMAND: &str = "native-extract";
@@ -81,25 +83,69 @@ fn write(path: &Path, answer: &Answer) -> anyhow::Result<()> {
         .with_context(|| format!("can't write the answer {}", path.display()))
 }
 
+impl Job {
+    /// # Errors
+    /// The tree has no such module, or can't be read.
+    pub fn for_tree(
+        tree: &Tree,
+        file: &str,
+        functions: Vec<String>,
+        object: &str,
+        scratch: &Path,
+    ) -> Result<Self, TreeError> {
+        let module = match object {
+            ObjectName::VMLINUX => None,
+            name => Some(tree.modules()?.find(name)?),
+        };
+        Ok(Self {
+            file: file.to_owned(),
+            functions,
+            object: object.to_owned(),
+            src_dir: tree.src.clone(),
+            obj_dir: tree.obj.clone(),
+            compiler: tree.compiler.clone(),
+            make_args: tree.make_args(scratch),
+            symvers: tree.symvers.clone(),
+            vmlinux: tree.vmlinux_names(),
+            module,
+            scratch: scratch.to_owned(),
+        })
+    }
+
+    /// # Errors
+    /// A symbol table can't be read.
+    pub fn symbols(&self) -> Result<Symbols, SymbolError> {
+        Symbols::open(&self.symvers, &self.vmlinux, self.module.as_deref())
+    }
+
+    /// The job with the file's compile command.
+    ///
+    /// # Errors
+    /// Nobody knows how to compile the file.
+    pub fn into_request(self) -> Result<Request, Error> {
+        let source = CommandSource {
+            src_dir: &self.src_dir,
+            obj_dir: &self.obj_dir,
+            cc: &self.compiler,
+            make_args: &self.make_args,
+        };
+        let command = compile_command(&source, &self.file)?;
+        Ok(Request {
+            file: self.file,
+            functions: self.functions,
+            object: self.object,
+            src_dir: self.src_dir,
+            obj_dir: self.obj_dir,
+            command,
+            scratch: self.scratch,
+        })
+    }
+}
+
 fn extract(job: Job) -> anyhow::Result<Answer> {
     let started = Instant::now();
-    let symbols = Symbols::open(&job.symvers, &job.vmlinux, job.module.as_deref())?;
-    let source = CommandSource {
-        src_dir: &job.src_dir,
-        obj_dir: &job.obj_dir,
-        cc: &job.compiler,
-        make_args: &job.make_args,
-    };
-    let command = compile_command(&source, &job.file)?;
-    let request = Request {
-        file: job.file,
-        functions: job.functions,
-        object: job.object,
-        src_dir: job.src_dir,
-        obj_dir: job.obj_dir,
-        command,
-        scratch: job.scratch,
-    };
+    let symbols = job.symbols()?;
+    let request = job.into_request()?;
     let (extraction, check) = native::extract_and_check(&request, &symbols)?;
     let tool_ms = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
     Ok(Answer::Extracted {

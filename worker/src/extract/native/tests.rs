@@ -121,10 +121,8 @@ impl Case {
     }
 
     /// Extracts, and insists that the readable form compiles with nothing unresolved.
-    fn extract(&self, file: &str, functions: &[&str], known: &Known) -> Option<Extraction> {
-        if !tools_are_here() {
-            return None;
-        }
+    fn extract(&self, file: &str, functions: &[&str], known: &Known) -> Extraction {
+        require_tools();
         let (extraction, check) = extract_and_check(&self.request(file, functions), known).unwrap();
         assert!(check.ok, "{check:#?}\n{}", extraction.source);
         assert_eq!(
@@ -138,20 +136,17 @@ impl Case {
             !extraction.source.contains(&*self.dir.path().to_string_lossy()),
             "no machine path may be in the output"
         );
-        Some(extraction)
+        extraction
     }
 }
 
-fn tools_are_here() -> bool {
+fn require_tools() {
     let gcc = std::process::Command::new("gcc").arg("--version").output().is_ok();
     let clang = Library::load().map(|_| ());
-    if let (true, Ok(())) = (gcc, &clang) {
-        return true;
-    }
-    eprintln!(
-        "!!! SKIPPED: this test needs gcc (found: {gcc}) and libclang ({clang:?}); install gcc and libclang1-19 !!!"
+    assert!(
+        gcc && clang.is_ok(),
+        "these tests need gcc (found: {gcc}) and libclang ({clang:?}); install gcc and libclang1-19"
     );
-    false
 }
 
 fn external(symbol: &str, object: &str) -> Externalized {
@@ -211,9 +206,7 @@ static int later(int x) { struct item i = { x, 0 }; return target(&i) + target_c
         .exports(&["exported_fn"])
         .object(&["counter", "kept", "target", "table"])
         .vmlinux(&["hidden_fn", "hidden_var"]);
-    let Some(x) = case.extract("drivers/demo/a.c", &["target"], &known) else {
-        return;
-    };
+    let x = case.extract("drivers/demo/a.c", &["target"], &known);
     let s = &x.source;
     in_order(
         s,
@@ -275,9 +268,7 @@ fn private_headers_are_sliced_and_public_ones_stay_included() {
         ),
     ]);
     let known = Known::default().object(&["helper", "f", "caller", "more_value"]);
-    let Some(x) = case.extract("fs/demo/a.c", &["f"], &known) else {
-        return;
-    };
+    let x = case.extract("fs/demo/a.c", &["f"], &known);
     in_order(
         &x.source,
         &[
@@ -307,9 +298,7 @@ fn macros_keep_their_order_and_untaken_branches_go() {
         "a.c",
         "#define V 1\nenum e { E1 = V };\n#undef V\n#define V 2\n#ifdef NOT_SET\nint target(void) { return broken; }\n#else\nint target(void)\n{\n\tint v = E1;\n#ifdef NOT_SET\n\tv = missing;\n#elif 1\n\tv += V;\n#else\n\tv = missing;\n#endif\n#define LOCAL(x) ((x) + 1)\n\treturn LOCAL(v);\n#undef LOCAL\n}\n#endif\n",
     )]);
-    let Some(x) = case.extract("a.c", &["target"], &Known::default().object(&["target"])) else {
-        return;
-    };
+    let x = case.extract("a.c", &["target"], &Known::default().object(&["target"]));
     in_order(
         &x.source,
         &[
@@ -344,9 +333,7 @@ fn a_use_hidden_in_a_macro_is_expanded_and_one_in_an_argument_is_not() {
         ),
     ]);
     let known = Known::default().object(&["target", "hidden", "obj", "hidden_three"]);
-    let Some(x) = case.extract("a.c", &["target"], &known) else {
-        return;
-    };
+    let x = case.extract("a.c", &["target"], &known);
     in_order(
         &x.source,
         &[
@@ -373,9 +360,7 @@ fn a_header_inline_that_reaches_a_hidden_symbol_is_copied() {
             "#include <linux/h.h>\n#include <linux/z.h>\nint target(struct z *z) { return outer(z->a) + plain(1); }\n",
         ),
     ]);
-    let Some(x) = case.extract("a.c", &["target"], &Known::default().object(&["target", "hidden"])) else {
-        return;
-    };
+    let x = case.extract("a.c", &["target"], &Known::default().object(&["target", "hidden"]));
     in_order(
         &x.source,
         &[
@@ -397,9 +382,7 @@ fn statics_inside_functions() {
         "a.c",
         "static int cb(void) { return 1; }\nint target(int n)\n{\n\tstatic int calls;\n\tstatic const char name[] = \"x\";\n\tstatic const struct { int (*fn)(void); } ops[] = { { cb } };\n\tcalls++;\n\treturn ops[n].fn() + name[0] + calls;\n}\n",
     )]);
-    let Some(x) = case.extract("a.c", &["target"], &Known::default().object(&["target", "cb"])) else {
-        return;
-    };
+    let x = case.extract("a.c", &["target"], &Known::default().object(&["target", "cb"]));
     in_order(
         &x.source,
         &[
@@ -426,9 +409,7 @@ fn a_constant_that_points_at_hidden_functions_is_the_kernels_own() {
         "a.c",
         "struct ops { int (*fn)(void); };\nstatic int cb(void) { return 1; }\nconst struct ops *target(void)\n{\n\tstatic const struct ops ops = { cb };\n\treturn &ops;\n}\n",
     )]);
-    let Some(x) = case.extract("a.c", &["target"], &Known::default().object(&["target", "cb", "ops.0"])) else {
-        return;
-    };
+    let x = case.extract("a.c", &["target"], &Known::default().object(&["target", "cb", "ops.0"]));
     in_order(
         &x.source,
         &[
@@ -460,9 +441,7 @@ fn a_static_inside_a_function_stays_the_kernels_if_its_symbol_is_sure() {
         "twice.2",
         "cloned.isra.0",
     ]);
-    let Some(x) = case.extract("a.c", &["target", "user"], &known) else {
-        return;
-    };
+    let x = case.extract("a.c", &["target", "user"], &known);
     in_order(
         &x.source,
         &[
@@ -553,9 +532,7 @@ fn tracepoints_and_static_keys_that_cannot_be_linked_are_tested_at_run_time() {
             "__tracepoint_own",
             "__traceiter_own",
         ]);
-    let Some(x) = case.extract("a.c", &["target"], &known) else {
-        return;
-    };
+    let x = case.extract("a.c", &["target"], &known);
     in_order(
         &x.source,
         &[
@@ -585,9 +562,7 @@ fn a_function_made_by_a_macro_is_taken_from_the_expansion() {
         ),
     ]);
     let known = Known::default().object(&["__x64_demo", "state", "user"]);
-    let Some(x) = case.extract("a.c", &["__x64_demo"], &known) else {
-        return;
-    };
+    let x = case.extract("a.c", &["__x64_demo"], &known);
     in_order(
         &x.source,
         &[
@@ -613,9 +588,7 @@ fn lists_included_in_a_declaration_and_storage_hidden_in_a_macro() {
             "#include <linux/e.h>\n#define ENTRY(n) N_##n,\nenum n {\n#include \"list.h\"\n\tN_LAST,\n};\n#undef ENTRY\nSTATIC int target(int a) { return a + N_two; }\nint user(void) { return target(1); }\n",
         ),
     ]);
-    let Some(x) = case.extract("a.c", &["target"], &Known::default().object(&["target"])) else {
-        return;
-    };
+    let x = case.extract("a.c", &["target"], &Known::default().object(&["target"]));
     in_order(
         &x.source,
         &[
@@ -632,13 +605,11 @@ fn structures_named_before_they_are_defined_are_declared_first() {
         "a.c",
         "struct a;\nint proto(struct a *);\nstruct late { int x; };\nstruct a { struct late l; struct never *p; };\nint target(struct a *a) { return proto(a) + a->l.x; }\nint proto(struct a *a) { return target(a); }\n",
     )]);
-    let Some(x) = case.extract(
+    let x = case.extract(
         "a.c",
         &["target", "proto"],
         &Known::default().object(&["target", "proto"]),
-    ) else {
-        return;
-    };
+    );
     in_order(
         &x.source,
         &[
@@ -654,9 +625,7 @@ fn structures_named_before_they_are_defined_are_declared_first() {
 
 #[test]
 fn what_fails_names_the_function_and_the_next_step() {
-    if !tools_are_here() {
-        return;
-    }
+    require_tools();
     let case = Case::new(&[(
         "a.c",
         "int snd_attach(void) { return 0; }\nextern int gone(void);\nint uses_gone(void) { return gone(); }\n",
@@ -677,9 +646,7 @@ fn what_fails_names_the_function_and_the_next_step() {
 
 #[test]
 fn what_the_kernels_flags_make_an_error_fails_the_check() {
-    if !tools_are_here() {
-        return;
-    }
+    require_tools();
     let case = Case::new(&[("a.c", "int target(void) { return undeclared(); }\n")]);
     let mut request = case.request("a.c", &["target"]);
     request
@@ -699,20 +666,14 @@ fn the_output_is_the_same_every_time() {
         "static int a1, b1, c1;\nint target(void) { return a1 + b1 + c1; }\n",
     )]);
     let known = Known::default().object(&["target", "a1", "b1", "c1"]);
-    let Some(first) = case.extract("a.c", &["target"], &known) else {
-        return;
-    };
-    let Some(second) = case.extract("a.c", &["target"], &known) else {
-        return;
-    };
+    let first = case.extract("a.c", &["target"], &known);
+    let second = case.extract("a.c", &["target"], &known);
     assert_eq!(first.source, second.source);
 }
 
 #[test]
 fn a_missing_compiler_is_named() {
-    if !tools_are_here() {
-        return;
-    }
+    require_tools();
     let case = Case::new(&[("a.c", "int target(void) { return 0; }\n")]);
     let mut request = case.request("a.c", &["target"]);
     request.command.compiler = "gcc-of-another-age".into();
