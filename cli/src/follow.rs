@@ -23,6 +23,11 @@ const RECONNECT: Duration = Duration::from_secs(1);
 /// [`Failed::NotAllSucceeded`] if it did not end in success everywhere, [`Failed::Interrupted`] on Ctrl-C.
 pub async fn follow(client: &Client, name: &LivepatchName, mode: Mode) -> Result<(), Failed> {
     let mut screen = Screen::new(mode);
+    if let Screen::Live(live) = &mut screen {
+        // All platforms from the first moment on; events tell of those that something has happened to.
+        let tasks = client.get(name).await?.tasks;
+        live.tasks.extend(tasks.into_iter().map(|task| (task.id.clone(), task)));
+    }
     let ended = tokio::select! {
         ended = events(client, name, &mut screen) => ended,
         _ = tokio::signal::ctrl_c() => {
@@ -130,6 +135,8 @@ impl Screen {
 
     fn clear(&mut self) {
         if let Screen::Live(live) = self {
+            live.bar.finish_and_clear();
+            live.matrix.finish_and_clear();
             // What could not be drawn could not be seen either.
             let _ = live.screen.clear();
         }
