@@ -7,7 +7,7 @@ use klp_livepatch::outcome::{Artifact, Digest};
 use klp_proto::v1::fleet_service_client::FleetServiceClient;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use klp_proto::v1::{self, livepatch_ref::Ref};
-use klp_proto::{MAX_ARTIFACT, MAX_MESSAGE};
+use klp_proto::{MAX_ANSWER, MAX_ARTIFACT};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 
@@ -30,11 +30,11 @@ impl Client {
     }
 
     pub fn livepatches(&self) -> LivepatchServiceClient<Channel> {
-        LivepatchServiceClient::new(self.channel.clone()).max_decoding_message_size(16 * MAX_MESSAGE)
+        LivepatchServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     pub fn fleet(&self) -> FleetServiceClient<Channel> {
-        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(16 * MAX_MESSAGE)
+        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// A status as an error for people: a connection that failed says where to, and what to do.

@@ -10,7 +10,7 @@ use klp_proto::v1;
 use klp_proto::v1::fleet_service_server::FleetServiceServer;
 use klp_proto::v1::livepatch_service_server::LivepatchServiceServer;
 use klp_proto::v1::worker_service_server::WorkerServiceServer;
-use klp_proto::{MAX_LOG, MAX_MESSAGE};
+use klp_proto::{MAX_ANSWER, MAX_LOG, MAX_MESSAGE};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -199,13 +199,13 @@ async fn router(config: &Config, shared: Arc<Shared>) -> Result<Router, StartErr
         .build_v1()?;
     let livepatches = LivepatchServiceServer::new(Livepatches(shared.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+        .max_encoding_message_size(MAX_ANSWER);
     let fleet = FleetServiceServer::new(Fleet(shared.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+        .max_encoding_message_size(MAX_ANSWER);
     let workers = WorkerServiceServer::new(Workers(shared))
         .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+        .max_encoding_message_size(MAX_ANSWER);
     reporter.set_serving::<LivepatchServiceServer<Livepatches>>().await;
     reporter.set_serving::<FleetServiceServer<Fleet>>().await;
     reporter.set_serving::<WorkerServiceServer<Workers>>().await;

@@ -12,8 +12,11 @@ pub mod v1 {
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/klpfarm.bin"));
 }
 
-/// The largest message either side accepts, in bytes.
+/// The largest message that is accepted, in bytes, except for answers to clients.
 pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// The largest answer a client accepts from the coordinator, in bytes: a livepatch with hundreds of reports is one message.
+pub const MAX_ANSWER: usize = 64 << 20;
 
 /// The most that one `AppendLogRequest`, `UploadArtifactRequest` or `ArtifactChunk` carries, in bytes.
 pub const MAX_CHUNK: usize = 256 << 10;

@@ -42,10 +42,15 @@ impl CommandResult {
 impl Farm {
     /// A coordinator without workers. Leases are short, so that tests of lost workers are.
     pub fn start() -> Self {
+        Self::with_settings("")
+    }
+
+    /// As [`Farm::start`], with further settings of the coordinator.
+    pub fn with_settings(settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("temporary folder");
         std::fs::write(
             dir.path().join("coordinator.toml"),
-            "lease_ms = 3000\nheartbeat_ms = 500\n",
+            format!("lease_ms = 3000\nheartbeat_ms = 500\n{settings}"),
         )
         .expect("config");
         let mut coordinator = Self::spawn_coordinator(dir.path(), "127.0.0.1:0");

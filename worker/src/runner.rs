@@ -123,7 +123,7 @@ fn parse(wire: Assignment) -> Result<Job, klp_livepatch::spec::Violation> {
         targets,
         backend: convert::parse("backend", &wire.backend)?,
         time_limit: Duration::from_millis(wire.time_limit_ms.clamp(1000, 24 * 3_600_000)),
-        memory_limit: wire.memory_limit.max(256 << 20),
+        memory_limit: wire.memory_limit,
         livepatch: wire.livepatch.chars().filter(|c| !c.is_control()).take(64).collect(),
     })
 }

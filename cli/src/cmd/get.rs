@@ -59,6 +59,12 @@ pub async fn run(args: GetArgs, client: &Client, mode: Mode) -> Result<(), Faile
     let response = client.get(&args.name).await?;
     let livepatch = response.livepatch.unwrap_or_default();
     let spec = Spec::parse(&Draft::from(livepatch.spec.unwrap_or_default())).map_err(Failed::Invalid)?;
+    if response.reports_omitted {
+        return Err(Failed::Error(anyhow::anyhow!(
+            "{} is too large for one answer; split it into livepatches of fewer codestreams",
+            args.name
+        )));
+    }
     let missing = missing(&response.tasks);
     let mut results = Vec::new();
     for task in response.tasks {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use klp_livepatch::spec::{Draft, Spec};
 use klp_livepatch::task::{AttemptId, LivepatchId, TaskId};
 use klp_proto::v1::livepatch_service_server::LivepatchService;
-use klp_proto::{MAX_CHUNK, MAX_MESSAGE, convert, v1};
+use klp_proto::{MAX_ANSWER, MAX_CHUNK, convert, v1};
 use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -60,8 +60,10 @@ impl LivepatchService for Livepatches {
         let mut answer = v1::GetResponse {
             livepatch: Some(wire::livepatch(&livepatch)),
             tasks: tasks.collect(),
+            reports_omitted: false,
         };
-        if answer.encoded_len() > MAX_MESSAGE {
+        if answer.encoded_len() > MAX_ANSWER {
+            answer.reports_omitted = true;
             answer.tasks.iter_mut().for_each(|task| task.report = None);
         }
         Ok(Response::new(answer))
