@@ -147,7 +147,7 @@ fn a_leftover_that_is_damaged_does_not_keep_its_worker_away() {
 #[test]
 fn a_tool_without_enough_memory_fails_its_codestream_and_says_so() {
     let Some(trees) = trees() else { return };
-    let mut farm = Farm::with_settings("memory_limit = 67108864\n");
+    let mut farm = Farm::with_settings("memory_limit = 268435456\n");
     add_worker(&mut farm, "a", &trees);
     let submitted = farm.cli(SUBMIT.into_iter().chain(["--wait"]));
     assert_eq!(submitted.code, Some(3), "{submitted:?}");
