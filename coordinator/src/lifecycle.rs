@@ -163,6 +163,14 @@ impl Status {
         Some(step)
     }
 
+    /// Takes attempt `number` from its worker, which is stopping and has not started it; `None` if the attempt is not
+    /// running.
+    pub fn return_unstarted(&self, number: u32, reason: &str, retry: &Retry, now: Millis, noise: u16) -> Option<Step> {
+        let reason = reason.to_owned();
+        let ending = Ending::HandedBack { reason };
+        self.is_leased_for(number).then(|| self.end(&ending, retry, now, noise))
+    }
+
     fn is_leased_for(&self, number: u32) -> bool {
         matches!(self.state, State::Leased(_)) && self.attempt == number
     }

@@ -290,6 +290,24 @@ async fn a_draining_worker_finishes_and_takes_nothing_new() {
 }
 
 #[tokio::test]
+async fn what_a_stopping_worker_did_not_start_goes_elsewhere_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(config(folder.path())).await;
+    let mut stopping = Worker::connected(&farm, "w1", &["a"]).await;
+    farm.submit("one").await;
+    let unheard = stopping.take(1).await.remove(0);
+    stopping.state.attempts.clear();
+    stopping.state.draining = true;
+    stopping.say().await;
+    // The default lease is 30 s; nobody waits for it here.
+    let mut other = Worker::connected(&farm, "w2", &["a"]).await;
+    let check = other.take(1).await.remove(0);
+    assert_eq!(check.attempt.clone().unwrap().number, 2);
+    let late = stopping.success(&unheard, &[]);
+    assert_eq!(stopping.committed(late).await, Disposition::Superseded);
+}
+
+#[tokio::test]
 async fn an_outcome_is_not_committed_before_its_artifacts() {
     let folder = tempfile::tempdir().unwrap();
     let farm = Farm::start(config(folder.path())).await;

@@ -62,6 +62,13 @@ fn tasks(farm: &Farm) -> Vec<Value> {
     status["tasks"].as_array().cloned().unwrap_or_default()
 }
 
+fn wait_until_extracting(farm: &Farm) {
+    wait_until(Duration::from_secs(60), "an extraction runs", || {
+        let running = |t: &Value| t["kind"] == "extract" && t["state"] == "running";
+        tasks(farm).iter().any(running).then_some(())
+    });
+}
+
 #[test]
 fn an_acknowledged_submission_survives_a_killed_coordinator() {
     let Some((mut farm, _)) = busy_farm() else { return };
@@ -73,10 +80,7 @@ fn an_acknowledged_submission_survives_a_killed_coordinator() {
 #[test]
 fn a_killed_worker_costs_an_attempt_and_not_the_task() {
     let Some((mut farm, trees)) = busy_farm() else { return };
-    wait_until(Duration::from_secs(60), "an extraction runs", || {
-        let running = |t: &Value| t["kind"] == "extract" && t["state"] == "running";
-        tasks(&farm).iter().any(running).then_some(())
-    });
+    wait_until_extracting(&farm);
     farm.workers[0].kill();
     add_worker(&mut farm, "b", &trees);
     ends_in_success(&farm);
@@ -88,6 +92,7 @@ fn a_killed_worker_costs_an_attempt_and_not_the_task() {
 #[test]
 fn a_terminated_worker_hands_back_at_once() {
     let Some((mut farm, trees)) = busy_farm() else { return };
+    wait_until_extracting(&farm);
     let status = farm.workers[0].terminate();
     assert!(status.success(), "{status}");
     add_worker(&mut farm, "b", &trees);

@@ -29,6 +29,8 @@ struct Table {
     /// Every attempt this process ever took. A state that was on its way while an attempt was delivered may still list
     /// it; it must not run again.
     seen: HashSet<AttemptId>,
+    /// Nothing new is taken.
+    closed: bool,
 }
 
 struct Open {
@@ -43,10 +45,10 @@ impl Attempts {
         self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an attempt in, unless it was ever here; answers the token that stops it.
+    /// Takes an attempt in, unless it was ever here or the table is closed; answers the token that stops it.
     pub fn begin(&self, id: AttemptId) -> Option<CancellationToken> {
         let mut table = self.table();
-        if !table.seen.insert(id) {
+        if table.closed || !table.seen.insert(id) {
             return None;
         }
         let cancel = CancellationToken::new();
@@ -106,21 +108,24 @@ impl Attempts {
         (table.open.len() - ended, ended)
     }
 
-    /// All of them, for the coordinator.
-    pub fn to_wire(&self) -> Vec<v1::RunningAttempt> {
+    /// All of them, for the coordinator, and whether nothing can join them any more: one look at the table, for the
+    /// coordinator takes back what a closed worker does not list.
+    pub fn to_wire(&self) -> (Vec<v1::RunningAttempt>, bool) {
         let table = self.table();
-        table
+        let attempts = table
             .open
             .iter()
             .map(|(id, open)| v1::RunningAttempt {
                 attempt: Some((*id).into()),
                 progress: open.progress.clone(),
             })
-            .collect()
+            .collect();
+        (attempts, table.closed)
     }
 
-    /// Has the coordinator told anew, though the table is as it was.
-    pub fn announce(&self) {
+    /// Takes nothing new from now on, and has the coordinator told.
+    pub fn close(&self) {
+        self.table().closed = true;
         self.shared.changed.notify_one();
     }
 
@@ -173,7 +178,10 @@ mod tests {
         assert!(!first.is_cancelled());
         assert!(second.is_cancelled());
         assert_eq!(attempts.counts(), (1, 1));
-        assert_eq!(attempts.to_wire().len(), 2);
+        assert_eq!(attempts.to_wire().0.len(), 2);
+        attempts.close();
+        assert!(attempts.begin(id(3)).is_none());
+        assert!(attempts.to_wire().1);
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), Sessi
 async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> Status {
     let mut client = shared.courier.client().max_encoding_message_size(MAX_MESSAGE);
     let (states, receiver) = mpsc::channel(1);
-    if states.send(state(shared).await).await.is_err() {
+    if states.send(state(shared)).await.is_err() {
         return Status::internal("session channel closed");
     }
     let mut farm = match client.session(ReceiverStream::new(receiver)).await {
@@ -77,6 +77,7 @@ async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> St
     };
     let mut heartbeat = FIRST_HEARTBEAT;
     let mut next_beat = Instant::now() + heartbeat;
+    let mut told = false;
     loop {
         tokio::select! {
             message = farm.message() => match message {
@@ -90,18 +91,25 @@ async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> St
                     heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
                     next_beat = next_beat.min(Instant::now() + heartbeat);
                     apply(shared, message);
+                    if told {
+                        shared.farewell.cancel();
+                    }
                 }
                 Ok(None) => return Status::unavailable("the coordinator closed the session"),
                 Err(status) => return status,
             },
             () = shared.attempts.changed() => {
-                if states.send(state(shared).await).await.is_err() {
+                let state = state(shared);
+                told = state.draining;
+                if states.send(state).await.is_err() {
                     return Status::unavailable("session lost");
                 }
             }
             () = tokio::time::sleep_until(next_beat) => {
                 next_beat = Instant::now() + heartbeat;
-                if states.send(state(shared).await).await.is_err() {
+                let state = state(shared);
+                told = state.draining;
+                if states.send(state).await.is_err() {
                     return Status::unavailable("session lost");
                 }
             }
@@ -110,16 +118,17 @@ async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> St
 }
 
 /// All that this worker does and has.
-async fn state(shared: &Shared) -> WorkerState {
+fn state(shared: &Shared) -> WorkerState {
     let (trees, tools) = shared.inventory.to_wire();
+    let (attempts, draining) = shared.attempts.to_wire();
     WorkerState {
         worker: shared.config.name.to_string(),
         incarnation: shared.incarnation.to_string(),
-        attempts: shared.attempts.to_wire(),
+        attempts,
         trees,
         tools,
         slots: shared.config.slots,
-        draining: shared.draining.is_cancelled(),
+        draining,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

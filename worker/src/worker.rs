@@ -34,6 +34,9 @@ const LEFT_OVER_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the worker looks for trees and tools that came or went. They are announced with the next heartbeat.
 const REFRESH: Duration = Duration::from_secs(5);
 
+/// How long a stopping worker waits for the coordinator to hear that it takes nothing new.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What the parts of a running worker share.
 #[derive(Clone)]
 pub struct Shared {
@@ -45,6 +48,8 @@ pub struct Shared {
     pub courier: Courier,
     /// Cancelled when the worker takes nothing new.
     pub draining: CancellationToken,
+    /// Cancelled when the coordinator has heard that this worker takes nothing new.
+    pub farewell: CancellationToken,
     tracker: TaskTracker,
 }
 
@@ -81,6 +86,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
             channel,
         },
         draining: CancellationToken::new(),
+        farewell: CancellationToken::new(),
         tracker: TaskTracker::new(),
         config: Arc::new(config),
     };
@@ -112,7 +118,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
 
     refreshing.abort();
     shared.draining.cancel();
-    shared.attempts.announce();
+    shared.attempts.close();
     shared.finish_or_hand_back().await;
     stop_session.cancel();
     match ended {
@@ -154,9 +160,6 @@ impl Shared {
 
     /// Starts an attempt, unless it was started before or the worker is draining.
     pub fn start(&self, id: AttemptId, assignment: Assignment) {
-        if self.draining.is_cancelled() {
-            return;
-        }
         let Some(cancel) = self.attempts.begin(id) else { return };
         let shared = self.clone();
         self.tracker.spawn(async move {
@@ -227,6 +230,7 @@ impl Shared {
             tracing::info!("stopping: handing back what still runs");
             self.attempts.cancel_all();
         }
+        let _ = tokio::time::timeout(FAREWELL, self.farewell.cancelled()).await;
         if tokio::time::timeout(LAST_DELIVERY, self.tracker.wait()).await.is_err() {
             tracing::warn!("the coordinator could not be told everything; the rest is delivered at the next start");
         }

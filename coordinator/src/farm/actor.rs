@@ -320,26 +320,41 @@ impl Actor {
         Ok(())
     }
 
-    /// Attempts whose lease has run out, or whose worker has started anew since.
+    /// Attempts whose lease has run out, whose worker has started anew since, or is stopping and has not started them.
     fn losses(&self, now: Millis) -> Vec<Loss> {
-        let reason = |lease: &Lease| {
+        let loss = |attempt: AttemptId, lease: &Lease| {
             let Holder { worker, incarnation } = &lease.holder;
+            let loss = |reason, unstarted| Loss {
+                attempt,
+                reason,
+                unstarted,
+            };
             let member = self.roster.get(worker);
-            if member.is_some_and(|m| m.session.is_some() && m.registration.incarnation != *incarnation) {
-                return Some(format!("worker {worker} started anew and lost what it ran"));
+            if let Some(member) = member.filter(|m| m.session.is_some()) {
+                if member.registration.incarnation != *incarnation {
+                    return Some(loss(
+                        format!("worker {worker} started anew and lost what it ran"),
+                        false,
+                    ));
+                }
+                // A stopping worker starts nothing, so what it does not list it will never run.
+                if member.draining && !member.listed.contains(&attempt) {
+                    return Some(loss(format!("worker {worker} is stopping and did not start it"), true));
+                }
             }
             lease.is_expired(now).then(|| match member.map(|m| m.last_seen) {
-                Some(seen) if seen > 0 => {
-                    format!("the lease of worker {worker} ran out; it last spoke at {}", utc(seen))
-                }
-                _ => format!("the lease of worker {worker} ran out; it has not come back"),
+                Some(seen) if seen > 0 => loss(
+                    format!("the lease of worker {worker} ran out; it last spoke at {}", utc(seen)),
+                    false,
+                ),
+                _ => loss(
+                    format!("the lease of worker {worker} ran out; it has not come back"),
+                    false,
+                ),
             })
         };
         self.leases()
-            .filter_map(|(attempt, lease)| {
-                let reason = reason(lease)?;
-                Some(Loss { attempt, reason })
-            })
+            .filter_map(|(attempt, lease)| loss(attempt, lease))
             .collect()
     }
 

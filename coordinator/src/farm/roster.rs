@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use klp_livepatch::names::WorkerName;
-use klp_livepatch::task::{Platform, TaskId};
+use klp_livepatch::task::{AttemptId, Platform, TaskId};
 use tokio::sync::watch;
 
 use super::{Report, SessionId, Signal};
@@ -35,6 +35,10 @@ pub(super) struct Member {
     /// It has a session that is yet to hear what it should be doing.
     pub unanswered: bool,
     pub held: BTreeSet<TaskId>,
+    /// What it runs or has not yet committed, as it last said.
+    pub listed: BTreeSet<AttemptId>,
+    /// It has said that it starts nothing any more.
+    pub draining: bool,
     pub last_seen: Millis,
     recent: VecDeque<Platform>,
 }
@@ -75,6 +79,8 @@ impl Roster {
         member.session = Some((session, signals));
         member.unanswered = true;
         member.last_seen = now;
+        member.listed = report.attempts.iter().map(|(id, _)| *id).collect();
+        member.draining = report.draining;
         if member.registration != report.registration {
             member.registration = report.registration.clone();
             member.unregistered = true;
@@ -169,6 +175,8 @@ impl Roster {
             session: None,
             unanswered: false,
             held: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            draining: false,
             last_seen: 0,
             recent: VecDeque::new(),
         });

@@ -6,7 +6,7 @@ use klp_livepatch::report::Report;
 use klp_livepatch::task::{AttemptId, TaskKind};
 
 use super::{Now, create, record};
-use crate::lifecycle::{self, Holder, Retry, State, Step};
+use crate::lifecycle::{self, Holder, Retry, State, Status, Step};
 use crate::plan;
 use crate::store::{self, Change, StoreError, TaskRow, Tx};
 
@@ -104,11 +104,13 @@ fn contradiction(kind: TaskKind, outcome: &Outcome) -> Option<&'static str> {
     }
 }
 
-/// An attempt whose worker is gone, and how that is known.
+/// An attempt that its worker will not bring to an end, and how that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     pub attempt: AttemptId,
     pub reason: String,
+    /// The worker never started it, and says so: nobody's fault.
+    pub unstarted: bool,
 }
 
 /// Takes attempts from workers that were lost. One that is not running any more is left alone.
@@ -125,9 +127,19 @@ pub fn lose(tx: &mut Tx<'_>, losses: &[Loss], retry: &Retry, now: Now) -> Result
             seed: now.seed.wrapping_add(n * 7919),
             ..now
         };
-        let step = task
-            .status
-            .lose(loss.attempt.number, &loss.reason, retry, now.ms, now.noise());
+        let take = if loss.unstarted {
+            Status::return_unstarted
+        } else {
+            Status::lose
+        };
+        let step = take(
+            &task.status,
+            loss.attempt.number,
+            &loss.reason,
+            retry,
+            now.ms,
+            now.noise(),
+        );
         if let Some(step) = step {
             settle(tx, &task, loss.attempt, step, None, now)?;
         }
