@@ -166,9 +166,14 @@ impl Status {
     /// Takes attempt `number` from its worker, which is stopping and has not started it; `None` if the attempt is not
     /// running.
     pub fn return_unstarted(&self, number: u32, reason: &str, retry: &Retry, now: Millis, noise: u16) -> Option<Step> {
+        if !self.is_leased_for(number) {
+            return None;
+        }
         let reason = reason.to_owned();
-        let ending = Ending::HandedBack { reason };
-        self.is_leased_for(number).then(|| self.end(&ending, retry, now, noise))
+        let mut step = self.end(&Ending::HandedBack { reason }, retry, now, noise);
+        // It was not the worker that gave it back: whatever it commits later is superseded.
+        step.attempt = AttemptState::Lost;
+        Some(step)
     }
 
     fn is_leased_for(&self, number: u32) -> bool {

@@ -300,7 +300,8 @@ async fn what_a_stopping_worker_did_not_start_goes_elsewhere_at_once() {
     stopping.state.draining = true;
     stopping.say().await;
     // The default lease is 30 s; nobody waits for it here.
-    let mut other = Worker::connected(&farm, "w2", &["a"]).await;
+    let mut other = Worker::new(&farm, "w2", &["a"]);
+    other.open().await;
     let check = other.take(1).await.remove(0);
     assert_eq!(check.attempt.clone().unwrap().number, 2);
     let late = stopping.success(&unheard, &[]);
