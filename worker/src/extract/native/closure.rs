@@ -418,12 +418,7 @@ impl<'p, 't> Planner<'p, 't> {
         if self.plan.headers.contains_key(name) {
             return;
         }
-        let Some(decl) = self
-            .unit
-            .by_name
-            .get(name)
-            .and_then(|all| all.iter().copied().find(|i| self.unit.decls[*i].definition))
-        else {
+        let Some(decl) = self.unit.definition_index(name) else {
             return;
         };
         let d = &self.unit.decls[decl];

@@ -100,10 +100,7 @@ impl<'a> Fates<'a> {
         };
         let function = first.is_function();
         let internal = unit.declarations(name).any(|d| d.cursor.storage() == Storage::Static);
-        let definition = unit
-            .by_name
-            .get(name)
-            .and_then(|all| all.iter().copied().find(|i| unit.decls[*i].definition));
+        let definition = unit.definition_index(name);
         let own_definition = definition.filter(|i| unit.own.contains(&unit.decls[*i].file));
 
         if function

@@ -15,12 +15,7 @@ impl Planner<'_, '_> {
         if self.pending.contains_key(name) {
             return;
         }
-        let Some(decl) = self
-            .unit
-            .by_name
-            .get(name)
-            .and_then(|all| all.iter().copied().find(|i| self.unit.decls[*i].definition))
-        else {
+        let Some(decl) = self.unit.definition_index(name) else {
             return;
         };
         let d = &self.unit.decls[decl];

@@ -251,9 +251,18 @@ impl<'t> Unit<'t> {
             .map(|d| d.name.clone())
     }
 
-    /// The definition of a function or variable, wherever it is.
+    /// Where in [`Unit::decls`] the definition of a function or variable is, if this translation unit has one.
+    pub fn definition_index(&self, name: &str) -> Option<usize> {
+        self.by_name
+            .get(name)?
+            .iter()
+            .copied()
+            .find(|i| self.decls[*i].definition)
+    }
+
+    /// The definition of a function or variable, if this translation unit has one.
     pub fn definition(&self, name: &str) -> Option<&Decl<'t>> {
-        self.declarations(name).find(|d| d.definition)
+        self.definition_index(name).map(|i| &self.decls[i])
     }
 
     pub fn declarations(&self, name: &str) -> impl Iterator<Item = &Decl<'t>> {
