@@ -41,8 +41,9 @@ pub async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), Sessi
     let mut pause = FIRST_PAUSE;
     let mut reported = false;
     loop {
+        let mut connected = false;
         let ended = tokio::select! {
-            ended = drive(shared, &mut pause, &mut reported) => ended,
+            ended = drive(shared, &mut connected) => ended,
             () = stop.cancelled() => return Ok(()),
         };
         match ended.code() {
@@ -51,6 +52,10 @@ pub async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), Sessi
                 return Err(SessionError::Refused(ended.message().to_owned()));
             }
             _ => {}
+        }
+        if connected {
+            pause = FIRST_PAUSE;
+            reported = false;
         }
         if !reported {
             tracing::warn!(coordinator = %shared.config.coordinator, reason = ended.message(), "not connected; will keep trying");
@@ -64,11 +69,13 @@ pub async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), Sessi
     }
 }
 
-/// One session, until it breaks; answers why.
-async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> Status {
+/// One session, until it breaks; answers why, and tells by `connected` whether the coordinator ever spoke.
+async fn drive(shared: &Shared, connected: &mut bool) -> Status {
     let mut client = shared.courier.client().max_encoding_message_size(MAX_MESSAGE);
     let (states, receiver) = mpsc::channel(1);
-    if states.send(state(shared)).await.is_err() {
+    let first = state(shared);
+    let mut told_draining = first.draining;
+    if states.send(first).await.is_err() {
         return Status::internal("session channel closed");
     }
     let mut farm = match client.session(ReceiverStream::new(receiver)).await {
@@ -77,42 +84,33 @@ async fn drive(shared: &Shared, pause: &mut Duration, reported: &mut bool) -> St
     };
     let mut heartbeat = FIRST_HEARTBEAT;
     let mut next_beat = Instant::now() + heartbeat;
-    let mut told = false;
     loop {
         tokio::select! {
-            message = farm.message() => match message {
-                Ok(Some(message)) => {
-                    if *reported || *pause == FIRST_PAUSE {
-                        tracing::info!(coordinator = %shared.config.coordinator, "connected");
-                    }
-                    // Any pause but the first means that the next break is reported again.
-                    *reported = false;
-                    *pause = FIRST_PAUSE + Duration::from_millis(1);
-                    heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
-                    next_beat = next_beat.min(Instant::now() + heartbeat);
-                    apply(shared, message);
-                    if told {
-                        shared.farewell.cancel();
-                    }
+            message = farm.message() => {
+                let message = match message {
+                    Ok(Some(message)) => message,
+                    Ok(None) => return Status::unavailable("the coordinator closed the session"),
+                    Err(status) => return status,
+                };
+                if !*connected {
+                    tracing::info!(coordinator = %shared.config.coordinator, "connected");
+                    *connected = true;
                 }
-                Ok(None) => return Status::unavailable("the coordinator closed the session"),
-                Err(status) => return status,
-            },
-            () = shared.attempts.changed() => {
-                let state = state(shared);
-                told = state.draining;
-                if states.send(state).await.is_err() {
-                    return Status::unavailable("session lost");
+                heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
+                next_beat = next_beat.min(Instant::now() + heartbeat);
+                apply(shared, message);
+                if told_draining {
+                    shared.farewell.cancel();
                 }
+                continue;
             }
-            () = tokio::time::sleep_until(next_beat) => {
-                next_beat = Instant::now() + heartbeat;
-                let state = state(shared);
-                told = state.draining;
-                if states.send(state).await.is_err() {
-                    return Status::unavailable("session lost");
-                }
-            }
+            () = shared.attempts.changed() => {}
+            () = tokio::time::sleep_until(next_beat) => next_beat = Instant::now() + heartbeat,
+        }
+        let state = state(shared);
+        told_draining = state.draining;
+        if states.send(state).await.is_err() {
+            return Status::unavailable("session lost");
         }
     }
 }
