@@ -17,9 +17,11 @@ pub mod normalize;
 pub mod outcome;
 pub mod render;
 pub mod report;
+pub mod share;
 pub mod spec;
 pub mod task;
 
 pub use arch::Arch;
 pub use codestream::Codestream;
 pub use filter::CodestreamFilter;
+pub use share::{Reason, Share};

@@ -12,6 +12,8 @@ use crate::{Arch, CodestreamFilter};
 
 pub const MAX_TARGETS: usize = 100;
 pub const MAX_FUNCTIONS: usize = 200;
+/// What one extraction may ask for, in bytes.
+pub const MEMORY: std::ops::RangeInclusive<u64> = (64 << 20)..=(1 << 40);
 
 /// What a user asks for, valid in every field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Spec {
     /// Empty: every architecture the farm holds.
     pub archs: BTreeSet<Arch>,
     pub backend: Backend,
+    /// Bytes that one extraction needs; `None`: what the farm takes it to need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
 }
 
 /// A source file, the functions to replace in it, its CONFIG and the object that holds it.
@@ -95,6 +100,8 @@ pub struct Draft {
     pub archs: Vec<String>,
     /// Empty: native.
     pub backend: String,
+    /// Bytes; 0: not said.
+    pub memory: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -169,6 +176,9 @@ impl Spec {
         } else {
             bad.parse("backend", &draft.backend)
         };
+        if draft.memory != 0 && !MEMORY.contains(&draft.memory) {
+            bad.add("memory", format!("{} bytes; it must be 64 MiB to 1 TiB", draft.memory));
+        }
         match (name, cve, codestreams, backend) {
             (Some(name), Some(cve), Some(codestreams), Some(backend)) if bad.0.is_empty() => Ok(Spec {
                 name,
@@ -177,6 +187,7 @@ impl Spec {
                 codestreams,
                 archs,
                 backend,
+                memory: Some(draft.memory).filter(|memory| *memory > 0),
             }),
             _ => Err(bad.0),
         }
@@ -191,6 +202,7 @@ impl Spec {
             codestreams: self.codestreams.as_str().to_owned(),
             archs: self.archs.iter().map(ToString::to_string).collect(),
             backend: self.backend.to_string(),
+            memory: self.memory.unwrap_or_default(),
         }
     }
 }
@@ -299,6 +311,7 @@ mod tests {
             codestreams: "debian12-6.1".into(),
             archs: vec!["x86_64".into()],
             backend: String::new(),
+            memory: 0,
         }
     }
 
@@ -319,6 +332,7 @@ mod tests {
         bad.codestreams = "(".into();
         bad.archs.push("vax".into());
         bad.backend = "magic".into();
+        bad.memory = 5;
         bad.targets[0].config = "SND_PCM".into();
         bad.targets[0].functions.push("snd_pcm_attach_substream".into());
         bad.targets.push(TargetDraft {
@@ -340,6 +354,7 @@ mod tests {
                 "codestreams",
                 "archs[1]",
                 "backend",
+                "memory",
             ]
         );
     }

@@ -1,5 +1,6 @@
 //! Where wire values become domain values, and back. Every function here that can fail says which field is wrong.
 
+use klp_livepatch::Share;
 use klp_livepatch::names::{FunctionName, ObjectName, SourcePath};
 use klp_livepatch::outcome::{
     Artifact, Cause, Ending, Failure, MAX_FAILURE_TEXT as MAX_TEXT, Outcome, is_artifact_name,
@@ -99,6 +100,7 @@ impl From<v1::Spec> for Draft {
             codestreams: wire.codestreams,
             archs: wire.archs,
             backend: wire.backend,
+            memory: wire.memory,
         }
     }
 }
@@ -112,6 +114,7 @@ impl From<Draft> for v1::Spec {
             codestreams: draft.codestreams,
             archs: draft.archs,
             backend: draft.backend,
+            memory: draft.memory,
         }
     }
 }
@@ -148,6 +151,24 @@ impl From<&Target> for v1::Target {
     fn from(target: &Target) -> Self {
         target.to_draft().into()
     }
+}
+
+impl From<Share> for v1::Share {
+    fn from(share: Share) -> Self {
+        v1::Share {
+            priority: share.priority().into(),
+            weight: share.weight().into(),
+        }
+    }
+}
+
+/// A share as it arrives; none is the default one.
+///
+/// # Errors
+/// Each value that is out of range.
+pub fn share(wire: Option<v1::Share>) -> std::result::Result<Share, Vec<Violation>> {
+    let wire = wire.unwrap_or_default();
+    Share::new(wire.priority, wire.weight)
 }
 
 // Tasks

@@ -128,6 +128,7 @@ fn state(shared: &Shared) -> WorkerState {
         slots: shared.config.slots,
         draining,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..WorkerState::default()
     }
 }
 
