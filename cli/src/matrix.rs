@@ -126,6 +126,10 @@ fn state(task: &v1::Task, ended: bool) -> State {
             standing: Standing::Succeeded,
             text: format!("{kind} passed"),
         },
+        v1::TaskState::Cancelled => State {
+            standing: Standing::Failed,
+            text: "cancelled".to_owned(),
+        },
         v1::TaskState::Failed => {
             let whose = match task.failure.as_ref().map(v1::Failure::cause) {
                 Some(v1::Cause::Yours) => "yours",

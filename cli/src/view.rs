@@ -167,6 +167,7 @@ pub fn livepatch_state(livepatch: &v1::Livepatch) -> &'static str {
         v1::LivepatchState::Succeeded => "succeeded",
         v1::LivepatchState::Partial => "partial",
         v1::LivepatchState::Failed => "failed",
+        v1::LivepatchState::Cancelled => "cancelled",
         v1::LivepatchState::Unspecified => "unknown",
     }
 }
@@ -177,6 +178,7 @@ pub fn task_state(task: &v1::Task) -> &'static str {
         v1::TaskState::Leased => "running",
         v1::TaskState::Succeeded => "succeeded",
         v1::TaskState::Failed => "failed",
+        v1::TaskState::Cancelled => "cancelled",
         v1::TaskState::Unspecified => "unknown",
     }
 }

@@ -4,9 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use klp_livepatch::spec::Spec;
+use klp_livepatch::task::TaskKind;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Rules;
 use crate::lifecycle::Retry;
+use crate::standing::Policy;
 
 /// All settings. Every one has a working default; an unknown one in the file is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,19 @@ pub struct Config {
     /// How many attempts of a task may fail by the farm's fault before the task fails. Default: 5.
     pub fault_limit: u32,
 
+    /// How many attempts of a task may end with the death of their worker before the task is set aside. Default: 2.
+    pub death_limit: u32,
+
+    /// How often in a row a worker may fail by the farm's fault before it is quarantined. Default: 3.
+    pub quarantine_after: u32,
+
+    /// How long a quarantine lasts at first, in milliseconds; doubled with each further fault, until an attempt ends
+    /// well. Default: 30000.
+    pub quarantine_ms: u32,
+
+    /// The longest quarantine, in milliseconds. Default: 1800000 (30 minutes).
+    pub quarantine_max_ms: u32,
+
     /// The pause before a task that failed by the farm's fault is tried again, in milliseconds; doubled for each
     /// further fault. Default: 1000.
     pub backoff_ms: u32,
@@ -47,6 +64,13 @@ pub struct Config {
 
     /// Memory (address space) that an attempt's tool may use, in bytes. Default: 4294967296 (4 GiB).
     pub memory_limit: u64,
+
+    /// Memory that is set aside on a worker for one check, in bytes. Default: 268435456 (256 MiB).
+    pub check_memory: u64,
+
+    /// Memory that is set aside on a worker for one extraction whose livepatch does not say what it needs, in bytes.
+    /// Default: 1073741824 (1 GiB).
+    pub extract_memory: u64,
 
     /// How long a submission may wait for workers to say whether any kernel has what it names, in milliseconds; one that
     /// none has is refused. 0: submissions are stored untried. Default: 10000.
@@ -87,10 +111,16 @@ impl Default for Config {
             heartbeat_ms: 5_000,
             match_period_ms: 1_000,
             fault_limit: 5,
+            death_limit: 2,
+            quarantine_after: 3,
+            quarantine_ms: 30_000,
+            quarantine_max_ms: 1_800_000,
             backoff_ms: 1_000,
             backoff_max_ms: 60_000,
             time_limit_ms: 600_000,
             memory_limit: 4 << 30,
+            check_memory: 256 << 20,
+            extract_memory: 1 << 30,
             tryout_ms: 10_000,
             max_open_livepatches: 1_000,
             max_platforms: 2_000,
@@ -144,6 +174,13 @@ impl Config {
         check("heartbeat_ms", self.heartbeat_ms.into(), 10, DAY);
         check("match_period_ms", self.match_period_ms.into(), 10, 60_000);
         check("fault_limit", self.fault_limit.into(), 1, 100);
+        check("death_limit", self.death_limit.into(), 1, 100);
+        check("quarantine_after", self.quarantine_after.into(), 1, 1_000);
+        check("quarantine_ms", self.quarantine_ms.into(), 1, DAY);
+        let shortest = self.quarantine_ms.into();
+        check("quarantine_max_ms", self.quarantine_max_ms.into(), shortest, DAY);
+        check("check_memory", self.check_memory, 0, 1 << 40);
+        check("extract_memory", self.extract_memory, 0, 1 << 40);
         check("backoff_ms", self.backoff_ms.into(), 1, DAY);
         check(
             "backoff_max_ms",
@@ -193,11 +230,27 @@ impl Config {
         Duration::from_millis(self.lease_ms.into())
     }
 
-    pub(crate) fn retry(&self) -> Retry {
-        Retry {
-            fault_limit: self.fault_limit,
-            backoff_ms: self.backoff_ms,
-            backoff_max_ms: self.backoff_max_ms,
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            retry: Retry {
+                fault_limit: self.fault_limit,
+                death_limit: self.death_limit,
+                backoff_ms: self.backoff_ms,
+                backoff_max_ms: self.backoff_max_ms,
+            },
+            quarantine: Policy {
+                after: self.quarantine_after,
+                pause_ms: self.quarantine_ms,
+                pause_max_ms: self.quarantine_max_ms,
+            },
+        }
+    }
+
+    /// What a task of this kind needs, in bytes.
+    pub(crate) fn memory(&self, kind: TaskKind, spec: &Spec) -> u64 {
+        match kind {
+            TaskKind::Check => self.check_memory,
+            TaskKind::Extract => spec.memory.unwrap_or(self.extract_memory),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod lifecycle;
 pub mod plan;
 pub mod schedule;
+pub mod standing;
 pub mod store;
 
 mod api;

@@ -1,7 +1,8 @@
 //! The state machine of a task and its attempts. Pure: every function takes the state as it is, the time, and what
 //! happened, and answers the state as it becomes.
 //!
-//! A task waits, is leased to a worker for one attempt, and ends or waits again. Attempts are numbered, and the number
+//! A task waits, is leased to a worker for one attempt, and ends or waits again. Users may cancel it while it is open and
+//! give it a new chance after it failed. Attempts are numbered, and the number
 //! fences: only the newest attempt, and only by whoever was given it, can move the task.
 
 use klp_livepatch::names::WorkerName;
@@ -17,8 +18,10 @@ pub struct Status {
     pub state: State,
     /// The newest attempt's number; 0 before the first.
     pub attempt: u32,
-    /// How many attempts failed by the farm's fault.
+    /// How many attempts failed by the farm's fault, since the task was new or given a new chance.
     pub faults: u32,
+    /// How many of these ended with their worker's process: the task may be what takes workers down.
+    pub deaths: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum State {
     Leased(Lease),
     Succeeded,
     Failed,
+    /// A user wants it no more.
+    Cancelled,
 }
 
 /// The right to run a task's newest attempt and to commit its outcome.
@@ -54,8 +59,24 @@ pub enum AttemptState {
     Succeeded,
     Failed,
     HandedBack,
-    /// Its lease expired, or its worker started anew. Whatever it commits later is superseded.
+    /// Its worker was stopping and had not started it. Whatever it commits later is superseded, here and below.
+    TakenBack,
+    /// Its lease expired.
     Lost,
+    /// Its worker's process ended while it ran.
+    Died,
+    Cancelled,
+}
+
+/// How a worker came to lose an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Its lease ran out: the worker may still be running it.
+    Expired,
+    /// The worker started anew while it ran.
+    Died,
+    /// The worker is stopping and has not started it: nobody's fault.
+    Unstarted,
 }
 
 /// How failures by the farm's fault are retried.
@@ -63,6 +84,8 @@ pub enum AttemptState {
 pub struct Retry {
     /// With this many faults the task fails.
     pub fault_limit: u32,
+    /// With this many attempts whose worker died the task fails: it is set aside.
+    pub death_limit: u32,
     /// Pause before the first retry, doubled for each further one.
     pub backoff_ms: u32,
     pub backoff_max_ms: u32,
@@ -71,7 +94,7 @@ pub struct Retry {
 impl Retry {
     /// The pause after the `faults`th fault: of the doubled pauses, between half and all, as `noise` says, so that
     /// tasks that failed together do not come back together.
-    fn pause(&self, faults: u32, noise: u16) -> Millis {
+    pub(crate) fn pause(&self, faults: u32, noise: u16) -> Millis {
         let doublings = faults.saturating_sub(1).min(32);
         let full = (u64::from(self.backoff_ms) << doublings).min(self.backoff_max_ms.into());
         let jittered = full / 2 + (full - full / 2) * u64::from(noise) / u64::from(u16::MAX);
@@ -104,6 +127,7 @@ impl Status {
         state: State::Waiting { not_before: 0 },
         attempt: 0,
         faults: 0,
+        deaths: 0,
     };
 
     pub fn is_open(&self) -> bool {
@@ -119,7 +143,7 @@ impl Status {
                     expires: now + Millis::from(lease_ms),
                 }),
                 attempt: self.attempt + 1,
-                faults: self.faults,
+                ..*self
             }),
             _ => None,
         }
@@ -142,38 +166,79 @@ impl Status {
             return Commit::Superseded;
         }
         match attempt {
-            AttemptState::Lost => Commit::Superseded,
+            AttemptState::TakenBack | AttemptState::Lost | AttemptState::Died | AttemptState::Cancelled => {
+                Commit::Superseded
+            }
             AttemptState::Succeeded | AttemptState::Failed | AttemptState::HandedBack => Commit::Repeated,
             AttemptState::Leased if !self.is_leased_for(number) => Commit::Superseded,
             AttemptState::Leased => Commit::Accepted(self.end(ending, retry, now, noise)),
         }
     }
 
-    /// Takes attempt `number` from its worker, which was lost for `reason`; `None` if the attempt is not running.
-    pub fn lose(&self, number: u32, reason: &str, retry: &Retry, now: Millis, noise: u16) -> Option<Step> {
-        if !self.is_leased_for(number) {
-            return None;
-        }
-        let failure = Failure {
-            cause: Cause::Farm,
-            message: reason.to_owned(),
-        };
-        let mut step = self.fault(failure, retry, now, noise);
-        step.attempt = AttemptState::Lost;
-        Some(step)
-    }
-
-    /// Takes attempt `number` from its worker, which is stopping and has not started it; `None` if the attempt is not
-    /// running.
-    pub fn return_unstarted(&self, number: u32, reason: &str, retry: &Retry, now: Millis, noise: u16) -> Option<Step> {
+    /// Takes attempt `number` from its worker; `None` if the attempt is not running.
+    pub fn take(
+        &self,
+        number: u32,
+        taken: Taken,
+        reason: &str,
+        retry: &Retry,
+        now: Millis,
+        noise: u16,
+    ) -> Option<Step> {
         if !self.is_leased_for(number) {
             return None;
         }
         let reason = reason.to_owned();
-        let mut step = self.end(&Ending::HandedBack { reason }, retry, now, noise);
-        // It was not the worker that gave it back: whatever it commits later is superseded.
-        step.attempt = AttemptState::Lost;
-        Some(step)
+        let fault = |deaths| {
+            let state = self.state.clone();
+            let blamed = Status { state, deaths, ..*self };
+            blamed.fault(Failure::new(Cause::Farm, reason.clone()), retry, now, noise)
+        };
+        let (attempt, step) = match taken {
+            Taken::Unstarted => {
+                let step = self.end(&Ending::HandedBack { reason }, retry, now, noise);
+                (AttemptState::TakenBack, step)
+            }
+            Taken::Expired => (AttemptState::Lost, fault(self.deaths)),
+            Taken::Died => (AttemptState::Died, fault(self.deaths + 1)),
+        };
+        Some(Step { attempt, ..step })
+    }
+
+    /// It has become known that the worker of an earlier, lost attempt died while that ran. `None` if the task has
+    /// ended, so that it does not matter any more.
+    pub fn blame(&self, retry: &Retry) -> Option<Status> {
+        let deaths = self.deaths + 1;
+        let state = match &self.state {
+            State::Waiting { .. } if deaths >= retry.death_limit => State::Failed,
+            state @ (State::Waiting { .. } | State::Leased(_)) => state.clone(),
+            State::Succeeded | State::Failed | State::Cancelled => return None,
+        };
+        Some(Status { state, deaths, ..*self })
+    }
+
+    /// Whether it failed because it took down its workers.
+    pub fn is_set_aside(&self, retry: &Retry) -> bool {
+        self.state == State::Failed && self.deaths >= retry.death_limit
+    }
+
+    /// Ends an open task because a user wants it no more.
+    pub fn cancel(&self) -> Option<Status> {
+        self.is_open().then(|| Status {
+            state: State::Cancelled,
+            ..*self
+        })
+    }
+
+    /// Gives a task that failed or was cancelled a new chance. Its attempts are numbered on, so that none of the former
+    /// ones can commit.
+    pub fn renew_chance(&self) -> Option<Status> {
+        matches!(self.state, State::Failed | State::Cancelled).then_some(Status {
+            state: State::Waiting { not_before: 0 },
+            attempt: self.attempt,
+            faults: 0,
+            deaths: 0,
+        })
     }
 
     fn is_leased_for(&self, number: u32) -> bool {
@@ -187,8 +252,12 @@ impl Status {
             Ending::Failed(failure) => self.step(State::Failed, AttemptState::Failed, Some(failure.clone())),
             // Nobody's fault, so not counted; the pause keeps a worker that hands everything back from spinning.
             Ending::HandedBack { reason } => self.step(
-                State::Waiting {
-                    not_before: now + retry.pause(1, noise),
+                match self.deaths >= retry.death_limit {
+                    // The last death became known while it ran.
+                    true => State::Failed,
+                    false => State::Waiting {
+                        not_before: now + retry.pause(1, noise),
+                    },
                 },
                 AttemptState::HandedBack,
                 Some(Failure {
@@ -202,16 +271,20 @@ impl Status {
     /// One more fault: again after a pause, or never if that was the last.
     fn fault(&self, failure: Failure, retry: &Retry, now: Millis, noise: u16) -> Step {
         let faults = self.faults + 1;
-        let (state, failure) = if faults < retry.fault_limit {
+        let given_up = |why: String| {
+            let message = format!("{why}; the last: {}", failure.message);
+            (State::Failed, Failure::new(Cause::Farm, message))
+        };
+        let (state, failure) = if self.deaths >= retry.death_limit {
+            given_up(format!(
+                "set aside after its worker died under it {}",
+                times(self.deaths)
+            ))
+        } else if faults >= retry.fault_limit {
+            given_up(format!("given up after {faults} faults of the farm"))
+        } else {
             let not_before = now + retry.pause(faults, noise);
             (State::Waiting { not_before }, failure)
-        } else {
-            let message = format!(
-                "given up after {faults} faults of the farm; the last: {}",
-                failure.message
-            );
-            let cause = Cause::Farm;
-            (State::Failed, Failure { cause, message })
         };
         let mut step = self.step(state, AttemptState::Failed, Some(failure));
         step.task.faults = faults;
@@ -219,12 +292,16 @@ impl Status {
     }
 
     fn step(&self, state: State, attempt: AttemptState, failure: Option<Failure>) -> Step {
-        let task = Status {
-            state,
-            attempt: self.attempt,
-            faults: self.faults,
-        };
+        let task = Status { state, ..*self };
         Step { task, attempt, failure }
+    }
+}
+
+fn times(n: u32) -> String {
+    match n {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        n => format!("{n} times"),
     }
 }
 

@@ -7,6 +7,7 @@ use super::*;
 
 const RETRY: Retry = Retry {
     fault_limit: 3,
+    death_limit: 2,
     backoff_ms: 1_000,
     backoff_max_ms: 60_000,
 };
@@ -78,7 +79,7 @@ fn the_last_fault_ends_the_task_with_its_reason() {
     let mut status = leased();
     status.faults = RETRY.fault_limit - 1;
     let step = status
-        .lose(1, "worker w1 was not heard of for 30 s", &RETRY, 5, 0)
+        .take(1, Taken::Expired, "worker w1 was not heard of for 30 s", &RETRY, 5, 0)
         .unwrap();
     assert_eq!(step.task.state, State::Failed);
     assert_eq!(step.attempt, AttemptState::Lost);
@@ -87,6 +88,36 @@ fn the_last_fault_ends_the_task_with_its_reason() {
         message.contains("3 faults") && message.contains("not heard of"),
         "{message}"
     );
+}
+
+#[test]
+fn a_task_that_takes_down_two_workers_is_set_aside() {
+    let first = leased().take(1, Taken::Died, "w1 started anew", &RETRY, 5, 0).unwrap();
+    assert_eq!((first.attempt, first.task.deaths), (AttemptState::Died, 1));
+    assert!(first.task.is_open() && !first.task.is_set_aside(&RETRY));
+    let again = first.task.lease(holder(2), 100_000, LEASE_MS).unwrap();
+    let second = again
+        .take(2, Taken::Died, "w2 started anew", &RETRY, 100_005, 0)
+        .unwrap();
+    assert!(second.task.is_set_aside(&RETRY));
+    assert!(second.failure.unwrap().message.contains("died under it twice"));
+    // Learned late, it counts the same.
+    let lost = leased().take(1, Taken::Expired, "silent", &RETRY, 5, 0).unwrap();
+    let blamed = lost.task.blame(&RETRY).unwrap();
+    assert!(blamed.is_open());
+    assert!(blamed.blame(&RETRY).unwrap().is_set_aside(&RETRY));
+    // A new chance forgets it.
+    let renewed = second.task.renew_chance().unwrap();
+    assert_eq!((renewed.deaths, renewed.faults, renewed.attempt), (0, 0, 2));
+}
+
+#[test]
+fn what_was_never_started_is_nobodys_fault_and_still_fenced_off() {
+    let step = leased().take(1, Taken::Unstarted, "stopping", &RETRY, 5, 0).unwrap();
+    assert_eq!((step.task.faults, step.task.deaths), (0, 0));
+    assert_eq!(step.attempt, AttemptState::TakenBack);
+    let late = commit(&step.task, 1, step.attempt, &holder(1), &Ending::Succeeded);
+    assert_eq!(late, Commit::Superseded);
 }
 
 #[test]
@@ -113,8 +144,15 @@ fn a_renewal_never_shortens_a_lease() {
 #[derive(Clone, Debug)]
 enum Act {
     Lease(u8),
-    Lose(u32),
+    Take(u32, Taken),
+    Blame,
+    Cancel,
+    RenewChance,
     Commit { number: u32, by: u8, ending: Ending },
+}
+
+fn taken() -> impl Strategy<Value = Taken> {
+    prop_oneof![Just(Taken::Expired), Just(Taken::Died), Just(Taken::Unstarted)]
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -127,7 +165,10 @@ fn act() -> impl Strategy<Value = Act> {
     ];
     prop_oneof![
         (1..4u8).prop_map(Act::Lease),
-        (1..6u32).prop_map(Act::Lose),
+        (1..6u32, taken()).prop_map(|(number, taken)| Act::Take(number, taken)),
+        Just(Act::Blame),
+        Just(Act::Cancel),
+        Just(Act::RenewChance),
         (1..6u32, 1..4u8, ending).prop_map(|(number, by, ending)| Act::Commit { number, by, ending }),
     ]
 }
@@ -153,9 +194,36 @@ proptest! {
                         prop_assert_eq!(status.attempt as usize, attempts.len());
                     }
                 }
-                Act::Lose(number) => {
+                Act::Blame => {
+                    if let Some(next) = status.blame(&RETRY) {
+                        prop_assert!(before.is_open());
+                        prop_assert_eq!(next.deaths, before.deaths + 1);
+                        status = next;
+                    }
+                }
+                Act::Cancel => {
+                    let cancelled = status.cancel();
+                    prop_assert_eq!(cancelled.is_some(), before.is_open());
+                    if let Some(next) = cancelled {
+                        if matches!(before.state, State::Leased(_)) {
+                            attempts[before.attempt as usize - 1].0 = AttemptState::Cancelled;
+                        }
+                        status = next;
+                    }
+                }
+                Act::RenewChance => {
+                    let in_vain = matches!(before.state, State::Failed | State::Cancelled);
+                    let renewed = status.renew_chance();
+                    prop_assert_eq!(renewed.is_some(), in_vain);
+                    if let Some(next) = renewed {
+                        prop_assert_eq!(next.attempt, before.attempt, "former attempts stay fenced off");
+                        status = next;
+                        continue;
+                    }
+                }
+                Act::Take(number, taken) => {
                     let newest_runs = number == before.attempt && matches!(before.state, State::Leased(_));
-                    let lost = status.lose(number, "gone", &RETRY, now, noise);
+                    let lost = status.take(number, taken, "gone", &RETRY, now, noise);
                     prop_assert_eq!(lost.is_some(), newest_runs);
                     if let Some(step) = lost {
                         attempts[number as usize - 1].0 = step.attempt;
@@ -174,7 +242,8 @@ proptest! {
                             status = step.task;
                         }
                         Commit::Repeated => {
-                            prop_assert!(given_to == holder(by) && state != AttemptState::Lost);
+                            use AttemptState::{Failed, HandedBack, Succeeded};
+                            prop_assert!(given_to == holder(by) && matches!(state, Succeeded | Failed | HandedBack));
                         }
                         Commit::Superseded => prop_assert!(!rightful),
                     }
@@ -184,6 +253,8 @@ proptest! {
                 prop_assert_eq!(&status, &before);
             }
             prop_assert!(status.faults <= RETRY.fault_limit);
+            let waits = matches!(status.state, State::Waiting { .. });
+            prop_assert!(!waits || status.deaths < RETRY.death_limit);
             let running = attempts.iter().filter(|(s, _)| *s == AttemptState::Leased).count();
             prop_assert_eq!(running, usize::from(matches!(status.state, State::Leased(_))));
         }

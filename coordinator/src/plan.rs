@@ -24,6 +24,7 @@ pub enum Progress {
     Open,
     Succeeded,
     Failed,
+    Cancelled,
 }
 
 /// How a livepatch ended.
@@ -42,6 +43,8 @@ pub enum Ended {
     Partial,
     /// None did.
     Failed,
+    /// A user cancelled what was left of it.
+    Cancelled,
 }
 
 /// The tasks that should exist on a platform, given those that do. Answers only what is missing.
@@ -66,15 +69,27 @@ pub fn verdict(tasks: &[Planned]) -> Option<Verdict> {
         by_platform.entry(&task.key.platform).or_default().push(task.clone());
     }
     let mut failed = Vec::new();
+    let mut cancelled = 0;
     for (platform, tasks) in &by_platform {
         if tasks.iter().any(|t| t.progress == Progress::Open) || !next(platform, tasks).is_empty() {
             return None;
         }
         if let Some(task) = tasks.iter().find(|t| t.progress == Progress::Failed) {
             failed.push(format!("{platform} ({})", task.key.kind));
+        } else if tasks.iter().any(|t| t.progress == Progress::Cancelled) {
+            cancelled += 1;
         }
     }
     let total = by_platform.len();
+    if cancelled > 0 {
+        let (succeeded, failed) = (total - cancelled - failed.len(), failed.len());
+        return Some(Verdict {
+            state: Ended::Cancelled,
+            sentence: format!(
+                "cancelled: of {total} codestreams x architectures {succeeded} had succeeded and {failed} failed"
+            ),
+        });
+    }
     let state = match failed.len() {
         0 => Ended::Succeeded,
         n if n < total => Ended::Partial,

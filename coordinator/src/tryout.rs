@@ -155,7 +155,7 @@ fn whom_to_ask(platforms: &[Platform], workers: &[WorkerView]) -> Option<Vec<(Pl
     for platform in platforms {
         let able = workers
             .iter()
-            .filter(|w| w.connected && !w.draining && w.registration.trees.contains(platform));
+            .filter(|w| w.takes_new() && w.registration.trees.contains(platform));
         let worker = able.min_by_key(|w| load.get(&w.name).copied().unwrap_or(0))?;
         *load.entry(&worker.name).or_default() += 1;
         asked.push((platform.clone(), worker.name.clone()));
@@ -204,11 +204,19 @@ mod tests {
                 slots: 1,
                 trees: trees.iter().map(|n| platform(*n)).collect::<BTreeSet<_>>(),
                 tools: Vec::new(),
+                memory: 0,
+                broken_trees: Default::default(),
+                broken_tools: Default::default(),
             },
             connected,
             draining: false,
             busy: 0,
             last_seen: 0,
+            registered: 0,
+            memory_busy: 0,
+            standing: Default::default(),
+            quarantine: None,
+            replaced: 0,
         }
     }
 

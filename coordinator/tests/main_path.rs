@@ -183,6 +183,7 @@ async fn submitting_is_idempotent_and_names_are_unique() {
     let request = v1::SubmitRequest {
         id: Uuid::now_v7().to_string(),
         spec: Some(spec("bsc1")),
+        share: None,
     };
     let submit = |request: v1::SubmitRequest| {
         let mut client = farm.livepatches.clone();
@@ -221,10 +222,17 @@ async fn bad_submissions_say_all_that_is_wrong_and_store_nothing() {
             archs: vec!["vax".into()],
             ..Default::default()
         }),
+        share: Some(v1::Share {
+            priority: 101,
+            weight: 1,
+        }),
     };
     let error = farm.livepatches.clone().submit(request).await.unwrap_err();
     let fields: Vec<_> = violations_of(&error).into_iter().map(|v| v.field).collect();
-    assert_eq!(fields, ["id", "name", "targets", "codestreams", "archs[0]"]);
+    assert_eq!(
+        fields,
+        ["id", "name", "targets", "codestreams", "archs[0]", "share.priority"]
+    );
 
     let mut nowhere = spec("bsc1");
     nowhere.codestreams = "15.9".into();

@@ -61,6 +61,7 @@ fn submission(n: usize) -> v1::SubmitRequest {
             }],
             ..Default::default()
         }),
+        share: None,
     }
 }
 

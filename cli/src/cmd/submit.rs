@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use klp_livepatch::Share;
 use klp_livepatch::spec::{Draft, Spec, TargetDraft};
 use klp_proto::v1;
 use tonic::Code;
@@ -61,9 +62,47 @@ pub struct SubmitArgs {
     /// The extraction tool: native, ccp or clang-extract
     #[arg(long, default_value = "native")]
     backend: String,
+    /// Memory that one extraction needs, such as 8G [default: as the coordinator is configured]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0", hide_default_value = true)]
+    memory: u64,
+    #[command(flatten)]
+    share: ShareArgs,
     /// Follow it until it ends
     #[arg(long)]
     wait: bool,
+}
+
+/// How a livepatch competes for workers.
+#[derive(Args, Clone, Copy)]
+pub struct ShareArgs {
+    /// From -100 to 100: a higher one goes first
+    #[arg(long, short, allow_negative_numbers = true, default_value_t = 0)]
+    pub priority: i32,
+    /// From 1 to 1000: the share of workers among livepatches of one priority
+    #[arg(long, default_value_t = Share::DEFAULT_WEIGHT.into())]
+    pub weight: u32,
+}
+
+impl ShareArgs {
+    pub fn parse(self) -> Result<Share, Failed> {
+        Share::new(self.priority, self.weight).map_err(Failed::Invalid)
+    }
+}
+
+/// A number of bytes with an optional K, M, G or T for powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        unit => return Err(format!("unknown unit `{unit}`; one of K, M, G, T")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number, as in 8G".to_owned())?;
+    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number);
+    bytes.ok_or_else(|| "too large".to_owned())
 }
 
 /// `--file-funcs FILE FUNC...`, repeatable: a list for each occurrence, which derive can't say.
@@ -119,15 +158,16 @@ impl SubmitArgs {
             codestreams: self.codestreams,
             archs: self.archs,
             backend: self.backend,
+            memory: self.memory,
         }
     }
 }
 
 pub async fn run(args: SubmitArgs, client: &Client, mode: Mode) -> Result<(), Failed> {
-    let wait = args.wait;
+    let (wait, share) = (args.wait, args.share.parse()?);
     // Here first: no farm is needed to say that a spec is wrong. The coordinator checks again.
     let spec = Spec::parse(&args.draft()).map_err(Failed::Invalid)?;
-    let livepatch = send(client, &spec).await?;
+    let livepatch = send(client, &spec, share).await?;
     if wait {
         eprintln!("{} submitted", spec.name);
         return follow::follow(client, &spec.name, mode).await;
@@ -144,10 +184,11 @@ pub async fn run(args: SubmitArgs, client: &Client, mode: Mode) -> Result<(), Fa
 }
 
 /// Sends a spec under one id for all tries, so that an answer that was lost does no harm.
-async fn send(client: &Client, spec: &Spec) -> Result<v1::Livepatch, Failed> {
+async fn send(client: &Client, spec: &Spec, share: Share) -> Result<v1::Livepatch, Failed> {
     let request = v1::SubmitRequest {
         id: Uuid::now_v7().to_string(),
         spec: Some(spec.into()),
+        share: Some(share.into()),
     };
     let mut tries = 0;
     loop {

@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
-use klp_livepatch::CodestreamFilter;
+use klp_livepatch::names::WorkerName;
+use klp_livepatch::{CodestreamFilter, Reason};
 use klp_proto::convert::{invalid_argument, parse};
 use klp_proto::v1;
 use klp_proto::v1::fleet_service_server::FleetService;
 use tonic::{Request, Response, Status};
 
-use super::{Failed, Shared, wire};
-use crate::store;
+use super::{Failed, Shared, store_status, wire};
+use crate::farm::WorkerView;
+use crate::ledger::{self, ForgetError, Now};
+use crate::store::{self, StoreError};
+
+/// How many names an error lists.
+const LISTED: usize = 20;
 
 pub struct Fleet(pub Arc<Shared>);
 
@@ -29,8 +35,7 @@ impl FleetService for Fleet {
         &self,
         request: Request<v1::ListCodestreamsRequest>,
     ) -> Result<Response<v1::ListCodestreamsResponse>, Status> {
-        let filter: CodestreamFilter =
-            parse("filter", &request.into_inner().filter).map_err(|violation| invalid_argument(&[violation]))?;
+        let filter: CodestreamFilter = field("filter", &request.into_inner().filter)?;
         let holders = self.0.store.read(|db| store::holders(db).map_err(Failed::from)).await?;
         let selected = holders
             .iter()
@@ -43,4 +48,84 @@ impl FleetService for Fleet {
             codestreams: info.collect(),
         }))
     }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::WorkerResponse>, Status> {
+        let request = request.into_inner();
+        let worker: WorkerName = field("worker", &request.worker)?;
+        let reason: Reason = field("reason", &request.reason)?;
+        let now = Now::of(&self.0.clock);
+        let name = worker.clone();
+        let drained = self
+            .0
+            .store
+            .write(move |tx| ledger::drain(tx, &name, &reason, now))
+            .await;
+        self.thought_of(&worker, drained, "drained").await
+    }
+
+    async fn undrain(&self, request: Request<v1::UndrainRequest>) -> Result<Response<v1::WorkerResponse>, Status> {
+        let worker: WorkerName = field("worker", &request.into_inner().worker)?;
+        let name = worker.clone();
+        let undrained = self.0.store.write(move |tx| ledger::undrain(tx, &name)).await;
+        self.thought_of(&worker, undrained, "undrained").await
+    }
+
+    async fn forget(&self, request: Request<v1::ForgetRequest>) -> Result<Response<v1::ForgetResponse>, Status> {
+        let worker: WorkerName = field("worker", &request.into_inner().worker)?;
+        if self.view(&worker).await.is_some_and(|view| view.connected) {
+            let message = format!("worker `{worker}` is connected; stop it first, then forget it");
+            return Err(Status::failed_precondition(message));
+        }
+        let name = worker.clone();
+        let forgotten = self.0.store.write(move |tx| ledger::forget(tx, &name)).await;
+        match forgotten {
+            Ok(()) => {}
+            Err(ForgetError::Unknown(_)) => return Err(self.unknown(&worker).await),
+            Err(error @ ForgetError::Holds(_)) => return Err(Status::failed_precondition(error.to_string())),
+            Err(ForgetError::Store(error)) => return Err(store_status(error)),
+        }
+        tracing::info!(%worker, "forgotten");
+        Ok(Response::new(v1::ForgetResponse {}))
+    }
+}
+
+impl Fleet {
+    async fn view(&self, worker: &WorkerName) -> Option<WorkerView> {
+        let workers = self.0.farm.workers().await;
+        workers.into_iter().find(|view| view.name == *worker)
+    }
+
+    async fn unknown(&self, worker: &WorkerName) -> Status {
+        let workers = self.0.farm.workers().await;
+        let known: Vec<&str> = workers.iter().map(|view| view.name.as_str()).take(LISTED).collect();
+        let known = match known.is_empty() {
+            true => "none ever registered".to_owned(),
+            false => format!("the farm knows: {}", known.join(", ")),
+        };
+        Status::not_found(format!("there is no worker `{worker}`; {known}"))
+    }
+
+    /// The worker after the farm has changed its mind about it.
+    async fn thought_of(
+        &self,
+        worker: &WorkerName,
+        changed: Result<Option<()>, StoreError>,
+        what: &str,
+    ) -> Result<Response<v1::WorkerResponse>, Status> {
+        if changed.map_err(store_status)?.is_none() {
+            return Err(self.unknown(worker).await);
+        }
+        tracing::info!(%worker, "{what}");
+        // The farm heard of the change before the store answered.
+        let worker = self.view(worker).await.map(wire::worker);
+        Ok(Response::new(v1::WorkerResponse { worker }))
+    }
+}
+
+fn field<T>(name: &str, text: &str) -> Result<T, Status>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    parse(name, text).map_err(|violation| invalid_argument(&[violation]))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use klp_livepatch::Share;
 use klp_livepatch::spec::{Draft, Spec};
 use klp_livepatch::task::{AttemptId, LivepatchId, TaskId};
 use klp_proto::v1::livepatch_service_server::LivepatchService;
@@ -13,11 +14,11 @@ use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{Failed, Shared, Stream, blob_status, livepatch_name, look_up, paging, store_status, watch, wire};
+use super::{Failed, Shared, Stream, blob_status, control, livepatch_name, look_up, paging, store_status, watch, wire};
 use crate::clock::utc;
 use crate::groups;
 use crate::ledger::{self, Now, Submission, SubmitError};
-use crate::store::{self, LivepatchState};
+use crate::store::{self, LivepatchState, Tx};
 use crate::tryout;
 
 pub struct Livepatches(pub Arc<Shared>);
@@ -25,13 +26,14 @@ pub struct Livepatches(pub Arc<Shared>);
 #[tonic::async_trait]
 impl LivepatchService for Livepatches {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let (id, spec) = submission(request.into_inner())?;
+        let (id, spec, share) = submission(request.into_inner())?;
         let shared = &self.0;
         self.try_out(id, &spec).await?;
         let now = Now::of(&shared.clock);
         let submission = Submission {
             id,
             spec,
+            share,
             max_open: shared.config.max_open_livepatches,
             max_platforms: shared.config.max_platforms,
         };
@@ -182,6 +184,35 @@ impl LivepatchService for Livepatches {
             groups: groups.into_iter().map(group).collect(),
         }))
     }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        let reason = control::reason(&request.reason)?;
+        let change = move |tx: &mut Tx<'_>, id, now| ledger::cancel(tx, id, reason.as_ref(), now);
+        control::change(&self.0, request.livepatch, "cancelled", change).await
+    }
+
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
+        control::retry(&self.0, request.into_inner()).await
+    }
+
+    async fn pause(&self, request: Request<v1::PauseRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        let reason = control::reason(&request.reason)?;
+        let change = move |tx: &mut Tx<'_>, id, now| ledger::pause(tx, id, reason.as_ref(), now);
+        control::change(&self.0, request.livepatch, "paused", change).await
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        control::change(&self.0, request.into_inner().livepatch, "resumed", ledger::resume).await
+    }
+
+    async fn set_share(&self, request: Request<v1::SetShareRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        let share = convert::share(request.share).map_err(|violations| convert::invalid_argument(&violations))?;
+        let change = move |tx: &mut Tx<'_>, id, now| ledger::set_share(tx, id, share, now);
+        control::change(&self.0, request.livepatch, "given another share", change).await
+    }
 }
 
 impl Livepatches {
@@ -215,15 +246,16 @@ where
     convert::parse(name, text).map_err(|violation| convert::invalid_argument(&[violation]))
 }
 
-/// A submission's id and spec, or all that is wrong with both.
-fn submission(request: v1::SubmitRequest) -> Result<(LivepatchId, Spec), Status> {
+/// A submission's id, spec and share, or all that is wrong with them.
+fn submission(request: v1::SubmitRequest) -> Result<(LivepatchId, Spec, Share), Status> {
     let id = convert::parse::<LivepatchId>("id", &request.id);
     let spec = Spec::parse(&Draft::from(request.spec.unwrap_or_default()));
-    match (id, spec) {
-        (Ok(id), Ok(spec)) => Ok((id, spec)),
-        (id, spec) => {
+    match (id, spec, convert::share(request.share)) {
+        (Ok(id), Ok(spec), Ok(share)) => Ok((id, spec, share)),
+        (id, spec, share) => {
             let mut violations = Vec::from_iter(id.err());
             violations.extend(spec.err().into_iter().flatten());
+            violations.extend(share.err().into_iter().flatten());
             Err(convert::invalid_argument(&violations))
         }
     }

@@ -1,6 +1,7 @@
 //! The gRPC services. Each request is checked here, at the boundary, and answered from the store; what changes things
 //! goes through [`crate::ledger`].
 
+mod control;
 mod fleet;
 mod livepatch;
 mod paging;

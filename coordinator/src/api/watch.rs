@@ -43,7 +43,9 @@ pub async fn events(
         let all_read = events.len() < EVENTS as usize;
         for event in events {
             after = event.number;
-            let ended = event.ended.then(|| wire::livepatch(&livepatch));
+            // One that was retried since has ended then, but not for good.
+            let for_good = event.ended && event.number == livepatch.last_event;
+            let ended = for_good.then(|| wire::livepatch(&livepatch));
             if client.send(Ok(wire::event(event, ended))).await.is_err() {
                 return Ok(());
             }

@@ -28,6 +28,7 @@ pub fn livepatch(row: &LivepatchRow) -> v1::Livepatch {
                 Ended::Succeeded => v1::LivepatchState::Succeeded,
                 Ended::Partial => v1::LivepatchState::Partial,
                 Ended::Failed => v1::LivepatchState::Failed,
+                Ended::Cancelled => v1::LivepatchState::Cancelled,
             };
             (state, *at, verdict.sentence.clone())
         }
@@ -44,8 +45,12 @@ pub fn livepatch(row: &LivepatchRow) -> v1::Livepatch {
             leased: row.counts.leased,
             succeeded: row.counts.succeeded,
             failed: row.counts.failed,
+            cancelled: row.counts.cancelled,
         }),
         last_event: row.last_event,
+        share: Some(row.share.into()),
+        paused_ms: row.pause.as_ref().map_or(0, |p| p.since),
+        pause_reason: row.pause.as_ref().map(|p| p.reason.clone()).unwrap_or_default(),
     }
 }
 
@@ -55,6 +60,7 @@ pub fn task(row: TaskRow, live: Live) -> v1::Task {
         State::Leased(_) => v1::TaskState::Leased,
         State::Succeeded => v1::TaskState::Succeeded,
         State::Failed => v1::TaskState::Failed,
+        State::Cancelled => v1::TaskState::Cancelled,
     };
     v1::Task {
         id: row.id.to_string(),
@@ -91,7 +97,17 @@ pub fn event(row: EventRow, livepatch: Option<v1::Livepatch>) -> v1::Event {
 }
 
 pub fn worker(view: WorkerView) -> v1::Worker {
+    use v1::unready::What;
     let tool = |(backend, version): (String, String)| v1::Tool { backend, version };
+    let (drain, quarantine) = (view.standing.drain.as_ref(), view.quarantine.as_ref());
+    let unready = |what, reason: &String| v1::Unready {
+        what: Some(what),
+        reason: reason.clone(),
+    };
+    let trees = view.registration.broken_trees.iter();
+    let trees = trees.map(|(platform, reason)| unready(What::Tree(platform.into()), reason));
+    let tools = view.registration.broken_tools.iter();
+    let tools = tools.map(|(backend, reason)| unready(What::Backend(backend.clone()), reason));
     v1::Worker {
         name: view.name.to_string(),
         connected: view.connected,
@@ -102,6 +118,15 @@ pub fn worker(view: WorkerView) -> v1::Worker {
         tools: view.registration.tools.into_iter().map(tool).collect(),
         draining: view.draining,
         version: view.registration.version,
+        drained_ms: drain.map_or(0, |d| d.since),
+        drain_reason: drain.map(|d| d.reason.clone()).unwrap_or_default(),
+        quarantined_until_ms: quarantine.map_or(0, |q| q.until),
+        quarantine_reason: quarantine.map(|q| q.reason.clone()).unwrap_or_default(),
+        unready: trees.chain(tools).collect(),
+        memory: view.registration.memory,
+        memory_busy: view.memory_busy,
+        registered_ms: view.registered,
+        replaced: view.replaced,
     }
 }
 
@@ -113,8 +138,10 @@ pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
         targets: order.spec.targets.iter().map(v1::Target::from).collect(),
         backend: order.spec.backend.to_string(),
         time_limit_ms: config.time_limit_ms,
-        memory_limit: config.memory_limit,
+        // Who says that a lot is needed must be allowed to use it.
+        memory_limit: config.memory_limit.max(config.memory(order.key.kind, &order.spec)),
         livepatch: order.spec.name.to_string(),
+        memory: config.memory(order.key.kind, &order.spec),
     };
     v1::FarmState {
         assignments: orders.iter().map(assignment).collect(),

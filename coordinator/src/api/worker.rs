@@ -1,6 +1,6 @@
 //! WorkerService: sessions, logs, artifacts and commits of workers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use klp_livepatch::names::WorkerName;
 use klp_livepatch::spec::Violation;
 use klp_livepatch::task::{AttemptId, Platform};
 use klp_proto::convert::{self, invalid_argument, parse};
+use klp_proto::v1::Unready;
 use klp_proto::v1::worker_service_server::WorkerService;
 use klp_proto::{MAX_ARTIFACT, MAX_CHUNK, v1};
 use tokio::sync::mpsc;
@@ -126,11 +127,11 @@ impl WorkerService for Workers {
             outcome,
             missing,
         };
-        let (now, retry) = (Now::of(&self.0.clock), self.0.config.retry());
+        let (now, rules) = (Now::of(&self.0.clock), self.0.config.rules());
         let settled = self
             .0
             .store
-            .write(move |tx| ledger::commit(tx, &committing, &retry, now))
+            .write(move |tx| ledger::commit(tx, &committing, &rules, now))
             .await;
         let (disposition, missing) = match settled {
             Ok(Disposition::Committed) => (v1::Disposition::Committed, Vec::new()),
@@ -241,6 +242,7 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
         & bound("attempts", state.attempts.len(), MAX_ATTEMPTS)
         & bound("tools", state.tools.len(), MAX_TOOLS)
         & bound("slots", state.slots as usize, MAX_SLOTS as usize)
+        & bound("unready", state.unready.len(), MAX_TREES)
         & bound("version", state.version.len(), MAX_WORD);
     if !bounded {
         return Err(bad);
@@ -256,6 +258,7 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
         }
         tools.push((tool.backend, tool.version));
     }
+    let (broken_trees, broken_tools) = unready(state.unready, &trees, &mut bad);
     let mut attempts = Vec::with_capacity(state.attempts.len());
     for (i, running) in state.attempts.into_iter().enumerate() {
         if running.progress.len() > MAX_WORD {
@@ -277,6 +280,9 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
                 slots: state.slots,
                 trees,
                 tools,
+                memory: state.memory,
+                broken_trees,
+                broken_tools,
             },
             attempts,
             draining: state.draining,
@@ -287,6 +293,37 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
 
 fn note<T>(bad: &mut Vec<Violation>, result: Result<T, Violation>) -> Option<T> {
     result.map_err(|violation| bad.push(violation)).ok()
+}
+
+/// What a worker has and can't use; none of it may be among what it can use.
+fn unready(
+    wire: Vec<v1::Unready>,
+    ready: &BTreeSet<Platform>,
+    bad: &mut Vec<Violation>,
+) -> (BTreeMap<Platform, String>, BTreeMap<String, String>) {
+    use v1::unready::What;
+    let (mut trees, mut tools) = (BTreeMap::new(), BTreeMap::new());
+    for (i, Unready { what, reason }) in wire.into_iter().enumerate() {
+        let mut refuse = |field: &str, message: String| bad.push(violation(format!("unready[{i}].{field}"), message));
+        if reason.is_empty() || reason.len() > MAX_WORD {
+            refuse("reason", format!("{} bytes; it must be 1 to {MAX_WORD}", reason.len()));
+        }
+        match what {
+            None => refuse("what", "neither tree nor backend is given".to_owned()),
+            Some(What::Backend(backend)) if backend.len() > MAX_WORD => {
+                refuse("backend", format!("longer than {MAX_WORD} bytes"));
+            }
+            Some(What::Backend(backend)) => drop(tools.insert(backend, reason)),
+            Some(What::Tree(tree)) => match Platform::try_from(tree) {
+                Ok(platform) if ready.contains(&platform) => {
+                    refuse("tree", format!("{platform} is claimed twice, as ready and as not"));
+                }
+                Ok(platform) => drop(trees.insert(platform, reason)),
+                Err(v) => refuse(&format!("tree.{}", v.field), v.message),
+            },
+        }
+    }
+    (trees, tools)
 }
 
 fn trees(wire: Vec<v1::Platform>, bad: &mut Vec<Violation>) -> BTreeSet<Platform> {

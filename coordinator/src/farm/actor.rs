@@ -1,22 +1,21 @@
 //! The farm's loop.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use klp_livepatch::spec::Spec;
 use klp_livepatch::task::{AttemptId, LivepatchId, TaskId, TaskKind};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::roster::Roster;
+use super::roster::{Lent, Roster};
 use super::{Farm, Inbox, Input, Live, Order, Report, Signal};
 use crate::clock::{Clock, utc};
 use crate::config::Config;
 use crate::ledger::{self, Grant, Loss, Now};
-use crate::lifecycle::{Holder, Lease, Millis, State};
-use crate::schedule::{self, Need, Queue, Ready};
-use crate::store::{self, Change, OpenTask, Store, StoreError};
+use crate::lifecycle::{Holder, Lease, Millis, State, Taken};
+use crate::schedule::{self, Need, Queue, Ready, Standings};
+use crate::store::{self, Change, OpenLivepatch, OpenTask, Store, StoreError};
 use crate::tryout::Tryouts;
 
 /// How long the farm leaves a database alone that has refused a transaction.
@@ -27,7 +26,7 @@ struct Actor {
     clock: Clock,
     store: Store,
     inbox: mpsc::UnboundedReceiver<Input>,
-    specs: HashMap<LivepatchId, Arc<Spec>>,
+    livepatches: HashMap<LivepatchId, OpenLivepatch>,
     /// All open tasks.
     tasks: HashMap<TaskId, OpenTask>,
     /// Those that could run now.
@@ -36,8 +35,8 @@ struct Actor {
     delayed: BTreeSet<(Millis, TaskId)>,
     /// Those that are leased.
     leased: BTreeSet<TaskId>,
-    /// How many of each livepatch's tasks are leased.
-    running: BTreeMap<LivepatchId, usize>,
+    /// How each open livepatch competes for workers.
+    standings: Standings,
     progress: HashMap<TaskId, String>,
     roster: Roster,
     tryouts: Tryouts,
@@ -59,10 +58,10 @@ pub async fn start(
     tryouts: Tryouts,
     stop: CancellationToken,
 ) -> Result<(Farm, tokio::task::JoinHandle<()>), StoreError> {
-    let (specs, tasks, workers) = store
+    let (livepatches, tasks, workers) = store
         .read(|db| {
-            let specs = store::open_livepatches(db)?;
-            Ok::<_, StoreError>((specs, store::open_tasks(db)?, store::registrations(db)?))
+            let livepatches = store::open_livepatches(db)?;
+            Ok::<_, StoreError>((livepatches, store::open_tasks(db)?, store::registrations(db)?))
         })
         .await?;
     let mut actor = Actor {
@@ -70,22 +69,25 @@ pub async fn start(
         clock,
         store,
         inbox,
-        specs: specs.into_iter().map(|(id, spec)| (id, Arc::new(spec))).collect(),
+        livepatches: HashMap::new(),
         tasks: HashMap::new(),
         queue: Queue::default(),
         delayed: BTreeSet::new(),
         leased: BTreeSet::new(),
-        running: BTreeMap::new(),
+        standings: Standings::new(),
         progress: HashMap::new(),
         roster: Roster::default(),
         tryouts,
         store_pause: 0,
         unsettled: true,
     };
-    for (name, registration) in workers {
-        actor.roster.remember(name, registration);
+    for (name, known) in workers {
+        actor.roster.remember(name, known);
     }
     let now = clock.now();
+    for livepatch in livepatches {
+        actor.open(livepatch);
+    }
     for mut task in tasks {
         if let State::Leased(lease) = &mut task.status.state {
             lease.renew(now, actor.config.lease_ms);
@@ -172,17 +174,48 @@ impl Actor {
             Input::Nudge(worker) => self.roster.nudge(&worker),
             Input::Closed { session, worker } => self.roster.closed(session, &worker),
             // Whoever asked may be gone.
-            Input::Workers(answer) => drop(answer.send(self.roster.views())),
+            Input::Workers(answer) => drop(answer.send(self.roster.views(now))),
             Input::Live { tasks, answer } => drop(answer.send(self.live(tasks, now))),
         }
     }
 
     fn apply(&mut self, change: Change, now: Millis) {
         match change {
-            Change::Opened { livepatch, spec } => drop(self.specs.insert(livepatch, spec)),
-            Change::Ended { livepatch } => drop(self.specs.remove(&livepatch)),
+            Change::Opened(livepatch) => self.open(livepatch),
+            Change::Ended { livepatch } => {
+                self.livepatches.remove(&livepatch);
+                self.standings.remove(&livepatch);
+            }
+            Change::Worker { name, standing } => self.roster.think(&name, standing),
+            Change::Forgotten { name } => self.roster.forget(&name),
             Change::Task(task) => self.fold(task, now),
             Change::Event { .. } => {}
+        }
+    }
+
+    /// Takes in a livepatch as it is now, in place of what it was.
+    fn open(&mut self, livepatch: OpenLivepatch) {
+        let (id, paused) = (livepatch.id, livepatch.pause.is_some());
+        self.standings.entry(id).or_default().share = livepatch.share;
+        let before = self.livepatches.insert(id, livepatch);
+        let was_paused = before.is_some_and(|l| l.pause.is_some());
+        if paused == was_paused {
+            return;
+        }
+        let of_it: Vec<OpenTask> = self.tasks.values().filter(|t| t.livepatch == id).cloned().collect();
+        for task in of_it {
+            match paused {
+                true => self.queue.remove(task.id),
+                false if self.delayed_until(&task).is_none() => self.enqueue(&task),
+                false => {}
+            }
+        }
+    }
+
+    fn delayed_until(&self, task: &OpenTask) -> Option<Millis> {
+        match task.status.state {
+            State::Waiting { not_before } if self.delayed.contains(&(not_before, task.id)) => Some(not_before),
+            _ => None,
         }
     }
 
@@ -196,10 +229,14 @@ impl Actor {
             State::Waiting { .. } => self.enqueue(&task),
             State::Leased(lease) => {
                 self.leased.insert(task.id);
-                *self.running.entry(task.livepatch).or_default() += 1;
-                self.roster.holds(&lease.holder.worker, task.id, &task.key.platform);
+                self.standings.entry(task.livepatch).or_default().running += 1;
+                let lent = Lent {
+                    platform: task.key.platform.clone(),
+                    memory: self.memory(&task),
+                };
+                self.roster.holds(&lease.holder.worker, task.id, lent);
             }
-            State::Succeeded | State::Failed => return,
+            State::Succeeded | State::Failed | State::Cancelled => return,
         }
         self.tasks.insert(task.id, task);
     }
@@ -213,18 +250,21 @@ impl Actor {
             State::Leased(lease) => {
                 self.leased.remove(&id);
                 self.roster.lets_go(&lease.holder.worker, id);
-                if let Some(count) = self.running.get_mut(&old.livepatch) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.running.remove(&old.livepatch);
-                    }
+                if let Some(standing) = self.standings.get_mut(&old.livepatch) {
+                    standing.running = standing.running.saturating_sub(1);
                 }
             }
-            State::Succeeded | State::Failed => {}
+            State::Succeeded | State::Failed | State::Cancelled => {}
         }
     }
 
+    /// Puts a task that waits for nothing but a worker into the queue.
     fn enqueue(&mut self, task: &OpenTask) {
+        let waiting = matches!(task.status.state, State::Waiting { .. });
+        let paused = self.livepatches.get(&task.livepatch).is_some_and(|l| l.pause.is_some());
+        if !waiting || paused {
+            return;
+        }
         if let Some(need) = self.need(task) {
             self.queue.insert(Ready {
                 task: task.id,
@@ -239,12 +279,19 @@ impl Actor {
     fn need(&self, task: &OpenTask) -> Option<Need> {
         let backend = match task.key.kind {
             TaskKind::Check => None,
-            TaskKind::Extract => Some(self.specs.get(&task.livepatch)?.backend),
+            TaskKind::Extract => Some(self.livepatches.get(&task.livepatch)?.spec.backend),
         };
         Some(Need {
             platform: task.key.platform.clone(),
             backend,
+            memory: self.memory(task),
         })
+    }
+
+    /// What is set aside for a task on its worker, in bytes.
+    fn memory(&self, task: &OpenTask) -> u64 {
+        let livepatch = self.livepatches.get(&task.livepatch);
+        livepatch.map_or(0, |l| self.config.memory(task.key.kind, &l.spec))
     }
 
     /// Renews the leases of what a worker says it is doing, if they are its own.
@@ -281,7 +328,7 @@ impl Actor {
     /// Writes what follows from what is known, one transaction after the other; each one's changes are taken in before
     /// the next is decided.
     async fn write(&mut self) -> Result<(), StoreError> {
-        let now = Now::of(&self.clock);
+        let (now, rules) = (Now::of(&self.clock), self.config.rules());
         let unregistered: Vec<_> = self
             .roster
             .members_mut()
@@ -290,7 +337,10 @@ impl Actor {
             .collect();
         if !unregistered.is_empty() {
             let workers = unregistered.clone();
-            self.store.write(move |tx| ledger::register(tx, &workers, now)).await?;
+            let retry = rules.retry;
+            self.store
+                .write(move |tx| ledger::register(tx, &workers, &retry, now))
+                .await?;
             for (name, member) in self.roster.members_mut() {
                 let written = unregistered.iter().find(|(n, _)| n == name);
                 if written.is_some_and(|(_, registration)| *registration == member.registration) {
@@ -303,9 +353,8 @@ impl Actor {
             for loss in &losses {
                 tracing::warn!(attempt = %loss.attempt, reason = loss.reason, "attempt lost");
             }
-            let retry = self.config.retry();
             self.store
-                .write(move |tx| ledger::lose(tx, &losses, &retry, now))
+                .write(move |tx| ledger::lose(tx, &losses, &rules, now))
                 .await?;
             self.drain();
         }
@@ -324,32 +373,36 @@ impl Actor {
     fn losses(&self, now: Millis) -> Vec<Loss> {
         let loss = |attempt: AttemptId, lease: &Lease| {
             let Holder { worker, incarnation } = &lease.holder;
-            let loss = |reason, unstarted| Loss {
+            let loss = |reason, taken| Loss {
                 attempt,
+                worker: worker.clone(),
+                taken,
                 reason,
-                unstarted,
             };
             let member = self.roster.get(worker);
             if let Some(member) = member.filter(|m| m.session.is_some()) {
                 if member.registration.incarnation != *incarnation {
                     return Some(loss(
                         format!("worker {worker} started anew and lost what it ran"),
-                        false,
+                        Taken::Died,
                     ));
                 }
                 // A stopping worker starts nothing, so what it does not list it will never run.
                 if member.draining && !member.listed.contains(&attempt) {
-                    return Some(loss(format!("worker {worker} is stopping and did not start it"), true));
+                    return Some(loss(
+                        format!("worker {worker} is stopping and did not start it"),
+                        Taken::Unstarted,
+                    ));
                 }
             }
             lease.is_expired(now).then(|| match member.map(|m| m.last_seen) {
                 Some(seen) if seen > 0 => loss(
                     format!("the lease of worker {worker} ran out; it last spoke at {}", utc(seen)),
-                    false,
+                    Taken::Expired,
                 ),
                 _ => loss(
                     format!("the lease of worker {worker} ran out; it has not come back"),
-                    false,
+                    Taken::Expired,
                 ),
             })
         };
@@ -370,9 +423,8 @@ impl Actor {
             }
         }
         // Half a lease: long before what it holds expires, it gets nothing more to lose.
-        self.roster
-            .pass_over_silent(now - Millis::from(self.config.lease_ms / 2));
-        let assigned = schedule::assign(&self.queue, self.roster.for_scheduling(), &self.running);
+        self.roster.refresh(now, now - Millis::from(self.config.lease_ms / 2));
+        let assigned = schedule::assign(&self.queue, self.roster.for_scheduling(), &self.standings);
         assigned
             .into_iter()
             .filter_map(|assigned| {
@@ -389,7 +441,7 @@ impl Actor {
 
     /// Tells each worker whose session waits for it all that it should be doing.
     fn answer(&mut self) {
-        let (tasks, specs) = (&self.tasks, &self.specs);
+        let (tasks, livepatches) = (&self.tasks, &self.livepatches);
         for (name, member) in self.roster.members_mut() {
             // Not before it is recorded: whoever has an answer is known to the submissions that follow.
             if !member.unanswered || member.unregistered {
@@ -406,20 +458,21 @@ impl Actor {
                                 number: task.status.attempt,
                             },
                             key: task.key.clone(),
-                            spec: Arc::clone(specs.get(&task.livepatch)?),
+                            spec: Arc::clone(&livepatches.get(&task.livepatch)?.spec),
                         })
                     }
                     _ => None,
                 }
             };
             let tried_out = self.tryouts.orders(name);
-            let orders = member.held.iter().filter_map(order).chain(tried_out).collect();
+            let orders = member.held.keys().filter_map(order).chain(tried_out).collect();
             signals.send_replace(Signal::Orders(orders));
             member.unanswered = false;
         }
     }
 
-    fn live(&self, tasks: Vec<TaskId>, now: Millis) -> HashMap<TaskId, Live> {
+    fn live(&mut self, tasks: Vec<TaskId>, now: Millis) -> HashMap<TaskId, Live> {
+        self.roster.refresh(now, now - Millis::from(self.config.lease_ms / 2));
         let live = |id: TaskId| {
             let task = self.tasks.get(&id)?;
             let mut live = Live::default();
@@ -429,13 +482,30 @@ impl Actor {
                     let pause = (*not_before - now) as f64 / 1000.0;
                     live.waiting_for = format!("to be tried again in {pause:.1} s");
                 }
-                _ => {
-                    let need = self.need(task)?;
-                    live.waiting_for = schedule::why_waiting(&need, self.roster.for_scheduling()).to_string();
-                }
+                _ => live.waiting_for = self.why_waiting(task)?,
             }
             Some((id, live))
         };
         tasks.into_iter().filter_map(live).collect()
+    }
+
+    fn why_waiting(&self, task: &OpenTask) -> Option<String> {
+        let livepatch = self.livepatches.get(&task.livepatch)?;
+        if let Some(pause) = &livepatch.pause {
+            let reason = match pause.reason.as_str() {
+                "" => String::new(),
+                why => format!(" ({why})"),
+            };
+            return Some(format!("the livepatch is paused since {}{reason}", utc(pause.since)));
+        }
+        let waits = schedule::why_waiting(
+            &self.need(task)?,
+            task.livepatch,
+            task.seq,
+            &self.queue,
+            self.roster.for_scheduling(),
+            &self.standings,
+        );
+        Some(waits.to_string())
     }
 }

@@ -8,39 +8,72 @@ use tokio::sync::watch;
 
 use super::{Report, SessionId, Signal};
 use crate::lifecycle::Millis;
-use crate::schedule;
-use crate::store::Registration;
+use crate::schedule::{self, Absence};
+use crate::standing::{Quarantine, Standing};
+use crate::store::{Known, Registration};
 
 /// How many platforms a worker is taken to have warm caches for.
 const WARM: usize = 4;
+
+/// For how long it is remembered that another session took over a worker's name.
+const REPLACED_MS: Millis = 3_600_000;
+/// How many such times are remembered.
+const REPLACED: usize = 1_000;
 
 /// A worker as it is told to whoever asks.
 #[derive(Clone, Debug)]
 pub struct WorkerView {
     pub name: WorkerName,
     pub registration: Registration,
+    pub registered: Millis,
     pub connected: bool,
     pub draining: bool,
     pub busy: u32,
+    pub memory_busy: u64,
     /// 0: not since the coordinator started.
     pub last_seen: Millis,
+    pub standing: Standing,
+    /// In force now.
+    pub quarantine: Option<Quarantine>,
+    /// How often within the last hour a session took over from one that was still open.
+    pub replaced: u32,
+}
+
+impl WorkerView {
+    /// Whether it may be given something now.
+    pub fn takes_new(&self) -> bool {
+        self.connected && !self.draining && self.standing.drain.is_none() && self.quarantine.is_none()
+    }
 }
 
 /// One worker.
 pub(super) struct Member {
     pub registration: Registration,
+    /// When the registration last changed.
+    pub registered: Millis,
     /// What is in the database is not what it last said.
     pub unregistered: bool,
     pub session: Option<(SessionId, watch::Sender<Signal>)>,
     /// It has a session that is yet to hear what it should be doing.
     pub unanswered: bool,
-    pub held: BTreeSet<TaskId>,
+    /// What it holds leases on, and what each was given.
+    pub held: BTreeMap<TaskId, Lent>,
     /// What it runs or has not yet committed, as it last said.
     pub listed: BTreeSet<AttemptId>,
     /// It has said that it starts nothing any more.
     pub draining: bool,
     pub last_seen: Millis,
+    standing: Standing,
     recent: VecDeque<Platform>,
+    replaced: VecDeque<Millis>,
+}
+
+/// What an attempt takes of a worker, besides a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lent {
+    pub platform: Platform,
+    /// Bytes.
+    pub memory: u64,
 }
 
 /// All workers. Kept beside each member is what the scheduler must know of it.
@@ -53,9 +86,12 @@ pub(super) struct Roster {
 
 impl Roster {
     /// Adds a worker that is known from the past.
-    pub(super) fn remember(&mut self, name: WorkerName, registration: Registration) {
-        let place = self.place(&name, &registration);
-        self.members[place].unregistered = false;
+    pub(super) fn remember(&mut self, name: WorkerName, known: Known) {
+        let place = self.place(&name, &known.registration);
+        let member = &mut self.members[place];
+        member.unregistered = false;
+        member.registered = known.registered;
+        member.standing = known.standing;
         self.describe(place);
     }
 
@@ -72,7 +108,10 @@ impl Roster {
             }
             Some((current, old)) if *current < session => {
                 let text = format!("a newer session speaks for worker {}", report.worker);
+                tracing::warn!(worker = %report.worker, "a newer session has taken over from one that was still open");
                 old.send_replace(Signal::Replaced(text));
+                member.replaced.truncate(REPLACED - 1);
+                member.replaced.push_front(now);
             }
             _ => {}
         }
@@ -83,9 +122,9 @@ impl Roster {
         member.draining = report.draining;
         if member.registration != report.registration {
             member.registration = report.registration.clone();
+            member.registered = now;
             member.unregistered = true;
         }
-        self.schedulable[place].draining = report.draining;
         self.describe(place);
     }
 
@@ -95,7 +134,6 @@ impl Roster {
         let member = &mut self.members[place];
         if member.session.as_ref().is_some_and(|(current, _)| *current == session) {
             member.session = None;
-            self.schedulable[place].connected = false;
         }
     }
 
@@ -106,32 +144,68 @@ impl Roster {
         }
     }
 
-    pub(super) fn holds(&mut self, worker: &WorkerName, task: TaskId, platform: &Platform) {
+    pub(super) fn holds(&mut self, worker: &WorkerName, task: TaskId, lent: Lent) {
         let Some(&place) = self.places.get(worker) else { return };
-        let member = &mut self.members[place];
-        if member.held.insert(task) {
-            member.unanswered = true;
-            if !member.recent.contains(platform) {
-                member.recent.truncate(WARM - 1);
-                member.recent.push_front(platform.clone());
-                self.schedulable[place].warm = member.recent.iter().cloned().collect();
-            }
+        let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
+        let platform = lent.platform.clone();
+        let memory = lent.memory;
+        if member.held.insert(task, lent).is_some() {
+            return;
         }
-        self.schedulable[place].busy = busy(&self.members[place]);
+        member.unanswered = true;
+        worker.busy = busy(member);
+        worker.memory_busy = worker.memory_busy.saturating_add(memory);
+        *worker.running.entry(platform.clone()).or_default() += 1;
+        if !member.recent.contains(&platform) {
+            member.recent.truncate(WARM - 1);
+            member.recent.push_front(platform);
+            worker.warm = member.recent.iter().cloned().collect();
+        }
     }
 
     pub(super) fn lets_go(&mut self, worker: &WorkerName, task: TaskId) {
         let Some(&place) = self.places.get(worker) else { return };
-        if self.members[place].held.remove(&task) {
-            self.members[place].unanswered = true;
+        let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
+        let Some(lent) = member.held.remove(&task) else { return };
+        member.unanswered = true;
+        worker.busy = busy(member);
+        worker.memory_busy = worker.memory_busy.saturating_sub(lent.memory);
+        if let Some(running) = worker.running.get_mut(&lent.platform) {
+            *running -= 1;
+            if *running == 0 {
+                worker.running.remove(&lent.platform);
+            }
         }
-        self.schedulable[place].busy = busy(&self.members[place]);
     }
 
-    /// Offers nothing more to workers that were not heard of since `since`, until they speak again.
-    pub(super) fn pass_over_silent(&mut self, since: Millis) {
+    /// The farm thinks otherwise of a worker.
+    pub(super) fn think(&mut self, worker: &WorkerName, standing: Standing) {
+        if let Some(&place) = self.places.get(worker) {
+            self.members[place].standing = standing;
+            self.describe(place);
+        }
+    }
+
+    /// Forgets a worker, unless it has come back meanwhile.
+    pub(super) fn forget(&mut self, worker: &WorkerName) {
+        let Some(&place) = self.places.get(worker) else { return };
+        let member = &mut self.members[place];
+        if member.session.is_some() {
+            member.unregistered = true;
+            return;
+        }
+        self.places.remove(worker);
+        self.members.swap_remove(place);
+        self.schedulable.swap_remove(place);
+        if let Some(moved) = self.schedulable.get(place) {
+            self.places.insert(moved.name.clone(), place);
+        }
+    }
+
+    /// Brings up to date who takes nothing new: one not heard of since `silent_since`, too, until it speaks again.
+    pub(super) fn refresh(&mut self, now: Millis, silent_since: Millis) {
         for (member, worker) in self.members.iter().zip(&mut self.schedulable) {
-            worker.connected &= member.last_seen >= since;
+            worker.absence = member.absence(now, silent_since);
         }
     }
 
@@ -148,16 +222,23 @@ impl Roster {
         names.zip(&mut self.members)
     }
 
-    pub(super) fn views(&self) -> Vec<WorkerView> {
+    pub(super) fn views(&self, now: Millis) -> Vec<WorkerView> {
         let view = |(name, &place): (&WorkerName, &usize)| {
             let (member, worker) = (&self.members[place], &self.schedulable[place]);
+            let replaced = member.replaced.iter().filter(|at| now - **at < REPLACED_MS).count();
             WorkerView {
                 name: name.clone(),
                 registration: member.registration.clone(),
-                connected: worker.connected,
-                draining: worker.draining,
+                registered: member.registered,
+                connected: member.session.is_some(),
+                draining: member.session.is_some() && member.draining,
                 busy: worker.busy,
+                memory_busy: worker.memory_busy,
                 last_seen: member.last_seen,
+                standing: member.standing.clone(),
+                quarantine: member.standing.quarantined(now).cloned(),
+                // At most REPLACED.
+                replaced: u32::try_from(replaced).unwrap_or(u32::MAX),
             }
         };
         self.places.iter().map(view).collect()
@@ -171,38 +252,71 @@ impl Roster {
         self.places.insert(name.clone(), place);
         self.members.push(Member {
             registration: registration.clone(),
+            registered: 0,
             unregistered: true,
             session: None,
             unanswered: false,
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             listed: BTreeSet::new(),
             draining: false,
             last_seen: 0,
+            standing: Standing::default(),
             recent: VecDeque::new(),
+            replaced: VecDeque::new(),
         });
-        self.schedulable.push(schedule::Worker {
-            name: name.clone(),
-            connected: false,
-            draining: false,
-            slots: 0,
-            busy: 0,
-            trees: BTreeSet::new(),
-            backends: BTreeSet::new(),
-            warm: BTreeSet::new(),
-        });
+        self.schedulable.push(schedule::Worker::unknown(name.clone()));
         place
     }
 
     /// Makes what the scheduler sees agree with what the worker said.
     fn describe(&mut self, place: usize) {
         let (member, worker) = (&self.members[place], &mut self.schedulable[place]);
-        worker.connected = member.session.is_some();
-        worker.slots = member.registration.slots;
-        if worker.trees != member.registration.trees {
-            worker.trees.clone_from(&member.registration.trees);
+        let said = &member.registration;
+        worker.slots = match member.standing.on_probation() {
+            true => said.slots.min(1),
+            false => said.slots,
+        };
+        worker.memory = Some(said.memory).filter(|memory| *memory > 0);
+        if worker.trees != said.trees {
+            worker.trees.clone_from(&said.trees);
         }
-        let tools = member.registration.tools.iter();
-        worker.backends = tools.filter_map(|(backend, _)| backend.parse().ok()).collect();
+        if worker.broken_trees != said.broken_trees {
+            worker.broken_trees.clone_from(&said.broken_trees);
+        }
+        worker.backends = said
+            .tools
+            .iter()
+            .filter_map(|(backend, _)| backend.parse().ok())
+            .collect();
+        let broken = said.broken_tools.iter();
+        worker.broken_backends = broken
+            .filter_map(|(backend, why)| Some((backend.parse().ok()?, why.clone())))
+            .collect();
+    }
+}
+
+impl Member {
+    fn absence(&self, now: Millis, silent_since: Millis) -> Option<Absence> {
+        let since = self.last_seen;
+        if self.session.is_none() {
+            return Some(Absence::Offline { since });
+        }
+        if let Some(drain) = &self.standing.drain {
+            return Some(Absence::Drained {
+                since: drain.since,
+                reason: drain.reason.clone(),
+            });
+        }
+        if self.draining {
+            return Some(Absence::Stopping);
+        }
+        if since < silent_since {
+            return Some(Absence::Silent { since });
+        }
+        self.standing.quarantined(now).map(|q| Absence::Quarantined {
+            until: q.until,
+            reason: q.reason.clone(),
+        })
     }
 }
 

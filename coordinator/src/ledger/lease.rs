@@ -20,7 +20,7 @@ pub struct Grant {
 /// The database's.
 pub fn lease(tx: &mut Tx<'_>, grants: Vec<Grant>, lease_ms: u32, now: Now) -> Result<(), StoreError> {
     for grant in grants {
-        let Some(task) = store::task(tx, grant.task)? else {
+        let Some(task) = store::open_task(tx, grant.task)? else {
             continue;
         };
         let Some(status) = task.status.lease(grant.to, now.ms, lease_ms) else {

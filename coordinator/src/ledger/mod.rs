@@ -1,8 +1,9 @@
 //! The transactions: everything that changes what the farm knows. Each is one function over a write transaction that
 //! reads the state, lets the pure parts decide, and records state and event together.
 
+mod control;
+mod fleet;
 mod lease;
-mod register;
 mod settle;
 mod submit;
 
@@ -10,9 +11,10 @@ use klp_livepatch::outcome::Failure;
 use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
 use uuid::Uuid;
 
+pub use control::{ChangeError, Selection, cancel, pause, resume, retry, set_share};
+pub use fleet::{ForgetError, drain, forget, register, undrain};
 pub use lease::{Grant, lease};
-pub use register::register;
-pub use settle::{CommitError, Committing, Disposition, Loss, commit, lose};
+pub use settle::{CommitError, Committing, Disposition, Loss, Rules, commit, lose};
 pub use submit::{Submission, SubmitError, platforms, submit};
 
 use crate::lifecycle::{Millis, Status};
@@ -78,7 +80,7 @@ fn create(
 /// Records a task's new status, with an event that says so.
 fn record(
     tx: &mut Tx<'_>,
-    task: &store::TaskRow,
+    task: &OpenTask,
     status: Status,
     failure: Option<&Failure>,
     message: &str,

@@ -1,14 +1,27 @@
 //! Ending attempts: by their worker's commit, or because the worker was lost. One transaction holds the outcome, its
 //! event, what is planned next, and the livepatch's verdict if that was its last task.
 
-use klp_livepatch::outcome::{Digest, Ending, Outcome};
-use klp_livepatch::report::Report;
-use klp_livepatch::task::{AttemptId, TaskKind};
+use std::collections::BTreeMap;
 
-use super::{Now, create, record};
-use crate::lifecycle::{self, Holder, Retry, State, Status, Step};
+use klp_livepatch::names::WorkerName;
+use klp_livepatch::outcome::{Cause, Digest, Ending, Failure, Outcome};
+use klp_livepatch::report::Report;
+use klp_livepatch::task::{AttemptId, LivepatchId, TaskId, TaskKind};
+
+use super::{Now, create, fleet, record};
+use crate::lifecycle::{self, Holder, Retry, State, Step, Taken};
 use crate::plan;
-use crate::store::{self, Change, StoreError, TaskRow, Tx};
+use crate::standing::Policy;
+use crate::store::{self, Change, OpenTask, StoreError, Tx};
+
+/// What the configuration says about failures by the farm's fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// For tasks.
+    pub retry: Retry,
+    /// For workers.
+    pub quarantine: Policy,
+}
 
 /// A worker's commit of an attempt's outcome.
 #[derive(Clone, Debug)]
@@ -49,7 +62,7 @@ impl From<rusqlite::Error> for CommitError {
 ///
 /// # Errors
 /// The attempt was never given out, or the outcome does not fit it; nothing was changed.
-pub fn commit(tx: &mut Tx<'_>, committing: &Committing, retry: &Retry, now: Now) -> Result<Disposition, CommitError> {
+pub fn commit(tx: &mut Tx<'_>, committing: &Committing, rules: &Rules, now: Now) -> Result<Disposition, CommitError> {
     let Committing {
         attempt: id,
         by,
@@ -57,7 +70,7 @@ pub fn commit(tx: &mut Tx<'_>, committing: &Committing, retry: &Retry, now: Now)
         missing,
     } = committing;
     let unknown = CommitError::Unknown(*id);
-    let Some(task) = store::task(tx, id.task)? else {
+    let Some(task) = store::open_task(tx, id.task)? else {
         return Err(unknown);
     };
     let Some(attempt) = store::attempt(tx, id.task, id.number)? else {
@@ -69,7 +82,7 @@ pub fn commit(tx: &mut Tx<'_>, committing: &Committing, retry: &Retry, now: Now)
         &attempt.holder,
         by,
         &outcome.ending,
-        retry,
+        &rules.retry,
         now.ms,
         now.noise(),
     ) {
@@ -83,7 +96,14 @@ pub fn commit(tx: &mut Tx<'_>, committing: &Committing, retry: &Retry, now: Now)
     if !missing.is_empty() {
         return Ok(Disposition::ArtifactsMissing(missing.clone()));
     }
-    settle(tx, &task, *id, step, Some(outcome), now)?;
+    match &outcome.ending {
+        Ending::Failed(failure) if failure.cause == Cause::Farm => {
+            fleet::fault(tx, &by.worker, &failure.message, &rules.quarantine, now)?;
+        }
+        Ending::Succeeded | Ending::Failed(_) => fleet::success(tx, &by.worker)?,
+        Ending::HandedBack { .. } => {}
+    }
+    settle(tx, &task, *id, step, Some(outcome), &rules.retry, now)?;
     Ok(Disposition::Committed)
 }
 
@@ -108,18 +128,20 @@ fn contradiction(kind: TaskKind, outcome: &Outcome) -> Option<&'static str> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     pub attempt: AttemptId,
+    pub worker: WorkerName,
+    pub taken: Taken,
     pub reason: String,
-    /// The worker never started it, and says so: nobody's fault.
-    pub unstarted: bool,
 }
 
 /// Takes attempts from workers that were lost. One that is not running any more is left alone.
 ///
 /// # Errors
 /// The database's.
-pub fn lose(tx: &mut Tx<'_>, losses: &[Loss], retry: &Retry, now: Now) -> Result<(), StoreError> {
+pub fn lose(tx: &mut Tx<'_>, losses: &[Loss], rules: &Rules, now: Now) -> Result<(), StoreError> {
+    // However many attempts it lost at once, it was one fault of the worker.
+    let mut faulty: BTreeMap<&WorkerName, &str> = BTreeMap::new();
     for (n, loss) in (0u128..).zip(losses) {
-        let Some(task) = store::task(tx, loss.attempt.task)? else {
+        let Some(task) = store::open_task(tx, loss.attempt.task)? else {
             continue;
         };
         // Each has its own noise, so that what was lost together does not come back together.
@@ -127,62 +149,83 @@ pub fn lose(tx: &mut Tx<'_>, losses: &[Loss], retry: &Retry, now: Now) -> Result
             seed: now.seed.wrapping_add(n * 7919),
             ..now
         };
-        let take = if loss.unstarted {
-            Status::return_unstarted
-        } else {
-            Status::lose
-        };
-        let step = take(
-            &task.status,
-            loss.attempt.number,
-            &loss.reason,
-            retry,
-            now.ms,
-            now.noise(),
-        );
+        let (number, reason) = (loss.attempt.number, &loss.reason);
+        let step = task
+            .status
+            .take(number, loss.taken, reason, &rules.retry, now.ms, now.noise());
         if let Some(step) = step {
-            settle(tx, &task, loss.attempt, step, None, now)?;
+            settle(tx, &task, loss.attempt, step, None, &rules.retry, now)?;
+            if loss.taken != Taken::Unstarted {
+                faulty.insert(&loss.worker, reason);
+            }
         }
+    }
+    for (worker, reason) in faulty {
+        fleet::fault(tx, worker, reason, &rules.quarantine, now)?;
     }
     Ok(())
 }
 
 fn settle(
     tx: &mut Tx<'_>,
-    task: &TaskRow,
+    task: &OpenTask,
     id: AttemptId,
-    step: Step,
+    mut step: Step,
     outcome: Option<&Outcome>,
+    retry: &Retry,
     now: Now,
 ) -> Result<(), StoreError> {
-    let failure = step.failure.as_ref();
     let report = outcome.and_then(|o| o.report.as_ref());
-    store::end_attempt(tx, id, step.attempt, failure, report, now.ms)?;
+    store::end_attempt(tx, id, step.attempt, step.failure.as_ref(), report, now.ms)?;
     if let Some(outcome) = outcome {
         store::add_artifacts(tx, id, &outcome.artifacts)?;
     }
+    if step.task.is_set_aside(retry) {
+        step.failure = Some(Failure::new(Cause::Farm, set_aside(tx, id.task)?));
+    }
     let message = message(task, &step, now);
     let ended = !step.task.is_open();
-    record(tx, task, step.task, failure, &message, now)?;
-    if !ended {
-        return Ok(());
+    record(tx, task, step.task, step.failure.as_ref(), &message, now)?;
+    match ended {
+        true => follow_up(tx, task, now),
+        false => Ok(()),
     }
+}
+
+/// Plans what comes after a task that has just ended, and ends the livepatch if that was all.
+pub(super) fn follow_up(tx: &mut Tx<'_>, task: &OpenTask, now: Now) -> Result<(), StoreError> {
     let platform = &task.key.platform;
     let next = plan::next(platform, &store::planned(tx, task.livepatch, Some(platform))?);
     create(tx, task.livepatch, next, now)?;
-    if !store::has_open_task(tx, task.livepatch)?
-        && let Some(verdict) = plan::verdict(&store::planned(tx, task.livepatch, None)?)
+    conclude(tx, task.livepatch, now)
+}
+
+/// Records a livepatch's verdict if nothing of it is left to do.
+pub(super) fn conclude(tx: &mut Tx<'_>, livepatch: LivepatchId, now: Now) -> Result<(), StoreError> {
+    if !store::has_open_task(tx, livepatch)?
+        && let Some(verdict) = plan::verdict(&store::planned(tx, livepatch, None)?)
     {
-        store::end_livepatch(tx, task.livepatch, &verdict, now.ms)?;
-        store::append_event(tx, task.livepatch, now.ms, &verdict.sentence, None, true)?;
-        tx.note(Change::Ended {
-            livepatch: task.livepatch,
-        });
+        store::end_livepatch(tx, livepatch, &verdict, now.ms)?;
+        store::append_event(tx, livepatch, now.ms, &verdict.sentence, None, true)?;
+        tx.note(Change::Ended { livepatch });
     }
     Ok(())
 }
 
-fn message(task: &TaskRow, step: &Step, now: Now) -> String {
+/// Why a task is not tried any more whose workers died, and where to look.
+pub(super) fn set_aside(tx: &Tx<'_>, task: TaskId) -> Result<String, StoreError> {
+    let deaths: Vec<String> = store::deaths_of(tx, task)?
+        .iter()
+        .map(|(number, worker)| format!("attempt {number} on {worker}"))
+        .collect();
+    Ok(format!(
+        "set aside, because its workers died under it: {}; read these attempts' logs (klp-farm logs --attempt), and \
+         retry it when the cause is gone",
+        deaths.join(", ")
+    ))
+}
+
+fn message(task: &OpenTask, step: &Step, now: Now) -> String {
     let key = &task.key;
     let why = step
         .failure
@@ -199,5 +242,7 @@ fn message(task: &TaskRow, step: &Step, now: Now) -> String {
         }
         // A step ends an attempt, so it never leaves a lease.
         State::Leased(_) => format!("{key} is leased"),
+        // Nor does one that cancels.
+        State::Cancelled => format!("{key} cancelled"),
     }
 }

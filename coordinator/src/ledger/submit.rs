@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use klp_livepatch::Share;
 use klp_livepatch::spec::{Spec, Violation};
 use klp_livepatch::task::{LivepatchId, Platform};
 
 use super::{Now, create};
 use crate::lifecycle::Millis;
 use crate::plan;
-use crate::store::{self, Change, LivepatchRow, StoreError, Tx};
+use crate::store::{self, Change, LivepatchRow, OpenLivepatch, StoreError, Tx};
 
 /// How many names an error lists.
 const LISTED: usize = 20;
@@ -18,6 +19,7 @@ const LISTED: usize = 20;
 pub struct Submission {
     pub id: LivepatchId,
     pub spec: Spec,
+    pub share: Share,
     /// The most livepatches that may be open, this one included.
     pub max_open: u32,
     /// The most platforms it may select.
@@ -93,11 +95,13 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
             ),
         }));
     }
-    store::insert_livepatch(tx, *id, spec, now.ms)?;
-    tx.note(Change::Opened {
-        livepatch: *id,
+    store::insert_livepatch(tx, *id, spec, submission.share, now.ms)?;
+    tx.note(Change::Opened(OpenLivepatch {
+        id: *id,
         spec: Arc::new(spec.clone()),
-    });
+        share: submission.share,
+        pause: None,
+    }));
     let message = format!("submitted for {}", amount(platforms.len()));
     store::append_event(tx, *id, now.ms, &message, None, false)?;
     create(tx, *id, platforms.iter().flat_map(|p| plan::next(p, &[])), now)?;

@@ -1,107 +1,36 @@
 //! Who runs what. Pure: the ready tasks and the workers go in, assignments come out, or the reason why a task waits.
 //!
-//! The next task always comes from the livepatch with the fewest running ones that some free worker can serve, oldest
-//! task first, so that a large livepatch never starves a small one. It goes to the worker that is relatively least
-//! busy; among equals to one that ran this platform lately, whose caches are warm. A worker on which the task failed by
-//! the farm's fault is the last choice, but better than none.
+//! The next task comes from the livepatch of the highest priority that some free worker can serve; among equals from the
+//! one with the fewest running tasks for its weight, oldest task first, so that a large livepatch never starves a small
+//! one. It goes to the worker that is relatively least busy; among equals to the one that runs the least on this tree,
+//! then to one that ran it lately, whose caches are warm. A worker on which the task failed by the farm's fault is the
+//! last choice, but better than none.
 
+mod queue;
+mod waits;
+mod worker;
+
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
-use std::fmt;
 
+use klp_livepatch::Share;
 use klp_livepatch::names::WorkerName;
-use klp_livepatch::spec::Backend;
 use klp_livepatch::task::{LivepatchId, Platform, TaskId};
 
-/// What a worker must have to run a task.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Need {
-    pub platform: Platform,
-    /// `None`: no extraction tool.
-    pub backend: Option<Backend>,
+pub use queue::{Need, Queue, Ready};
+pub use waits::{Waits, why_waiting};
+pub use worker::{Absence, Worker};
+
+/// How a livepatch stands in the competition for workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub share: Share,
+    /// How many of its tasks run.
+    pub running: u64,
 }
 
-/// A task that could run now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ready {
-    pub task: TaskId,
-    pub livepatch: LivepatchId,
-    pub need: Need,
-    /// Unique; tasks of a livepatch are served in this order.
-    pub order: i64,
-    /// Workers on which it failed by the farm's fault.
-    pub avoid: BTreeSet<WorkerName>,
-}
-
-/// A worker as far as scheduling cares.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worker {
-    pub name: WorkerName,
-    pub connected: bool,
-    pub draining: bool,
-    pub slots: u32,
-    pub busy: u32,
-    pub trees: BTreeSet<Platform>,
-    pub backends: BTreeSet<Backend>,
-    /// Platforms it ran lately.
-    pub warm: BTreeSet<Platform>,
-}
-
-impl Worker {
-    fn has(&self, need: &Need) -> bool {
-        self.trees.contains(&need.platform) && need.backend.is_none_or(|b| self.backends.contains(&b))
-    }
-
-    fn is_free(&self) -> bool {
-        self.connected && !self.draining && self.busy < self.slots
-    }
-}
-
-/// The ready tasks, by livepatch and need. A cache of the database.
-#[derive(Default)]
-pub struct Queue {
-    livepatches: BTreeMap<LivepatchId, BTreeMap<Need, BTreeMap<i64, Ready>>>,
-    places: HashMap<TaskId, (LivepatchId, Need, i64)>,
-}
-
-impl Queue {
-    /// Puts a task in, in place of what it was before.
-    pub fn insert(&mut self, ready: Ready) {
-        self.remove(ready.task);
-        let place = (ready.livepatch, ready.need.clone(), ready.order);
-        self.places.insert(ready.task, place);
-        self.livepatches
-            .entry(ready.livepatch)
-            .or_default()
-            .entry(ready.need.clone())
-            .or_default()
-            .insert(ready.order, ready);
-    }
-
-    pub fn remove(&mut self, task: TaskId) {
-        let Some((livepatch, need, order)) = self.places.remove(&task) else {
-            return;
-        };
-        if let Some(needs) = self.livepatches.get_mut(&livepatch) {
-            if let Some(tasks) = needs.get_mut(&need) {
-                tasks.remove(&order);
-                if tasks.is_empty() {
-                    needs.remove(&need);
-                }
-            }
-            if needs.is_empty() {
-                self.livepatches.remove(&livepatch);
-            }
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-}
+/// All livepatches that run anything or have a share of their own; the others have the default one.
+pub type Standings = BTreeMap<LivepatchId, Standing>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
@@ -109,26 +38,34 @@ pub struct Assigned {
     pub worker: WorkerName,
 }
 
-/// Matches ready tasks with free slots until no task that is left could run on a slot that is left. `running` counts
-/// each livepatch's running tasks. The same arguments give the same answer.
-pub fn assign(queue: &Queue, workers: &[Worker], running: &BTreeMap<LivepatchId, usize>) -> Vec<Assigned> {
+/// When a livepatch's next task is due, compared with others': least first.
+type Turn = (Reverse<i16>, u64, LivepatchId);
+
+/// The turn of a livepatch that would then run `running` tasks and one more.
+fn turn(livepatch: LivepatchId, share: Share, running: u64) -> Turn {
+    // Running tasks for their weight, in fixed point: exact for any weight, and far from overflow.
+    const SCALE: u64 = 1 << 20;
+    let load = running.saturating_mul(SCALE) / u64::from(share.weight());
+    (Reverse(share.priority()), load, livepatch)
+}
+
+/// Matches ready tasks with free slots until no task that is left could run on a slot that is left. The same arguments
+/// give the same answer.
+pub fn assign(queue: &Queue, workers: &[Worker], standings: &Standings) -> Vec<Assigned> {
     let mut slots = Slots::new(workers);
     let mut assigned = Vec::new();
-    if slots.free.is_empty() {
-        return assigned;
-    }
-    let mut turns: BTreeSet<(usize, LivepatchId)> = queue
-        .livepatches
+    let mut lines = servable(queue, &slots);
+    let standing = |id: &LivepatchId| standings.get(id).copied().unwrap_or_default();
+    let mut turns: BTreeSet<Turn> = lines
         .keys()
-        .map(|id| (running.get(id).copied().unwrap_or(0), *id))
+        .map(|id| turn(*id, standing(id).share, standing(id).running))
         .collect();
-    let mut lines: BTreeMap<LivepatchId, Vec<Line<'_>>> = BTreeMap::new();
-    while let Some((load, livepatch)) = turns.pop_first() {
-        let lines = lines.entry(livepatch).or_insert_with(|| {
-            let needs = queue.livepatches.get(&livepatch).into_iter().flatten();
-            needs.filter_map(|(need, tasks)| Line::new(need, tasks)).collect()
-        });
-        // A need nobody can serve now stays unserved: slots only get fewer.
+    let mut started: BTreeMap<LivepatchId, u64> = BTreeMap::new();
+    while let Some((_, _, livepatch)) = turns.pop_first() {
+        let Some(lines) = lines.get_mut(&livepatch) else {
+            continue;
+        };
+        // A need that nobody can serve now stays unserved: slots only get fewer.
         lines.retain(|line| slots.can_serve(line.need));
         let Some(next) = (0..lines.len()).min_by_key(|&i| lines[i].head.order) else {
             continue;
@@ -147,9 +84,39 @@ pub fn assign(queue: &Queue, workers: &[Worker], running: &BTreeMap<LivepatchId,
         if slots.free.is_empty() {
             break;
         }
-        turns.insert((load + 1, livepatch));
+        let started = started.entry(livepatch).or_default();
+        *started += 1;
+        let Standing { share, running } = standing(&livepatch);
+        turns.insert(turn(livepatch, share, running + *started));
     }
     assigned
+}
+
+/// What free workers could run, by livepatch.
+fn servable<'a>(queue: &'a Queue, slots: &Slots<'_>) -> BTreeMap<LivepatchId, Vec<Line<'a>>> {
+    let mut platforms: BTreeSet<&Platform> = BTreeSet::new();
+    for &i in &slots.free {
+        let trees = &slots.workers[i].trees;
+        let waited_for = queue.platforms();
+        if platforms.len() == waited_for.len() {
+            break;
+        }
+        if trees.len() <= waited_for.len() {
+            let wanted = trees.iter().filter_map(|t| waited_for.get_key_value(t));
+            platforms.extend(wanted.map(|(platform, _)| platform));
+        } else {
+            platforms.extend(waited_for.keys().filter(|p| trees.contains(*p)));
+        }
+    }
+    let mut lines: BTreeMap<LivepatchId, Vec<Line<'a>>> = BTreeMap::new();
+    let needs = platforms.into_iter().filter_map(|p| queue.platforms().get(p)).flatten();
+    for (need, livepatches) in needs {
+        for (livepatch, tasks) in livepatches {
+            let line = Line::new(need, tasks);
+            lines.entry(*livepatch).or_default().extend(line);
+        }
+    }
+    lines
 }
 
 /// The tasks of one livepatch with one need, during one match.
@@ -160,17 +127,20 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(need: &'a Need, tasks: &'a BTreeMap<i64, Ready>) -> Option<Self> {
+    fn new(need: &'a Need, tasks: &'a queue::Line) -> Option<Self> {
         let mut rest = tasks.values();
         let head = rest.next()?;
         Some(Self { need, head, rest })
     }
 }
 
-/// The free slots during one match.
+/// What is free during one match.
 struct Slots<'a> {
     workers: &'a [Worker],
     busy: Vec<u32>,
+    memory_busy: Vec<u64>,
+    /// What this match has put on each worker's trees.
+    added: HashMap<(usize, Platform), u32>,
     free: BTreeSet<usize>,
     /// Free workers for each need that was asked for; entries that are no longer free are dropped on use.
     serving: HashMap<Need, Vec<usize>>,
@@ -181,18 +151,20 @@ impl<'a> Slots<'a> {
         Self {
             workers,
             busy: workers.iter().map(|w| w.busy).collect(),
+            memory_busy: workers.iter().map(|w| w.memory_busy).collect(),
+            added: HashMap::new(),
             free: (0..workers.len()).filter(|&i| workers[i].is_free()).collect(),
             serving: HashMap::new(),
         }
     }
 
     fn serving(&mut self, need: &Need) -> &[usize] {
-        let (free, workers) = (&self.free, self.workers);
+        let (free, workers, memory_busy) = (&self.free, self.workers, &self.memory_busy);
         let serving = self.serving.entry(need.clone()).or_insert_with(|| {
             let able = free.iter().copied().filter(|&i| workers[i].has(need));
             able.collect()
         });
-        serving.retain(|i| free.contains(i));
+        serving.retain(|&i| free.contains(&i) && workers[i].has_room(need.memory, memory_busy[i]));
         serving
     }
 
@@ -202,18 +174,25 @@ impl<'a> Slots<'a> {
 
     fn take(&mut self, need: &Need, avoid: &BTreeSet<WorkerName>) -> Option<WorkerName> {
         let candidates = self.serving(need).to_vec();
+        let load = |i: usize, other: &Worker| u64::from(self.busy[i]) * u64::from(other.slots);
+        let on_tree = |i: usize, worker: &Worker| {
+            let before = worker.running.get(&need.platform).copied().unwrap_or_default();
+            before + self.added.get(&(i, need.platform.clone())).copied().unwrap_or_default()
+        };
         let best = candidates.into_iter().min_by(|&a, &b| {
             let (x, y) = (&self.workers[a], &self.workers[b]);
-            let load = |i: usize, other: &Worker| u64::from(self.busy[i]) * u64::from(other.slots);
             avoid
                 .contains(&x.name)
                 .cmp(&avoid.contains(&y.name))
                 // busy/slots, compared as fractions.
                 .then_with(|| load(a, y).cmp(&load(b, x)))
+                .then_with(|| on_tree(a, x).cmp(&on_tree(b, y)))
                 .then_with(|| y.warm.contains(&need.platform).cmp(&x.warm.contains(&need.platform)))
                 .then_with(|| x.name.cmp(&y.name))
         })?;
         self.busy[best] += 1;
+        self.memory_busy[best] = self.memory_busy[best].saturating_add(need.memory);
+        *self.added.entry((best, need.platform.clone())).or_default() += 1;
         if self.busy[best] >= self.workers[best].slots {
             self.free.remove(&best);
         }
@@ -221,77 +200,5 @@ impl<'a> Slots<'a> {
     }
 }
 
-/// Why a ready task waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waits {
-    NoTree(Platform),
-    NoBackend {
-        platform: Platform,
-        backend: Backend,
-    },
-    Disconnected(Vec<WorkerName>),
-    Draining(Vec<WorkerName>),
-    Busy {
-        slots: u32,
-        workers: Vec<WorkerName>,
-    },
-    /// Somebody has a slot for it; the next match gives it away.
-    Turn,
-}
-
-/// Why a task with this need is not running.
-pub fn why_waiting(need: &Need, workers: &[Worker]) -> Waits {
-    let names = |workers: &[&Worker]| workers.iter().map(|w| w.name.clone()).collect();
-    let holders: Vec<&Worker> = workers.iter().filter(|w| w.trees.contains(&need.platform)).collect();
-    if holders.is_empty() {
-        return Waits::NoTree(need.platform.clone());
-    }
-    let able: Vec<&Worker> = holders.iter().copied().filter(|w| w.has(need)).collect();
-    if let (true, Some(backend)) = (able.is_empty(), need.backend) {
-        let platform = need.platform.clone();
-        return Waits::NoBackend { platform, backend };
-    }
-    let connected: Vec<&Worker> = able.iter().copied().filter(|w| w.connected).collect();
-    if connected.is_empty() {
-        return Waits::Disconnected(names(&able));
-    }
-    let taking: Vec<&Worker> = connected.iter().copied().filter(|w| !w.draining).collect();
-    if taking.is_empty() {
-        return Waits::Draining(names(&connected));
-    }
-    if taking.iter().any(|w| w.is_free()) {
-        return Waits::Turn;
-    }
-    Waits::Busy {
-        slots: taking.iter().map(|w| w.slots).sum(),
-        workers: names(&taking),
-    }
-}
-
-impl fmt::Display for Waits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |workers: &[WorkerName]| {
-            let shown: Vec<&str> = workers.iter().take(3).map(WorkerName::as_str).collect();
-            match workers.len() {
-                1..=3 => shown.join(", "),
-                n => format!("{} and {} more", shown.join(", "), n.saturating_sub(3)),
-            }
-        };
-        match self {
-            Waits::NoTree(platform) => write!(f, "no worker holds {platform}"),
-            Waits::NoBackend { platform, backend } => {
-                write!(f, "no worker that holds {platform} has the {backend} tool")
-            }
-            Waits::Disconnected(workers) => write!(f, "not connected: {}", list(workers)),
-            Waits::Draining(workers) => write!(f, "draining: {}", list(workers)),
-            Waits::Busy { slots: 1, workers } => write!(f, "the one slot of {} is busy", list(workers)),
-            Waits::Busy { slots: 0, workers } => write!(f, "{} has no slots", list(workers)),
-            Waits::Busy { slots, workers } => write!(f, "all {slots} slots of {} are busy", list(workers)),
-            Waits::Turn => f.write_str("about to be assigned"),
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! Properties of the match between ready tasks and workers.
 
 use klp_livepatch::Arch;
+use klp_livepatch::spec::Backend;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -19,14 +20,11 @@ fn livepatch(n: u8) -> LivepatchId {
 
 fn worker(name: &str, slots: u32, platforms: &[u8]) -> Worker {
     Worker {
-        name: name.parse().unwrap(),
-        connected: true,
-        draining: false,
+        absence: None,
         slots,
-        busy: 0,
         trees: platforms.iter().map(|&n| platform(n)).collect(),
         backends: [Backend::Native].into(),
-        warm: BTreeSet::new(),
+        ..Worker::unknown(name.parse().unwrap())
     }
 }
 
@@ -37,6 +35,7 @@ fn ready(order: i64, of: u8, on: u8, backend: Option<Backend>) -> Ready {
         need: Need {
             platform: platform(on),
             backend,
+            memory: 0,
         },
         order,
         avoid: BTreeSet::new(),
@@ -49,38 +48,101 @@ fn queue(tasks: impl IntoIterator<Item = Ready>) -> Queue {
     queue
 }
 
-#[test]
-fn a_small_livepatch_is_not_starved_by_a_large_one() {
-    let large = (0..100).map(|n| ready(n, 1, 1, None));
-    let small = (100..102).map(|n| ready(n, 2, 1, None));
-    let assigned = assign(&queue(large.chain(small)), &[worker("w", 4, &[1])], &BTreeMap::new());
-    let orders: Vec<u128> = assigned.iter().map(|a| a.task.0.as_u128()).collect();
-    assert_eq!(orders, [0, 100, 1, 101]);
-    // What runs already counts.
-    let running = BTreeMap::from([(livepatch(1), 3)]);
-    let assigned = assign(
-        &queue([ready(0, 1, 1, None), ready(1, 2, 1, None)]),
-        &[worker("w", 1, &[1])],
-        &running,
-    );
-    assert_eq!(assigned[0].task.0.as_u128(), 1);
+fn orders(assigned: &[Assigned]) -> Vec<u128> {
+    assigned.iter().map(|a| a.task.0.as_u128()).collect()
+}
+
+fn standing(priority: i32, weight: u32, running: u64) -> Standing {
+    Standing {
+        share: Share::new(priority, weight).unwrap(),
+        running,
+    }
 }
 
 #[test]
-fn load_then_warmth_decides_and_faulty_workers_come_last() {
+fn a_small_livepatch_is_not_starved_by_a_large_one() {
+    let large = (0..300).map(|n| ready(n, 1, 1, None));
+    let small = (300..303).map(|n| ready(n, 2, 1, None));
+    let queue = queue(large.chain(small));
+    let assigned = assign(&queue, &[worker("w", 4, &[1])], &Standings::new());
+    assert_eq!(orders(&assigned), [0, 300, 1, 301]);
+    // What runs already counts.
+    let standings = Standings::from([(livepatch(1), standing(0, 100, 3))]);
+    let assigned = assign(&queue, &[worker("w", 3, &[1])], &standings);
+    assert_eq!(orders(&assigned), [300, 301, 302]);
+}
+
+#[test]
+fn weights_share_and_priorities_go_first() {
+    let tasks = |of: u8, from: i64| (from..from + 20).map(move |n| ready(n, of, 1, None));
+    let both = queue(tasks(1, 0).chain(tasks(2, 100)));
+    let mut standings = Standings::from([(livepatch(1), standing(0, 300, 0)), (livepatch(2), standing(0, 100, 0))]);
+    let assigned = assign(&both, &[worker("w", 8, &[1])], &standings);
+    let of_the_heavy = orders(&assigned).iter().filter(|order| **order < 100).count();
+    assert_eq!((assigned.len(), of_the_heavy), (8, 6));
+    standings.insert(livepatch(2), standing(1, 1, 50));
+    let assigned = assign(&both, &[worker("w", 8, &[1])], &standings);
+    assert!(orders(&assigned).iter().all(|order| *order >= 100));
+    // A priority that nobody can serve holds up nothing.
+    let elsewhere = queue(tasks(1, 0).chain([ready(100, 2, 2, None)]));
+    assert_eq!(assign(&elsewhere, &[worker("w", 8, &[1])], &standings).len(), 8);
+}
+
+#[test]
+fn load_then_spread_then_warmth_decides_and_faulty_workers_come_last() {
     let pick =
-        |workers: &[Worker], task: Ready| assign(&queue([task]), workers, &BTreeMap::new())[0].worker.to_string();
-    let (a, mut b) = (worker("a", 2, &[1]), worker("b", 2, &[1]));
+        |workers: &[Worker], task: Ready| assign(&queue([task]), workers, &Standings::new())[0].worker.to_string();
+    let (mut a, mut b) = (worker("a", 2, &[1]), worker("b", 2, &[1]));
     assert_eq!(pick(&[a.clone(), b.clone()], ready(1, 1, 1, None)), "a");
     b.warm.insert(platform(1));
     assert_eq!(pick(&[a.clone(), b.clone()], ready(1, 1, 1, None)), "b");
     b.busy = 1;
     assert_eq!(pick(&[a.clone(), b.clone()], ready(1, 1, 1, None)), "a");
+    // As busy as the other, but with other trees: this one's disk is idle.
+    a.busy = 1;
+    b.running.insert(platform(1), 1);
+    assert_eq!(pick(&[a.clone(), b.clone()], ready(1, 1, 1, None)), "a");
     let mut scarred = ready(1, 1, 1, None);
     scarred.avoid.insert(a.name.clone());
     assert_eq!(pick(&[a.clone(), b.clone()], scarred.clone()), "b");
-    b.connected = false;
+    b.absence = Some(Absence::Stopping);
     assert_eq!(pick(&[a, b], scarred), "a");
+}
+
+#[test]
+fn what_is_started_together_is_spread_over_those_who_hold_the_tree() {
+    let tasks = (0..4).map(|n| ready(n, n as u8, 1, None));
+    let workers = [worker("a", 8, &[1]), worker("b", 8, &[1])];
+    let assigned = assign(&queue(tasks), &workers, &Standings::new());
+    let on_a = assigned.iter().filter(|a| a.worker.as_str() == "a").count();
+    assert_eq!(on_a, 2);
+}
+
+#[test]
+fn memory_is_lent_like_slots() {
+    let large = |order| {
+        let mut task = ready(order, 1, 1, None);
+        task.need.memory = 3;
+        task
+    };
+    let mut w = worker("w", 8, &[1]);
+    w.memory = Some(7);
+    assert_eq!(
+        assign(&queue((0..4).map(large)), &[w.clone()], &Standings::new()).len(),
+        2
+    );
+    w.memory_busy = 5;
+    assert_eq!(
+        assign(
+            &queue([large(1), ready(2, 1, 1, None)]),
+            &[w.clone()],
+            &Standings::new()
+        )
+        .len(),
+        1
+    );
+    w.memory = None;
+    assert_eq!(assign(&queue((0..4).map(large)), &[w], &Standings::new()).len(), 4);
 }
 
 #[test]
@@ -92,43 +154,90 @@ fn a_queue_forgets_what_is_removed_and_replaces_what_is_repeated() {
     assert_eq!(q.len(), 2);
     q.remove(TaskId(Uuid::from_u128(2)));
     q.remove(TaskId(Uuid::from_u128(2)));
-    let assigned = assign(&q, &[worker("w", 5, &[1, 2])], &BTreeMap::new());
+    let assigned = assign(&q, &[worker("w", 5, &[1, 2])], &Standings::new());
     assert_eq!(assigned.len(), 1);
     q.remove(TaskId(Uuid::from_u128(1)));
-    assert!(q.is_empty() && q.livepatches.is_empty());
+    assert!(q.is_empty() && q.platforms().is_empty());
+}
+
+fn why(need: &Need, workers: &[Worker]) -> String {
+    why_waiting(need, livepatch(1), 0, &Queue::default(), workers, &Standings::new()).to_string()
 }
 
 #[test]
 fn waiting_has_a_reason() {
-    let extract = Need {
-        platform: platform(1),
-        backend: Some(Backend::Ccp),
-    };
-    let check = Need {
-        platform: platform(1),
-        backend: None,
-    };
-    let why = |need: &Need, workers: &[Worker]| why_waiting(need, workers).to_string();
-    assert_eq!(why(&check, &[worker("a", 1, &[2])]), "no worker holds 15.6u1/x86_64");
+    let mut need = ready(0, 1, 1, Some(Backend::Ccp)).need;
+    assert_eq!(why(&need, &[worker("a", 1, &[2])]), "no worker holds 15.6u1/x86_64");
+    let mut a = worker("a", 2, &[2]);
+    a.broken_trees.insert(platform(1), "its .config is gone".into());
     assert_eq!(
-        why(&extract, &[worker("a", 1, &[1])]),
+        why(&need, &[a.clone()]),
+        "no tree of 15.6u1/x86_64 can be used: on a: its .config is gone"
+    );
+    a = worker("a", 2, &[1]);
+    assert_eq!(
+        why(&need, &[a.clone()]),
         "no worker that holds 15.6u1/x86_64 has the ccp tool"
     );
-    let mut a = worker("a", 2, &[1]);
-    assert_eq!(why_waiting(&check, std::slice::from_ref(&a)), Waits::Turn);
+    a.broken_backends.insert(Backend::Ccp, "klp-ccp exits with 127".into());
+    assert_eq!(
+        why(&need, &[a.clone()]),
+        "no worker that holds 15.6u1/x86_64 has the ccp tool in working order: on a: klp-ccp exits with 127"
+    );
+    need.backend = None;
+    need.memory = 3 << 30;
+    assert_eq!(why(&need, &[a.clone()]), "about to be assigned");
+    a.memory = Some(2 << 30);
+    assert_eq!(
+        why(&need, &[a.clone()]),
+        "it needs 3072 MiB of memory and no worker that could run it lends more than 2048 MiB"
+    );
+    (a.memory, a.memory_busy) = (Some(4 << 30), 2 << 30);
+    assert_eq!(
+        why(&need, &[a.clone()]),
+        "it needs 3072 MiB of memory, more than is free on a"
+    );
     a.busy = 2;
-    assert_eq!(why(&check, &[a.clone()]), "all 2 slots of a are busy");
-    a.draining = true;
-    assert_eq!(why(&check, &[a.clone()]), "draining: a");
-    a.connected = false;
-    assert_eq!(why(&check, &[a.clone()]), "not connected: a");
+    assert_eq!(why(&need, &[a.clone()]), "all 2 slots of a are busy, this is next");
+    a.absence = Some(Absence::Drained {
+        since: 0,
+        reason: "new disk".into(),
+    });
+    assert_eq!(
+        why(&need, &[a.clone()]),
+        "a is drained since 1970-01-01 00:00:00 UTC (new disk)"
+    );
+    a.absence = Some(Absence::Offline { since: 0 });
     let many: Vec<Worker> = (0..5)
         .map(|n| Worker {
             name: format!("w{n}").parse().unwrap(),
             ..a.clone()
         })
         .collect();
-    assert_eq!(why(&check, &many), "not connected: w0, w1, w2 and 2 more");
+    assert!(why(&need, &many).ends_with("w2 is offline since before the coordinator started and 2 more"));
+}
+
+#[test]
+fn whoever_waits_hears_how_many_are_ahead() {
+    let mine = (0..10).map(|n| ready(n, 1, 1, None));
+    let theirs = (10..13).map(|n| ready(n, 2, 1, None));
+    let others = (20..23).map(|n| ready(n, 2, 2, None));
+    let q = queue(mine.chain(theirs).chain(others));
+    let mut w = worker("w", 1, &[1, 2]);
+    w.busy = 1;
+    let ahead = |order: i64, standings: &Standings| {
+        let need = ready(0, 1, 1, None).need;
+        match why_waiting(&need, livepatch(1), order, &q, std::slice::from_ref(&w), standings) {
+            Waits::Busy { ahead, .. } => ahead,
+            other => panic!("{other}"),
+        }
+    };
+    // In turns with the other livepatch, as long as that has any.
+    assert_eq!(ahead(0, &Standings::new()), 0);
+    assert_eq!(ahead(1, &Standings::new()), 2);
+    assert_eq!(ahead(9, &Standings::new()), 12);
+    let urgent = Standings::from([(livepatch(2), standing(9, 1, 7))]);
+    assert_eq!(ahead(0, &urgent), 3);
 }
 
 fn any_backend() -> impl Strategy<Value = Option<Backend>> {
@@ -138,64 +247,80 @@ fn any_backend() -> impl Strategy<Value = Option<Backend>> {
 fn any_worker() -> impl Strategy<Value = Worker> {
     let trees = prop::collection::btree_set(0..5u8, 0..5);
     let backends = prop::collection::btree_set(prop::sample::select(Backend::ALL.to_vec()), 0..3);
-    (trees, backends, 0..4u32, 0..4u32, any::<(bool, bool)>()).prop_map(
-        |(trees, backends, slots, busy, (connected, draining))| Worker {
-            connected,
-            draining: draining && connected,
+    let absence = prop::option::weighted(0.2, Just(Absence::Stopping));
+    let memory = prop::option::of(0..6u64);
+    (trees, backends, 0..4u32, 0..4u32, absence, memory).prop_map(|(trees, backends, slots, busy, absence, memory)| {
+        Worker {
+            absence,
             busy,
             backends,
+            memory,
+            memory_busy: u64::from(busy),
             ..worker("x", slots, &trees.into_iter().collect::<Vec<_>>())
-        },
-    )
+        }
+    })
+}
+
+fn any_standing() -> impl Strategy<Value = Standing> {
+    (-1..=1i32, prop::sample::select(vec![1u32, 50, 100, 1000]), 0..5u64).prop_map(|(p, w, r)| standing(p, w, r))
 }
 
 proptest! {
     #[test]
     fn a_match_is_sound_complete_and_fair(
         mut workers in prop::collection::vec(any_worker(), 0..6),
-        tasks in prop::collection::vec((0..4u8, 0..5u8, any_backend()), 0..40),
-        counts in prop::collection::vec(0..5usize, 4),
+        tasks in prop::collection::vec((0..4u8, 0..5u8, any_backend(), 0..3u64), 0..40),
+        standings in prop::collection::vec(any_standing(), 4),
     ) {
         for (i, w) in workers.iter_mut().enumerate() {
             w.name = format!("w{i}").parse().unwrap();
         }
-        let tasks: Vec<Ready> =
-            tasks.into_iter().enumerate().map(|(i, (of, on, backend))| ready(i as i64, of, on, backend)).collect();
-        let running: BTreeMap<_, _> = counts.iter().enumerate().map(|(i, n)| (livepatch(i as u8), *n)).collect();
+        let tasks: Vec<Ready> = tasks
+            .into_iter()
+            .enumerate()
+            .map(|(i, (of, on, backend, memory))| {
+                let mut task = ready(i as i64, of, on, backend);
+                task.need.memory = memory;
+                task
+            })
+            .collect();
+        let standings: Standings = (0u8..).zip(standings).map(|(i, s)| (livepatch(i), s)).collect();
         let queue = queue(tasks.clone());
-        let assigned = assign(&queue, &workers, &running);
-        prop_assert_eq!(&assigned, &assign(&queue, &workers, &running));
+        let assigned = assign(&queue, &workers, &standings);
+        prop_assert_eq!(&assigned, &assign(&queue, &workers, &standings));
 
         let task = |id: TaskId| tasks.iter().find(|t| t.task == id).unwrap();
         let mut after = workers.clone();
         let mut once = BTreeSet::new();
-        let mut load = running.clone();
         for a in &assigned {
-            // No task twice, only to a worker that has what it needs and a slot for it.
+            // No task twice, only to a worker that has what it needs, and a slot and memory for it.
             prop_assert!(once.insert(a.task));
+            let need = &task(a.task).need;
             let w = after.iter_mut().find(|w| w.name == a.worker).unwrap();
-            prop_assert!(w.connected && !w.draining && w.has(&task(a.task).need));
+            prop_assert!(w.absence.is_none() && w.has(need));
             w.busy += 1;
+            w.memory_busy += need.memory;
             prop_assert!(w.busy <= w.slots);
-            *load.entry(task(a.task).livepatch).or_default() += 1;
+            prop_assert!(w.memory.is_none_or(|memory| w.memory_busy <= memory));
         }
-        // Work-conserving: what is left can't run on what is left.
+        // Work-conserving: what is left can't run on what is left, and says so.
         for t in tasks.iter().filter(|t| !once.contains(&t.task)) {
-            prop_assert!(!after.iter().any(|w| w.is_free() && w.has(&t.need)), "{t:?} could run");
-            prop_assert_ne!(why_waiting(&t.need, &after), Waits::Turn);
+            let fits = |w: &Worker| w.memory.is_none_or(|memory| w.memory_busy + t.need.memory <= memory);
+            prop_assert!(!after.iter().any(|w| w.is_free() && w.has(&t.need) && fits(w)), "{t:?} could run");
+            let waits = why_waiting(&t.need, t.livepatch, t.order, &queue, &after, &standings);
+            prop_assert_ne!(waits, Waits::Turn);
         }
-        // Fair: of two livepatches that need the same, one is never served at another's cost.
+        // Fair: of two livepatches that need the same, none is served while it is the other's turn.
         for t in tasks.iter().filter(|t| !once.contains(&t.task)) {
-            for a in &assigned {
+            let taken = |id: LivepatchId, n: usize| assigned[..n].iter().filter(|a| task(a.task).livepatch == id).count();
+            let due = |id: LivepatchId, n: usize| {
+                let s = standings[&id];
+                turn(id, s.share, s.running + taken(id, n) as u64)
+            };
+            for (n, a) in assigned.iter().enumerate() {
                 let served = task(a.task);
                 if served.need == t.need && served.livepatch != t.livepatch {
-                    let got = assigned.iter().filter(|a| task(a.task).livepatch == served.livepatch).count();
-                    let had = load[&served.livepatch] - got;
-                    // It got its last task of this need no later than it reached the other's load.
-                    let last = assigned.iter().rposition(|x| task(x.task).livepatch == served.livepatch
-                        && task(x.task).need == t.need).unwrap();
-                    let before = assigned[..last].iter().filter(|x| task(x.task).livepatch == served.livepatch).count();
-                    prop_assert!(had + before <= load[&t.livepatch]);
+                    prop_assert!(due(served.livepatch, n) < due(t.livepatch, n));
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Artifact, Failure};
 use klp_livepatch::report::Report;
-use klp_livepatch::task::{AttemptId, TaskId};
+use klp_livepatch::task::{AttemptId, Incarnation, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{attempt_state, attempt_state_text, json, parsed, to_json};
@@ -88,8 +88,32 @@ pub(super) fn report(db: &Connection, task: TaskId, number: u32) -> rusqlite::Re
 
 /// The workers on which a task failed by the farm's fault. (A failure of another kind ends the task.)
 pub fn faulty_workers(db: &Connection, task: TaskId) -> rusqlite::Result<BTreeSet<WorkerName>> {
-    db.prepare_cached("SELECT DISTINCT worker FROM attempts WHERE task = ? AND state IN ('failed', 'lost')")?
+    db.prepare_cached("SELECT DISTINCT worker FROM attempts WHERE task = ? AND state IN ('failed', 'lost', 'died')")?
         .query_map([task.to_string()], |row| parsed(row, "worker"))?
+        .collect()
+}
+
+/// Marks what an incarnation of a worker lost as ended with it; answers which attempts these are.
+pub fn bury_lost(db: &Connection, worker: &WorkerName, incarnation: Incarnation) -> rusqlite::Result<Vec<AttemptId>> {
+    db.prepare_cached(
+        "UPDATE attempts SET state = 'died' WHERE worker = ? AND incarnation = ? AND state = 'lost' \
+         RETURNING task, number",
+    )?
+    .query_map(params![worker.as_str(), incarnation.to_string()], |row| {
+        Ok(AttemptId {
+            task: parsed(row, "task")?,
+            number: row.get("number")?,
+        })
+    })?
+    .collect()
+}
+
+/// The attempts of a task whose workers died, oldest first.
+pub fn deaths_of(db: &Connection, task: TaskId) -> rusqlite::Result<Vec<(u32, WorkerName)>> {
+    db.prepare_cached("SELECT number, worker FROM attempts WHERE task = ? AND state = 'died' ORDER BY number")?
+        .query_map([task.to_string()], |row| {
+            Ok((row.get("number")?, parsed(row, "worker")?))
+        })?
         .collect()
 }
 

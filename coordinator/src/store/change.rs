@@ -1,22 +1,26 @@
 //! What a transaction changed, for those who keep a view of the database in memory or wait for news.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use klp_livepatch::names::WorkerName;
-use klp_livepatch::spec::Spec;
 use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
 
+use super::livepatches::OpenLivepatch;
 use crate::lifecycle::Status;
+use crate::standing::Standing;
 
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A livepatch is open.
-    Opened { livepatch: LivepatchId, spec: Arc<Spec> },
+    /// A livepatch is open, or open again.
+    Opened(OpenLivepatch),
     /// A livepatch has no open task any more.
     Ended { livepatch: LivepatchId },
     /// A task is now as this says.
     Task(OpenTask),
+    /// A worker is thought of like this from now on.
+    Worker { name: WorkerName, standing: Standing },
+    /// A worker is forgotten.
+    Forgotten { name: WorkerName },
     /// The livepatch has an event of this number.
     Event { livepatch: LivepatchId, number: u64 },
 }

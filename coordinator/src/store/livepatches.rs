@@ -1,7 +1,8 @@
 //! Livepatches: reading and writing their rows.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use klp_livepatch::Share;
 use klp_livepatch::names::LivepatchName;
 use klp_livepatch::spec::Spec;
 use klp_livepatch::task::LivepatchId;
@@ -21,6 +22,25 @@ pub struct LivepatchRow {
     pub created: Millis,
     pub last_event: u64,
     pub counts: Counts,
+    pub share: Share,
+    pub pause: Option<Pause>,
+}
+
+/// Nothing of it is started until it is resumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    pub since: Millis,
+    /// Empty: whoever paused it did not say.
+    pub reason: String,
+}
+
+/// A livepatch that runs, as the farm keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenLivepatch {
+    pub id: LivepatchId,
+    pub spec: Arc<Spec>,
+    pub share: Share,
+    pub pause: Option<Pause>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,22 +56,64 @@ pub struct Counts {
     pub leased: u32,
     pub succeeded: u32,
     pub failed: u32,
+    pub cancelled: u32,
 }
 
-const COLUMNS: &str = "seq, id, spec, state, created_ms, ended_ms, verdict, last_event";
+const COLUMNS: &str =
+    "seq, id, spec, state, created_ms, ended_ms, verdict, last_event, priority, weight, paused_ms, pause_reason";
 
 fn ended_text(ended: Ended) -> &'static str {
     match ended {
         Ended::Succeeded => "succeeded",
         Ended::Partial => "partial",
         Ended::Failed => "failed",
+        Ended::Cancelled => "cancelled",
     }
 }
 
 /// Stores a new livepatch.
-pub fn insert_livepatch(db: &Connection, id: LivepatchId, spec: &Spec, now: Millis) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT INTO livepatches (id, name, spec, state, created_ms) VALUES (?, ?, ?, 'running', ?)")?
-        .execute(params![id.to_string(), spec.name.as_str(), to_json(spec)?, now])?;
+pub fn insert_livepatch(
+    db: &Connection,
+    id: LivepatchId,
+    spec: &Spec,
+    share: Share,
+    now: Millis,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO livepatches (id, name, spec, state, created_ms, priority, weight) \
+         VALUES (?, ?, ?, 'running', ?, ?, ?)",
+    )?
+    .execute(params![
+        id.to_string(),
+        spec.name.as_str(),
+        to_json(spec)?,
+        now,
+        share.priority(),
+        share.weight()
+    ])?;
+    Ok(())
+}
+
+/// An ended livepatch runs again.
+pub fn reopen_livepatch(db: &Connection, id: LivepatchId) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE livepatches SET state = 'running', ended_ms = NULL, verdict = '' WHERE id = ?")?
+        .execute([id.to_string()])?;
+    Ok(())
+}
+
+pub fn set_share(db: &Connection, id: LivepatchId, share: Share) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE livepatches SET priority = ?, weight = ? WHERE id = ?")?
+        .execute(params![share.priority(), share.weight(), id.to_string()])?;
+    Ok(())
+}
+
+pub fn set_pause(db: &Connection, id: LivepatchId, pause: Option<&Pause>) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE livepatches SET paused_ms = ?, pause_reason = ? WHERE id = ?")?
+        .execute(params![
+            pause.map(|p| p.since),
+            pause.map_or("", |p| p.reason.as_str()),
+            id.to_string()
+        ])?;
     Ok(())
 }
 
@@ -102,11 +164,24 @@ pub fn count_open(db: &Connection) -> rusqlite::Result<u32> {
         .query_row([], |row| row.get(0))
 }
 
-/// The specs of all livepatches that run.
-pub fn open_livepatches(db: &Connection) -> rusqlite::Result<BTreeMap<LivepatchId, Spec>> {
-    db.prepare_cached("SELECT id, spec FROM livepatches WHERE state = 'running'")?
-        .query_map([], |row| Ok((parsed(row, "id")?, spec(row)?)))?
+/// All livepatches that run.
+pub fn open_livepatches(db: &Connection) -> rusqlite::Result<Vec<OpenLivepatch>> {
+    let sql = format!("SELECT {COLUMNS} FROM livepatches WHERE state = 'running' ORDER BY seq");
+    db.prepare(&sql)?
+        .query_map([], |row| read(row).map(|row| row.open()))?
         .collect()
+}
+
+impl LivepatchRow {
+    /// As the farm keeps it.
+    pub fn open(&self) -> OpenLivepatch {
+        OpenLivepatch {
+            id: self.id,
+            spec: Arc::new(self.spec.clone()),
+            share: self.share,
+            pause: self.pause.clone(),
+        }
+    }
 }
 
 fn spec(row: &Row<'_>) -> rusqlite::Result<Spec> {
@@ -121,7 +196,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LivepatchRow> {
         text => LivepatchState::Ended {
             at: row.get("ended_ms")?,
             verdict: Verdict {
-                state: [Ended::Succeeded, Ended::Partial, Ended::Failed]
+                state: [Ended::Succeeded, Ended::Partial, Ended::Failed, Ended::Cancelled]
                     .into_iter()
                     .find(|e| ended_text(*e) == text)
                     .ok_or_else(|| unreadable("state", text))?,
@@ -137,7 +212,20 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LivepatchRow> {
         created: row.get("created_ms")?,
         last_event: row.get::<_, i64>("last_event")?.unsigned_abs(),
         counts: Counts::default(),
+        share: share(row)?,
+        pause: pause(row)?,
     })
+}
+
+fn pause(row: &Row<'_>) -> rusqlite::Result<Option<Pause>> {
+    let since: Option<Millis> = row.get("paused_ms")?;
+    let reason = row.get("pause_reason")?;
+    Ok(since.map(|since| Pause { since, reason }))
+}
+
+fn share(row: &Row<'_>) -> rusqlite::Result<Share> {
+    let (priority, weight) = (row.get("priority")?, row.get("weight")?);
+    Share::new(priority, weight).map_err(|_| unreadable("priority", format!("{priority} with weight {weight}")))
 }
 
 fn counts(db: &Connection, id: LivepatchId) -> rusqlite::Result<Counts> {
@@ -151,6 +239,7 @@ fn counts(db: &Connection, id: LivepatchId) -> rusqlite::Result<Counts> {
             "leased" => counts.leased = count,
             "succeeded" => counts.succeeded = count,
             "failed" => counts.failed = count,
+            "cancelled" => counts.cancelled = count,
             other => return Err(unreadable("state", other)),
         }
     }

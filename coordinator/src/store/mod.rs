@@ -20,18 +20,29 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
-pub use attempts::{AttemptRow, add_artifacts, attempt, end_attempt, faulty_workers, insert_attempt};
+pub use attempts::{
+    AttemptRow, add_artifacts, attempt, bury_lost, deaths_of, end_attempt, faulty_workers, insert_attempt,
+};
 pub use change::{Change, OpenTask};
 pub use events::{EventRow, append_event, events_after};
-pub use fleet::{Registration, holders, known_platforms, register, registrations};
-pub use livepatches::{
-    Counts, LivepatchRow, LivepatchState, count_open, end_livepatch, find_livepatch, insert_livepatch, livepatch,
-    livepatch_page, open_livepatches,
+pub use fleet::{
+    Known, Registration, forget_worker, holders, holds_lease, incarnation, known_platforms, register, registrations,
+    set_standing, standing,
 };
-pub use tasks::{TaskRow, has_open_task, insert_task, open_tasks, planned, task, tasks_of, update_task};
+pub use livepatches::{
+    Counts, LivepatchRow, LivepatchState, OpenLivepatch, Pause, count_open, end_livepatch, find_livepatch,
+    insert_livepatch, livepatch, livepatch_page, open_livepatches, reopen_livepatch, set_pause, set_share,
+};
+pub use tasks::{
+    TaskRow, ended_in_vain, has_open_task, insert_task, open_task, open_tasks, open_tasks_of, planned, task, tasks_of,
+    update_task,
+};
 pub use writer::Tx;
 
-const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("0001_first.sql"))];
+const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("0001_first.sql")),
+    M::up(include_str!("0002_control.sql")).foreign_key_check(),
+];
 
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -159,12 +170,19 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
             known: MIGRATIONS.len(),
         });
     }
-    Migrations::from_slice(MIGRATIONS)
-        .to_latest(connection)
-        .map_err(|error| StoreError::Migrate {
-            path: path.to_owned(),
-            error,
-        })
+    let failed = |error| StoreError::Migrate {
+        path: path.to_owned(),
+        error,
+    };
+    // A table that others refer to can be made anew only while nobody looks.
+    let look = |connection: &Connection, on: bool| {
+        let set = connection.pragma_update(None, "foreign_keys", on);
+        set.map_err(|error| failed(error.into()))
+    };
+    look(connection, false)?;
+    let migrated = Migrations::from_slice(MIGRATIONS).to_latest(connection);
+    look(connection, true)?;
+    migrated.map_err(failed)
 }
 
 #[cfg(test)]

@@ -69,17 +69,23 @@ pub(super) fn attempt_state_text(state: AttemptState) -> &'static str {
         AttemptState::Succeeded => "succeeded",
         AttemptState::Failed => "failed",
         AttemptState::HandedBack => "handed-back",
+        AttemptState::TakenBack => "taken-back",
         AttemptState::Lost => "lost",
+        AttemptState::Died => "died",
+        AttemptState::Cancelled => "cancelled",
     }
 }
 
 pub(super) fn attempt_state(column: &str, text: &str) -> rusqlite::Result<AttemptState> {
-    const ALL: [AttemptState; 5] = [
+    const ALL: [AttemptState; 8] = [
         AttemptState::Leased,
         AttemptState::Succeeded,
         AttemptState::Failed,
         AttemptState::HandedBack,
+        AttemptState::TakenBack,
         AttemptState::Lost,
+        AttemptState::Died,
+        AttemptState::Cancelled,
     ];
     let known = ALL.into_iter().find(|s| attempt_state_text(*s) == text);
     known.ok_or_else(|| unreadable(column, text))

@@ -31,7 +31,7 @@ pub struct TaskRow {
 
 /// A task with the columns of its newest attempt.
 const SELECT: &str = "SELECT t.seq, t.id, t.livepatch, t.kind, t.codestream, t.arch, t.round, t.state, t.attempt, \
-     t.faults, t.not_before_ms, t.failure_cause, t.failure_message, t.created_ms, t.ended_ms, \
+     t.faults, t.deaths, t.not_before_ms, t.failure_cause, t.failure_message, t.created_ms, t.ended_ms, \
      a.worker, a.incarnation, a.lease_expires_ms, a.started_ms, a.report \
      FROM tasks t LEFT JOIN attempts a ON a.task = t.id AND a.number = t.attempt";
 
@@ -74,13 +74,14 @@ pub fn update_task(
         _ => 0,
     };
     db.prepare_cached(
-        "UPDATE tasks SET state = ?, attempt = ?, faults = ?, not_before_ms = ?, failure_cause = ?, \
+        "UPDATE tasks SET state = ?, attempt = ?, faults = ?, deaths = ?, not_before_ms = ?, failure_cause = ?, \
          failure_message = ?, ended_ms = ? WHERE id = ?",
     )?
     .execute(params![
         state_text(&status.state),
         status.attempt,
         status.faults,
+        status.deaths,
         not_before,
         failure.map(|f| f.cause.as_str()),
         failure.map(|f| &f.message),
@@ -124,6 +125,7 @@ pub fn planned(db: &Connection, livepatch: LivepatchId, on: Option<&Platform>) -
                 "waiting" | "leased" => Progress::Open,
                 "succeeded" => Progress::Succeeded,
                 "failed" => Progress::Failed,
+                "cancelled" => Progress::Cancelled,
                 other => return Err(unreadable("state", other)),
             },
         })
@@ -148,25 +150,57 @@ pub fn has_open_task(db: &Connection, livepatch: LivepatchId) -> rusqlite::Resul
         .exists([livepatch.to_string()])
 }
 
+/// What decides about tasks, without what their attempts found: cheap whatever they reported.
+const SELECT_OPEN: &str = "SELECT t.seq, t.id, t.livepatch, t.kind, t.codestream, t.arch, t.round, t.state, t.attempt, \
+     t.faults, t.deaths, t.not_before_ms, a.worker, a.incarnation, a.lease_expires_ms \
+     FROM tasks t LEFT JOIN attempts a ON t.state = 'leased' AND a.task = t.id AND a.number = t.attempt";
+
+fn read_open(row: &Row<'_>) -> rusqlite::Result<OpenTask> {
+    Ok(OpenTask {
+        id: parsed(row, "id")?,
+        livepatch: parsed(row, "livepatch")?,
+        key: task_key(row)?,
+        seq: row.get("seq")?,
+        status: status(row)?,
+        avoid: Default::default(),
+    })
+}
+
+/// A task as the farm keeps it, but for the workers it avoids.
+pub fn open_task(db: &Connection, id: TaskId) -> rusqlite::Result<Option<OpenTask>> {
+    db.prepare_cached(&format!("{SELECT_OPEN} WHERE t.id = ?"))?
+        .query_row([id.to_string()], read_open)
+        .optional()
+}
+
 /// All open tasks, as the farm keeps them.
 pub fn open_tasks(db: &Connection) -> rusqlite::Result<Vec<OpenTask>> {
     let mut tasks = db
-        .prepare(&format!("{SELECT} WHERE t.state IN ('waiting', 'leased')"))?
-        .query_map([], |row| {
-            Ok(OpenTask {
-                id: parsed(row, "id")?,
-                livepatch: parsed(row, "livepatch")?,
-                key: task_key(row)?,
-                seq: row.get("seq")?,
-                status: status(row)?,
-                avoid: Default::default(),
-            })
-        })?
+        .prepare(&format!("{SELECT_OPEN} WHERE t.state IN ('waiting', 'leased')"))?
+        .query_map([], read_open)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for task in tasks.iter_mut().filter(|t| t.status.faults > 0) {
         task.avoid = faulty_workers(db, task.id)?;
     }
     Ok(tasks)
+}
+
+/// A livepatch's open tasks, but for the workers they avoid.
+pub fn open_tasks_of(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<Vec<OpenTask>> {
+    db.prepare_cached(&format!(
+        "{SELECT_OPEN} WHERE t.livepatch = ? AND t.state IN ('waiting', 'leased') ORDER BY t.seq"
+    ))?
+    .query_map([livepatch.to_string()], read_open)?
+    .collect()
+}
+
+/// A livepatch's tasks that failed or were cancelled.
+pub fn ended_in_vain(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<Vec<OpenTask>> {
+    db.prepare_cached(&format!(
+        "{SELECT_OPEN} WHERE t.livepatch = ? AND t.state IN ('failed', 'cancelled') ORDER BY t.seq"
+    ))?
+    .query_map([livepatch.to_string()], read_open)?
+    .collect()
 }
 
 fn with_artifacts(db: &Connection, mut row: TaskRow) -> rusqlite::Result<TaskRow> {
@@ -210,10 +244,12 @@ fn status(row: &Row<'_>) -> rusqlite::Result<Status> {
             }),
             "succeeded" => State::Succeeded,
             "failed" => State::Failed,
+            "cancelled" => State::Cancelled,
             other => return Err(unreadable("state", other)),
         },
         attempt: row.get("attempt")?,
         faults: row.get("faults")?,
+        deaths: row.get("deaths")?,
     })
 }
 
@@ -223,6 +259,7 @@ pub(super) fn state_text(state: &State) -> &'static str {
         State::Leased(_) => "leased",
         State::Succeeded => "succeeded",
         State::Failed => "failed",
+        State::Cancelled => "cancelled",
     }
 }
 
@@ -247,11 +284,12 @@ pub(super) fn task_as_of(
     row.started = attempt.as_ref().map(|a| a.started);
     row.status.attempt = number;
     row.failure = failure;
-    let ended = matches!(state, "succeeded" | "failed");
+    let ended = matches!(state, "succeeded" | "failed" | "cancelled");
     row.ended = ended.then_some(at);
     row.status.state = match (state, attempt) {
         ("succeeded", _) => State::Succeeded,
         ("failed", _) => State::Failed,
+        ("cancelled", _) => State::Cancelled,
         ("leased", Some(attempt)) => State::Leased(Lease {
             holder: attempt.holder,
             expires: attempt.lease_expires,

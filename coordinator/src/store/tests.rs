@@ -12,13 +12,22 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::ledger::{self, Committing, Disposition, Grant, Now, Submission};
+use crate::ledger::{self, Committing, Disposition, Grant, Now, Rules, Submission};
 use crate::lifecycle::{Holder, Retry, State};
+use crate::standing::Policy;
 
-const RETRY: Retry = Retry {
-    fault_limit: 3,
-    backoff_ms: 1,
-    backoff_max_ms: 1,
+const RULES: Rules = Rules {
+    retry: Retry {
+        fault_limit: 3,
+        death_limit: 2,
+        backoff_ms: 1,
+        backoff_max_ms: 1,
+    },
+    quarantine: Policy {
+        after: 3,
+        pause_ms: 1_000,
+        pause_max_ms: 8_000,
+    },
 };
 
 fn at(ms: i64) -> Now {
@@ -63,6 +72,7 @@ fn submission(name: &str) -> Submission {
     Submission {
         id: LivepatchId(Uuid::now_v7()),
         spec: spec(name),
+        share: Default::default(),
         max_open: 100_000,
         max_platforms: 100,
     }
@@ -82,10 +92,13 @@ async fn with_worker(store: &Store, codestreams: &[&str]) {
             })
             .collect(),
         tools: vec![("native".into(), "1".into())],
+        memory: 0,
+        broken_trees: Default::default(),
+        broken_tools: Default::default(),
     };
     let workers = [(worker, registration)];
     store
-        .write(move |tx| ledger::register(tx, &workers, at(1)))
+        .write(move |tx| ledger::register(tx, &workers, &RULES.retry, at(1)))
         .await
         .unwrap();
 }
@@ -116,7 +129,7 @@ async fn commit(store: &Store, attempt: AttemptId) -> Disposition {
         },
         missing: vec![],
     };
-    let committed = store.write(move |tx| ledger::commit(tx, &committing, &RETRY, at(9)));
+    let committed = store.write(move |tx| ledger::commit(tx, &committing, &RULES, at(9)));
     committed.await.unwrap()
 }
 
@@ -158,7 +171,7 @@ async fn a_reopened_database_goes_on_where_it_was() {
         .read(|db| registrations(db).map_err(StoreError::from))
         .await
         .unwrap();
-    assert_eq!(known[&"w1".parse::<WorkerName>().unwrap()].trees.len(), 2);
+    assert_eq!(known[&"w1".parse::<WorkerName>().unwrap()].registration.trees.len(), 2);
 }
 
 #[tokio::test]

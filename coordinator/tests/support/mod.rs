@@ -69,6 +69,7 @@ impl Farm {
         let request = v1::SubmitRequest {
             id: Uuid::now_v7().to_string(),
             spec: Some(spec),
+            share: None,
         };
         let answer = self.livepatches.clone().submit(request).await?;
         Ok(answer.into_inner().livepatch.unwrap())
@@ -168,6 +169,7 @@ impl Worker {
                 slots: 2,
                 draining: false,
                 version: "0.1.0".into(),
+                ..Default::default()
             },
             client: farm.workers.clone(),
             taken: BTreeSet::new(),

@@ -1,0 +1,75 @@
+//! Changes to a livepatch that is stored, as requests ask for them.
+
+use klp_livepatch::task::LivepatchId;
+use klp_livepatch::{CodestreamFilter, Reason};
+use klp_proto::convert::{self, invalid_argument};
+use klp_proto::v1;
+use tonic::{Response, Status};
+
+use super::{Failed, Shared, livepatch_name, look_up, store_status, wire};
+use crate::ledger::{self, ChangeError, Now, Selection};
+use crate::store::{LivepatchRow, Tx};
+
+/// A reason that may be left out.
+pub fn reason(text: &str) -> Result<Option<Reason>, Status> {
+    Reason::optional(text).map_err(|error| wire::invalid("reason", error))
+}
+
+/// Runs `change` on the livepatch that is named, and answers it as it is then.
+pub async fn change(
+    shared: &Shared,
+    livepatch: Option<v1::LivepatchRef>,
+    what: &str,
+    change: impl FnOnce(&mut Tx<'_>, LivepatchId, Now) -> Result<LivepatchRow, ChangeError> + Send + 'static,
+) -> Result<Response<v1::ChangeResponse>, Status> {
+    let id = find(shared, livepatch).await?;
+    let now = Now::of(&shared.clock);
+    let changed = shared.store.write(move |tx| change(tx, id, now)).await;
+    let row = changed.map_err(status)?;
+    tracing::info!(livepatch = %row.spec.name, "{what}");
+    let livepatch = Some(wire::livepatch(&row));
+    Ok(Response::new(v1::ChangeResponse { livepatch }))
+}
+
+pub async fn retry(shared: &Shared, request: v1::RetryRequest) -> Result<Response<v1::RetryResponse>, Status> {
+    let selection = selection(&request)?;
+    let id = find(shared, request.livepatch).await?;
+    let now = Now::of(&shared.clock);
+    let changed = shared
+        .store
+        .write(move |tx| ledger::retry(tx, id, &selection, now))
+        .await;
+    let (row, retried) = changed.map_err(status)?;
+    tracing::info!(livepatch = %row.spec.name, retried, "retried");
+    let livepatch = Some(wire::livepatch(&row));
+    Ok(Response::new(v1::RetryResponse { livepatch, retried }))
+}
+
+fn selection(request: &v1::RetryRequest) -> Result<Selection, Status> {
+    let codestreams = convert::parse::<CodestreamFilter>("codestreams", &request.codestreams);
+    let mut bad = Vec::new();
+    let codestreams = codestreams.map_err(|violation| bad.push(violation)).ok();
+    let parsed = request.archs.iter().enumerate().filter_map(|(i, arch)| {
+        let arch = convert::parse(&format!("archs[{i}]"), arch);
+        arch.map_err(|violation| bad.push(violation)).ok()
+    });
+    let archs = parsed.collect();
+    match codestreams {
+        Some(codestreams) if bad.is_empty() => Ok(Selection { codestreams, archs }),
+        _ => Err(invalid_argument(&bad)),
+    }
+}
+
+async fn find(shared: &Shared, livepatch: Option<v1::LivepatchRef>) -> Result<LivepatchId, Status> {
+    let name = livepatch_name(livepatch)?;
+    let found = shared.store.read(move |db| look_up(db, &name).map(|row| row.id));
+    found.await.map_err(|Failed(status)| status)
+}
+
+fn status(error: ChangeError) -> Status {
+    match error {
+        ChangeError::Unknown(_) => Status::not_found(error.to_string()),
+        ChangeError::Refused(why) => Status::failed_precondition(why),
+        ChangeError::Store(error) => store_status(error),
+    }
+}

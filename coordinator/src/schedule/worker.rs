@@ -1,0 +1,81 @@
+//! A worker as far as scheduling cares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klp_livepatch::names::WorkerName;
+use klp_livepatch::spec::Backend;
+use klp_livepatch::task::Platform;
+
+use super::Need;
+use crate::lifecycle::Millis;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    pub name: WorkerName,
+    /// Why it is given nothing, whatever it has.
+    pub absence: Option<Absence>,
+    /// How many attempts it may run at a time.
+    pub slots: u32,
+    pub busy: u32,
+    /// Bytes it lends to attempts; `None`: it does not say, and is not limited.
+    pub memory: Option<u64>,
+    pub memory_busy: u64,
+    /// Trees and tools that passed its readiness check, and those that did not, with the reason.
+    pub trees: BTreeSet<Platform>,
+    pub backends: BTreeSet<Backend>,
+    pub broken_trees: BTreeMap<Platform, String>,
+    pub broken_backends: BTreeMap<Backend, String>,
+    /// How many attempts it runs on each platform.
+    pub running: BTreeMap<Platform, u32>,
+    /// Platforms it ran lately.
+    pub warm: BTreeSet<Platform>,
+}
+
+/// Why a worker takes nothing new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// Not connected since it was last heard of; 0: not since the coordinator started.
+    Offline { since: Millis },
+    /// Connected, but silent.
+    Silent { since: Millis },
+    /// It is stopping.
+    Stopping,
+    /// An operator drained it.
+    Drained { since: Millis, reason: String },
+    /// It keeps failing.
+    Quarantined { until: Millis, reason: String },
+}
+
+impl Worker {
+    /// One that is not there and has nothing.
+    pub fn unknown(name: WorkerName) -> Self {
+        Self {
+            name,
+            absence: Some(Absence::Offline { since: 0 }),
+            slots: 0,
+            busy: 0,
+            memory: None,
+            memory_busy: 0,
+            trees: BTreeSet::new(),
+            backends: BTreeSet::new(),
+            broken_trees: BTreeMap::new(),
+            broken_backends: BTreeMap::new(),
+            running: BTreeMap::new(),
+            warm: BTreeSet::new(),
+        }
+    }
+
+    /// Its trees and tools are what is needed.
+    pub(super) fn has(&self, need: &Need) -> bool {
+        self.trees.contains(&need.platform) && need.backend.is_none_or(|b| self.backends.contains(&b))
+    }
+
+    /// Whether so much of its memory is free when so much is lent, in bytes.
+    pub(super) fn has_room(&self, memory: u64, lent: u64) -> bool {
+        self.memory.is_none_or(|all| lent.saturating_add(memory) <= all)
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.absence.is_none() && self.busy < self.slots
+    }
+}
