@@ -224,7 +224,7 @@ impl Status {
 
     /// Ends an open task because a user wants it no more.
     pub fn cancel(&self) -> Option<Status> {
-        self.is_open().then(|| Status {
+        self.is_open().then_some(Status {
             state: State::Cancelled,
             ..*self
         })
