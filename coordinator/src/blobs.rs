@@ -8,6 +8,8 @@ use klp_livepatch::outcome::{Artifact, Digest};
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
+use crate::failpoint::{self, Point};
+
 /// The folder of all blobs.
 #[derive(Clone, Debug)]
 pub struct Blobs {
@@ -195,8 +197,11 @@ fn place_durably(tmp: tempfile::TempPath, target: &Path) -> io::Result<()> {
             std::fs::File::open(dir)?.sync_all()?;
         }
     }
+    failpoint::pass(Point::BeforeRename);
     tmp.persist(target).map_err(|e| e.error)?;
-    std::fs::File::open(shard)?.sync_all()
+    std::fs::File::open(shard)?.sync_all()?;
+    failpoint::pass(Point::AfterRename);
+    Ok(())
 }
 
 #[cfg(test)]

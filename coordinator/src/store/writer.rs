@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Change, StoreError};
+use crate::failpoint::{self, Point};
 
 /// The most jobs in one transaction: bounds how long the first of them waits for the last.
 const MAX_GROUP: usize = 256;
@@ -122,12 +123,16 @@ fn run_group(connection: &Connection, group: &mut Vec<Job>, sink: &impl Fn(Vec<C
         answers.push(answer);
         broken = broken.or(result.err());
     }
+    failpoint::pass(Point::BeforeCommit);
     let committed = match broken {
         None => connection.execute_batch("COMMIT"),
         Some(error) => Err(error),
     };
     match &committed {
-        Ok(()) => sink(changes),
+        Ok(()) => {
+            failpoint::pass(Point::AfterCommit);
+            sink(changes);
+        }
         Err(error) => {
             tracing::error!(%error, "the database refused a transaction; its requests are told so");
             // Some errors have rolled back already.
@@ -138,6 +143,7 @@ fn run_group(connection: &Connection, group: &mut Vec<Job>, sink: &impl Fn(Vec<C
             }
         }
     }
+    failpoint::pass(Point::BeforeAnswer);
     for answer in answers {
         answer(committed.as_ref().copied());
     }
