@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 pub mod process;
+pub mod steady;
 
 use std::collections::BTreeSet;
 use std::path::Path;
