@@ -20,6 +20,7 @@ use crate::farm::{Report, Signal};
 use crate::ledger::{self, CommitError, Committing, Disposition, Now};
 use crate::lifecycle::Holder;
 use crate::store::{self, Registration};
+use crate::tryout::Settled;
 
 /// Bounds on what one worker may say of itself.
 const MAX_TREES: usize = 10_000;
@@ -114,9 +115,14 @@ impl WorkerService for Workers {
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let (attempt, by, outcome) = commit(request.into_inner()).map_err(|v| invalid_argument(&[v]))?;
-        if self.0.tryouts.settle(attempt, &outcome) {
+        let tried_out = match self.0.tryouts.settle(attempt, &outcome) {
+            Settled::Taken => Some(v1::Disposition::Committed),
+            Settled::TooLate => Some(v1::Disposition::Superseded),
+            Settled::Unknown => None,
+        };
+        if let Some(disposition) = tried_out {
             return Ok(Response::new(v1::CommitResponse {
-                disposition: v1::Disposition::Committed.into(),
+                disposition: disposition.into(),
                 missing: Vec::new(),
             }));
         }
