@@ -249,6 +249,7 @@ mod tests {
             standing: Default::default(),
             quarantine: None,
             replaced: 0,
+            unleased: Vec::new(),
         }
     }
 

@@ -127,6 +127,7 @@ pub fn worker(view: WorkerView) -> v1::Worker {
         memory_busy: view.memory_busy,
         registered_ms: view.registered,
         replaced: view.replaced,
+        unleased_tasks: view.unleased.iter().map(ToString::to_string).collect(),
     }
 }
 

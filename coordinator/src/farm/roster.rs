@@ -37,6 +37,8 @@ pub struct WorkerView {
     pub quarantine: Option<Quarantine>,
     /// How often within the last hour a session took over from one that was still open.
     pub replaced: u32,
+    /// What it still works at though it has no lease on it.
+    pub unleased: Vec<TaskId>,
 }
 
 impl WorkerView {
@@ -225,6 +227,8 @@ impl Roster {
     pub(super) fn views(&self, now: Millis) -> Vec<WorkerView> {
         let view = |(name, &place): (&WorkerName, &usize)| {
             let (member, worker) = (&self.members[place], &self.schedulable[place]);
+            let unleased = member.listed.iter().map(|id| id.task);
+            let unleased = unleased.filter(|task| member.session.is_some() && !member.held.contains_key(task));
             let replaced = member.replaced.iter().filter(|at| now - **at < REPLACED_MS).count();
             WorkerView {
                 name: name.clone(),
@@ -239,6 +243,7 @@ impl Roster {
                 quarantine: member.standing.quarantined(now).cloned(),
                 // At most REPLACED.
                 replaced: u32::try_from(replaced).unwrap_or(u32::MAX),
+                unleased: unleased.collect(),
             }
         };
         self.places.iter().map(view).collect()
