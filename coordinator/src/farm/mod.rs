@@ -9,6 +9,7 @@
 //! meanwhile is re-adopted; what commits is decided by attempt and holder, never by the clock.
 
 mod actor;
+pub mod mind;
 mod roster;
 
 use std::collections::HashMap;

@@ -215,6 +215,15 @@ impl Roster {
         self.places.get(worker).map(|&place| &self.members[place])
     }
 
+    pub(super) fn get_mut(&mut self, worker: &WorkerName) -> Option<&mut Member> {
+        self.places.get(worker).map(|&place| &mut self.members[place])
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = (&WorkerName, &Member)> {
+        let names = self.schedulable.iter().map(|w| &w.name);
+        names.zip(&self.members)
+    }
+
     pub(super) fn for_scheduling(&self) -> &[schedule::Worker] {
         &self.schedulable
     }

@@ -14,9 +14,11 @@ mod rows;
 mod tasks;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use klp_livepatch::names::WorkerName;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
@@ -142,6 +144,21 @@ impl Store {
     {
         self.readers.read(query).await
     }
+}
+
+/// All that is open, and all workers: what a coordinator starts from.
+pub struct Open {
+    pub livepatches: Vec<OpenLivepatch>,
+    pub tasks: Vec<OpenTask>,
+    pub workers: BTreeMap<WorkerName, Known>,
+}
+
+pub fn open(db: &Connection) -> rusqlite::Result<Open> {
+    Ok(Open {
+        livepatches: open_livepatches(db)?,
+        tasks: open_tasks(db)?,
+        workers: registrations(db)?,
+    })
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
