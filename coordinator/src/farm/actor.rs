@@ -170,6 +170,7 @@ impl Actor {
             signals,
             mut orders,
             worker,
+            ..
         } in self.mind.answers()
         {
             orders.extend(self.tryouts.orders(&worker));

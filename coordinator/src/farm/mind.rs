@@ -38,6 +38,7 @@ pub struct Mind {
 
 /// What a session is to be told.
 pub struct Answer {
+    pub session: SessionId,
     pub signals: watch::Sender<Signal>,
     pub orders: Vec<Order>,
     pub worker: WorkerName,
@@ -145,7 +146,14 @@ impl Mind {
     }
 
     /// Takes in a task as it is now, in place of what it was.
-    fn fold(&mut self, task: OpenTask, now: Millis) {
+    fn fold(&mut self, mut task: OpenTask, now: Millis) {
+        // The database has a lease as it was granted; what it was renewed to since stays.
+        if let State::Leased(lease) = &mut task.status.state
+            && let Some((attempt, renewed)) = self.lease(task.id)
+            && attempt.number == task.status.attempt
+        {
+            lease.expires = lease.expires.max(renewed.expires);
+        }
         self.forget(task.id);
         match &task.status.state {
             State::Waiting { not_before } if *not_before > now => {
@@ -358,7 +366,9 @@ impl Mind {
             if !member.unanswered || member.unregistered {
                 continue;
             }
-            let Some((_, signals)) = &member.session else { continue };
+            let Some((session, signals)) = &member.session else {
+                continue;
+            };
             let order = |id: &TaskId| {
                 let task = tasks.get(id)?;
                 match &task.status.state {
@@ -376,6 +386,7 @@ impl Mind {
                 }
             };
             answers.push(Answer {
+                session: *session,
                 signals: signals.clone(),
                 orders: member.held.keys().filter_map(order).collect(),
                 worker: name.clone(),
@@ -428,3 +439,7 @@ impl Mind {
         Some(waits.to_string())
     }
 }
+
+#[cfg(test)]
+#[path = "mind_check.rs"]
+mod check;

@@ -90,6 +90,10 @@ impl Queue {
         self.places.is_empty()
     }
 
+    pub fn contains(&self, task: TaskId) -> bool {
+        self.places.contains_key(&task)
+    }
+
     pub(super) fn platforms(&self) -> &BTreeMap<Platform, Lines> {
         &self.platforms
     }

@@ -6,6 +6,8 @@
 
 mod attempts;
 mod change;
+#[cfg(test)]
+pub mod direct;
 mod events;
 mod fleet;
 mod livepatches;

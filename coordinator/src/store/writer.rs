@@ -24,7 +24,16 @@ pub struct Tx<'a> {
     changes: Vec<Change>,
 }
 
-impl Tx<'_> {
+impl<'a> Tx<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        let changes = Vec::new();
+        Self { connection, changes }
+    }
+
+    pub(super) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
     /// Remembers a change, to be told to the farm once it is durable.
     pub fn note(&mut self, change: Change) {
         self.changes.push(change);
@@ -154,13 +163,10 @@ fn run_job(connection: &Connection, job: Job, changes: &mut Vec<Change>) -> (Ans
     if let Err(error) = connection.execute_batch("SAVEPOINT job") {
         return (job(None).1, Err(error));
     }
-    let mut tx = Tx {
-        connection,
-        changes: Vec::new(),
-    };
+    let mut tx = Tx::new(connection);
     let (keep, answer) = job(Some(&mut tx));
     let end = if keep {
-        changes.append(&mut tx.changes);
+        changes.extend(tx.into_changes());
         "RELEASE job"
     } else {
         "ROLLBACK TO job; RELEASE job"
