@@ -8,6 +8,7 @@
 //!
 //! `plan`, `schedule` and `lifecycle` are pure; `ledger` is all that writes; everything in memory can be read anew.
 
+pub mod admin;
 pub mod config;
 pub mod lifecycle;
 pub mod plan;
@@ -23,6 +24,7 @@ mod groups;
 pub mod ledger;
 mod logs;
 mod server;
+mod space;
 mod tryout;
 
 pub use config::{Config, ConfigError};

@@ -24,7 +24,8 @@ use crate::blobs::{BlobError, Blobs};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::farm::{self, Input};
-use crate::logs::Logs;
+use crate::logs::{self, Logs};
+use crate::space::Space;
 use crate::store::{Change, Store, StoreError};
 use crate::tryout::Tryouts;
 
@@ -53,6 +54,8 @@ pub struct Coordinator {
     stop: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     farm: JoinHandle<()>,
+    /// Compresses and clears; ends soon after `stop`.
+    upkeep: JoinHandle<()>,
     writer: std::thread::JoinHandle<()>,
     patience: Duration,
     /// Held as long as the data is used.
@@ -96,9 +99,20 @@ impl Coordinator {
             stop.clone(),
         )
         .await?;
+        let blobs = Blobs::open(config.data_dir.join("blobs")).await?;
+        let space = Space::new(config.data_dir.clone(), config.min_free_bytes);
+        let logs = Logs::new(config.data_dir.join("logs"), MAX_LOG, space.clone());
+        let every = |ms: u32| Duration::from_millis(ms.into());
+        let upkeep = tokio::spawn(logs::keep_compact(
+            logs.clone(),
+            store.clone(),
+            every(config.log_compact_ms),
+            stop.clone(),
+        ));
         let shared = Arc::new(Shared {
-            blobs: Blobs::open(config.data_dir.join("blobs")).await?,
-            logs: Logs::new(config.data_dir.join("logs"), MAX_LOG),
+            blobs,
+            logs,
+            space,
             clock,
             store,
             farm,
@@ -117,6 +131,7 @@ impl Coordinator {
             stop,
             serving,
             farm: farm_task,
+            upkeep,
             writer,
             patience: Duration::from_millis(config.shutdown_ms.into()),
             _lock: lock,
@@ -148,6 +163,9 @@ impl Coordinator {
         }
         if !self.farm.is_finished() {
             let _ = self.farm.await;
+        }
+        if tokio::time::timeout(self.patience, self.upkeep).await.is_err() {
+            tracing::warn!("upkeep did not end in time");
         }
         // Every handle to the store is gone or goes with its request; the writer ends after what was queued.
         let writer = tokio::task::spawn_blocking(move || self.writer.join());
