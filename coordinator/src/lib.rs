@@ -19,6 +19,7 @@ mod api;
 mod bell;
 mod blobs;
 mod clock;
+mod disk;
 mod farm;
 mod groups;
 pub mod ledger;

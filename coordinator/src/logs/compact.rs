@@ -9,6 +9,7 @@ use klp_livepatch::task::AttemptId;
 use tokio_util::sync::CancellationToken;
 
 use super::{Logs, archive, compressed, of_task, replace, tasks};
+use crate::disk::present;
 use crate::lifecycle::AttemptState;
 use crate::store::{self, Store, StoreError};
 
@@ -60,7 +61,7 @@ impl Logs {
     fn find_plain(&self) -> io::Result<()> {
         for task in tasks(&self.dir)? {
             let found = of_task(&self.dir, task)?;
-            let plain = found.into_iter().filter(|log| log.plain.is_some()).map(|log| log.id);
+            let plain = found.into_iter().filter(|log| log.plain.exists()).map(|log| log.id);
             self.plain().extend(plain);
         }
         Ok(())
@@ -69,7 +70,7 @@ impl Logs {
     /// Compresses one log, unless it grows meanwhile; then another sweep will.
     pub(super) fn compact(&self, id: AttemptId) -> io::Result<()> {
         let path = self.path(id);
-        let Some(text) = super::present(File::open(&path))? else {
+        let Some(text) = present(File::open(&path))? else {
             self.plain().remove(&id);
             return Ok(());
         };

@@ -25,6 +25,7 @@ use klp_livepatch::task::{AttemptId, TaskId};
 use self::archive::Archive;
 pub use self::compact::keep_compact;
 use crate::bell::{Bells, Listener};
+use crate::disk::{present, sync_folder};
 use crate::space::Space;
 
 /// Appends of different attempts seldom share a lock.
@@ -175,15 +176,6 @@ fn compressed(plain: &Path) -> PathBuf {
     plain.with_extension("log.gz")
 }
 
-/// `None` for what does not exist.
-fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(there) => Ok(Some(there)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Puts a file at `path` that `fill` writes: all of it, durably, or nothing.
 fn replace<T>(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
     let tmp = path.with_added_extension("tmp");
@@ -192,18 +184,18 @@ fn replace<T>(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<T>) -> io:
         let filled = fill(&mut file)?;
         file.sync_all()?;
         fs::rename(&tmp, path)?;
-        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())?;
+        path.parent().map_or(Ok(()), sync_folder)?;
         Ok(filled)
     };
     write().inspect_err(|_| drop(fs::remove_file(&tmp)))
 }
 
-/// A log's files, as found on disk.
+/// A log as found on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub id: AttemptId,
-    pub plain: Option<PathBuf>,
-    pub compressed: Option<PathBuf>,
+    /// Where its plain form is, while it has one.
+    pub plain: PathBuf,
 }
 
 impl Found {
@@ -212,14 +204,27 @@ impl Found {
     /// # Errors
     /// The disk's, or the file is damaged.
     pub fn verify(&self) -> io::Result<u64> {
-        match (&self.plain, &self.compressed) {
-            (Some(plain), _) => io::copy(&mut File::open(plain)?, &mut io::sink()),
-            (None, Some(compressed)) => {
-                let mut archive = Archive::open(compressed)?;
-                archive.each(|_| Ok(()))?;
-                Ok(archive.size())
+        if let Some(mut plain) = present(File::open(&self.plain))? {
+            return io::copy(&mut plain, &mut io::sink());
+        }
+        let mut archive = Archive::open(&compressed(&self.plain))?;
+        archive.each(|_| Ok(()))?;
+        Ok(archive.size())
+    }
+
+    /// Copies it into `folder`, durably. What is compressed never changes, so it may share its bytes.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn copy_to(&self, folder: &Path) -> io::Result<()> {
+        let to = folder.join(format!("{}.log", self.id.number));
+        match present(File::open(&self.plain))? {
+            Some(mut plain) => {
+                let mut file = File::create(&to)?;
+                io::copy(&mut plain, &mut file)?;
+                file.sync_all()
             }
-            (None, None) => Ok(0),
+            None => crate::disk::link_or_copy(&compressed(&self.plain), &compressed(&to)),
         }
     }
 }
@@ -240,7 +245,7 @@ pub fn tasks(dir: &Path) -> io::Result<Vec<TaskId>> {
     entries.filter_map(named).collect()
 }
 
-/// A task's logs, in order. One that is compressed meanwhile may be listed without either form.
+/// A task's logs, in order.
 ///
 /// # Errors
 /// The disk's.
@@ -258,15 +263,9 @@ pub fn of_task(dir: &Path, task: TaskId) -> io::Result<Vec<Found>> {
         });
         numbers.extend(number);
     }
-    let found = |number: u32| {
-        let plain = folder.join(format!("{number}.log"));
-        let compressed = compressed(&plain);
-        Found {
-            id: AttemptId { task, number },
-            // In this order, so that a log that is being compressed is found in one form at least.
-            plain: plain.exists().then_some(plain),
-            compressed: compressed.exists().then_some(compressed),
-        }
+    let found = |number| Found {
+        id: AttemptId { task, number },
+        plain: folder.join(format!("{number}.log")),
     };
     Ok(numbers.into_iter().map(found).collect())
 }

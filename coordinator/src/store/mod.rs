@@ -5,9 +5,11 @@
 //! and whoever hears an answer knows that the farm was told before.
 
 mod attempts;
+pub mod audit;
 mod change;
 mod events;
 mod fleet;
+pub mod forget;
 mod livepatches;
 mod reader;
 mod rows;
@@ -67,11 +69,39 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
-            _ => StoreError::Sql(error),
+        if is_full(&error) {
+            StoreError::Full
+        } else {
+            StoreError::Sql(error)
         }
     }
+}
+
+impl StoreError {
+    /// Whether the database's file is damaged.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            StoreError::Open { error, .. } | StoreError::Sql(error) => is_corrupt(error),
+            StoreError::Migrate {
+                error: rusqlite_migration::Error::RusqliteError { err, .. },
+                ..
+            } => is_corrupt(err),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the error says that the disk is full: for the files themselves, or for the index of the log of changes.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let index = rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        || error.sqlite_error().is_some_and(|e| e.extended_code == index)
+}
+
+/// Whether the error says that the database's file is damaged.
+pub fn is_corrupt(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
 /// A handle to the open database; cheap to clone.
