@@ -132,6 +132,8 @@ fn clear(folder: &Folder, blobs: &Blobs, before: Millis, stop: &CancellationToke
     let Some(_lock) = folder.may_clear().context("can't lock gc-lock")? else {
         return Ok(None);
     };
+    // Nothing is forgotten from a schema that this program does not know.
+    drop(audit::open_existing(&folder.database())?);
     let mut db = forget::open_to_forget(&folder.database())?;
     let mut cleared = Cleared::default();
     for (id, name) in forget::ended_before(&db, before)? {

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use klp_proto::v1;
 use klp_proto::v1::worker_service_client::WorkerServiceClient;
@@ -72,14 +73,13 @@ pub async fn announce_a_tree(url: &str) {
     answers.unwrap().into_inner().message().await.unwrap().unwrap();
 }
 
-/// Runs a command on a data folder, off the runtime's thread, and answers its exit code, output and errors.
+/// Runs a command on a data folder to its end; answers its exit code, output and errors.
 pub async fn run(data_dir: &Path, args: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(BINARY);
-    command.args(args).arg("--data-dir").arg(data_dir);
-    let ran = tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap();
-    let Output { status, stdout, stderr } = ran;
+    let mut command = tokio::process::Command::new(BINARY);
+    command.args(args).arg("--data-dir").arg(data_dir).kill_on_drop(true);
+    let ran = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+    let ran = ran.unwrap_or_else(|_| panic!("{args:?} does not end"));
+    let Output { status, stdout, stderr } = ran.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
