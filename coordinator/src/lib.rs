@@ -6,6 +6,9 @@
 //! commits: one `ledger` transaction over the [`store`] with outcome, event and what `plan` wants next, until
 //! the livepatch has its verdict.
 //!
+//! Beside it, the data is looked after: [`logs`] compresses, [`admin`] checks, copies and clears away, [`space`] says what
+//! to refuse while the disk has little room.
+//!
 //! `plan`, `schedule` and `lifecycle` are pure; `ledger` is all that writes; everything in memory can be read anew.
 
 pub mod admin;

@@ -48,7 +48,7 @@ pub enum StartError {
     Corrupt {
         path: PathBuf,
         dir: PathBuf,
-        error: StoreError,
+        error: Box<StoreError>,
     },
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -83,7 +83,7 @@ impl Coordinator {
             StartError::Store(error) if error.is_corrupt() => StartError::Corrupt {
                 path: folder.database(),
                 dir: folder.path().to_owned(),
-                error,
+                error: Box::new(error),
             },
             other => other,
         })
