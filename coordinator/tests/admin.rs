@@ -1,4 +1,4 @@
-//! check, backup and gc through the real program, and what a coordinator makes of damaged data.
+//! check, backup and gc through the real program.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 #[path = "support/process.rs"]
@@ -9,15 +9,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use klp_livepatch::outcome::{Artifact, Digest};
+use klp_livepatch::outcome::Digest;
 use klp_proto::v1::{self, Disposition, LivepatchState};
-use process::{Process, run};
+use process::run;
+use support::data::{complete, copy, sql, submission, two_ended};
 use support::{Farm, Worker, by_name, config};
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 const OLD: Duration = Duration::from_secs(2 * 3600);
 
@@ -37,54 +36,6 @@ fn put_blob(data_dir: &Path, content: &[u8]) -> PathBuf {
 fn make_old(path: &Path) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::now() - OLD).unwrap();
-}
-
-fn sql(data_dir: &Path, statements: &str) {
-    let db = rusqlite::Connection::open(data_dir.join("farm.db")).unwrap();
-    db.pragma_update(None, "foreign_keys", false).unwrap();
-    db.execute_batch(statements).unwrap();
-}
-
-/// A livepatch that succeeds on the platform `a`, with this source and a log for each attempt.
-async fn complete(farm: &Farm, worker: &mut Worker, name: &str, source: &[u8]) -> Artifact {
-    farm.submit(name).await;
-    let check = worker.take(1).await.remove(0);
-    worker.log(&check, 0, b"checked\n").await.unwrap();
-    let success = worker.success(&check, &[]);
-    assert_eq!(worker.committed(success).await, Disposition::Committed);
-    worker.state.attempts.clear();
-    worker.say().await;
-    let extract = worker.take(1).await.remove(0);
-    worker.log(&extract, 0, b"extracted\n").await.unwrap();
-    let artifact = worker.upload(source).await;
-    let success = worker.success(&extract, std::slice::from_ref(&artifact));
-    assert_eq!(worker.committed(success).await, Disposition::Committed);
-    worker.state.attempts.clear();
-    worker.say().await;
-    artifact
-}
-
-/// A data folder with two livepatches that ended; answers their sources.
-async fn two_ended(data_dir: &Path) -> [Artifact; 2] {
-    let farm = Farm::start(config(data_dir)).await;
-    let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
-    let one = complete(&farm, &mut worker, "one", b"int one;").await;
-    let two = complete(&farm, &mut worker, "two", b"int two;").await;
-    farm.coordinator.shutdown().await;
-    // All of it in the database's own file, so that damage there is not mended from the log of changes.
-    sql(data_dir, "PRAGMA wal_checkpoint(TRUNCATE)");
-    [one, two]
-}
-
-fn copy(from: &Path, to: &Path) {
-    assert!(
-        Command::new("cp")
-            .arg("-a")
-            .args([from, to])
-            .status()
-            .unwrap()
-            .success()
-    );
 }
 
 #[tokio::test]
@@ -240,13 +191,6 @@ async fn a_folder_in_use_is_checked_only_when_told_so() {
     );
     submitting.abort();
     farm.coordinator.shutdown().await;
-}
-
-fn submission(name: &str) -> v1::SubmitRequest {
-    v1::SubmitRequest {
-        id: Uuid::now_v7().to_string(),
-        spec: Some(support::spec(name)),
-    }
 }
 
 #[tokio::test]
@@ -461,142 +405,4 @@ async fn clearing_beside_commits_never_takes_what_a_commit_names() {
     farm.coordinator.shutdown().await;
     let (code, out, err) = run(folder.path(), &["check"]).await;
     assert_eq!(code, 0, "{out}{err}");
-}
-
-/// Kills a coordinator in the middle of submissions; answers those it acknowledged.
-async fn killed_under_load(dir: &Path) -> Vec<v1::SubmitRequest> {
-    let process = Process::start(dir);
-    process::announce_a_tree(&process.url).await;
-    let client = klp_proto::v1::livepatch_service_client::LivepatchServiceClient::connect(process.url.clone());
-    let client = client.await.unwrap();
-    let (acknowledged, mut heard) = mpsc::unbounded_channel();
-    for who in 0..4 {
-        let (mut client, acknowledged) = (client.clone(), acknowledged.clone());
-        tokio::spawn(async move {
-            for n in 0.. {
-                let request = submission(&format!("lp{who}-{n}"));
-                if client.submit(request.clone()).await.is_err() || acknowledged.send(request).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    drop(acknowledged);
-    let mut requests = Vec::new();
-    while requests.len() < 100 {
-        requests.push(heard.recv().await.unwrap());
-    }
-    process.kill();
-    while let Some(request) = heard.recv().await {
-        requests.push(request);
-    }
-    requests
-}
-
-#[tokio::test]
-async fn a_torn_tail_of_the_log_of_changes_is_ignored() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().join("data");
-    let acknowledged = killed_under_load(&dir).await;
-    let wal = fs::read(dir.join("farm.db-wal")).unwrap();
-    assert!(wal.len() > 100_000, "{}", wal.len());
-    let torn = |name: &str, tail: &dyn Fn(&mut Vec<u8>)| {
-        let torn = folder.path().join(name);
-        copy(&dir, &torn);
-        let mut wal = wal.clone();
-        tail(&mut wal);
-        fs::write(torn.join("farm.db-wal"), wal).unwrap();
-        // What indexes it is made anew after a crash of the machine.
-        fs::remove_file(torn.join("farm.db-shm")).unwrap();
-        fs::create_dir_all(torn.join("blobs/tmp")).unwrap();
-        fs::write(torn.join("blobs/tmp/half"), "an upl").unwrap();
-        torn
-    };
-    let frame = 4096 + 24;
-    let last = wal[wal.len() - frame..].to_vec();
-    // Each with how many of what was acknowledged may be gone: none if the tail came after the last commit.
-    let cases = [
-        (torn("garbage", &|wal| wal.extend([0xa5; 10_000])), true),
-        (torn("zeroes", &|wal| wal.extend([0; 50_000])), true),
-        (torn("repeated", &|wal| wal.extend(&last)), true),
-        (torn("cut", &|wal| wal.truncate(wal.len() - 1000)), false),
-        (
-            torn("flipped", &|wal| {
-                let at = wal.len() - 2000;
-                wal[at] ^= 1;
-            }),
-            false,
-        ),
-    ];
-    for (dir, whole) in cases {
-        let (code, out, err) = run(&dir, &["check"]).await;
-        assert_eq!(code, 0, "{}: {out}{err}", dir.display());
-        let farm = Farm::start(config(&dir)).await;
-        assert!(!dir.join("blobs/tmp/half").exists());
-        let mut there = 0;
-        for request in &acknowledged {
-            let livepatch = Some(v1::LivepatchRef {
-                r#ref: Some(v1::livepatch_ref::Ref::Id(request.id.clone())),
-            });
-            let got = farm.livepatches.clone().get(v1::GetRequest { livepatch }).await;
-            there += usize::from(got.is_ok());
-        }
-        let lost = acknowledged.len() - there;
-        // At most the last transaction is torn, and four clients wait for it.
-        assert!(lost == 0 || (!whole && lost <= 4), "{}: {lost}", dir.display());
-        farm.submit("afterwards").await;
-        farm.coordinator.shutdown().await;
-        let (code, out, err) = run(&dir, &["check"]).await;
-        assert_eq!(code, 0, "{}: {out}{err}", dir.display());
-    }
-}
-
-#[tokio::test]
-async fn data_that_can_not_be_used_is_refused_with_the_next_step() {
-    let folder = tempfile::tempdir().unwrap();
-    let sound = folder.path().join("sound");
-    two_ended(&sound).await;
-    let newer = folder.path().join("newer");
-    copy(&sound, &newer);
-    sql(&newer, "PRAGMA user_version = 99");
-    let corrupt = folder.path().join("corrupt");
-    copy(&sound, &corrupt);
-    let mut db = File::options().write(true).open(corrupt.join("farm.db")).unwrap();
-    db.write_all(&[0xa5; 4096]).unwrap();
-    let torn = folder.path().join("torn");
-    copy(&sound, &torn);
-    let mut db = File::options().write(true).open(torn.join("farm.db")).unwrap();
-    let length = db.metadata().unwrap().len();
-    db.seek(SeekFrom::Start(4096)).unwrap();
-    db.write_all(&vec![0xa5; length as usize - 4096]).unwrap();
-    let cases: [(&Path, &[&str]); 3] = [
-        (&newer, &["has schema 99", "newer coordinator", "restore a backup"]),
-        (
-            &corrupt,
-            &[
-                "farm.db is corrupt",
-                "klp-coordinator check --data-dir",
-                "Restore a backup",
-            ],
-        ),
-        (
-            &torn,
-            &[
-                "farm.db is corrupt",
-                "klp-coordinator check --data-dir",
-                "Restore a backup",
-            ],
-        ),
-    ];
-    for (dir, said) in cases {
-        let (code, out, err) = run(dir, &["--listen", "127.0.0.1:0"]).await;
-        assert!(code == 1 && out.is_empty(), "{code} {out}");
-        for text in said {
-            assert!(err.contains(text), "{err}");
-        }
-    }
-    for command in [&["check"][..], &["gc"], &["backup", "/tmp/never-made"]] {
-        let (code, _, err) = run(&newer, command).await;
-        assert!(code == 2 && err.contains("newer"), "{command:?}: {code} {err}");
-    }
 }

@@ -12,9 +12,9 @@ use std::process::Command;
 
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use klp_proto::v1::{self, Disposition, LivepatchState};
+use support::data::submission;
 use support::{Farm, Worker, config, soon, spec};
 use tonic::Code;
-use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
 
@@ -70,13 +70,6 @@ fn settings(data_dir: &Path, min_free_bytes: u64) -> klp_coordinator::Config {
     klp_coordinator::Config {
         min_free_bytes,
         ..config(data_dir)
-    }
-}
-
-fn submission(name: &str) -> v1::SubmitRequest {
-    v1::SubmitRequest {
-        id: Uuid::now_v7().to_string(),
-        spec: Some(spec(name)),
     }
 }
 
