@@ -163,4 +163,31 @@ mod tests {
         assert!(text(&logs).await.ends_with(b"more\n"));
         assert!(logs.plain().is_empty());
     }
+
+    #[tokio::test]
+    async fn lines_that_come_while_it_is_compressed_are_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = logs_with(folder.path(), b"begun\n").await;
+        let done = CancellationToken::new();
+        // Ends the compressing if this test fails, too.
+        let stop = done.clone().drop_guard();
+        let compressing = tokio::task::spawn_blocking({
+            let (logs, done) = (logs.clone(), done.clone());
+            move || {
+                while !done.is_cancelled() {
+                    logs.compact(ID).unwrap();
+                }
+            }
+        });
+        let mut all = b"begun\n".to_vec();
+        for n in 0..500 {
+            let line = format!("line {n}\n").into_bytes();
+            let end = logs.append(ID, all.len() as u64, line.clone()).await.unwrap();
+            all.extend(line);
+            assert_eq!(end, all.len() as u64);
+        }
+        drop(stop);
+        compressing.await.unwrap();
+        assert!(text(&logs).await == all);
+    }
 }
