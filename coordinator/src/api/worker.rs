@@ -126,6 +126,8 @@ impl WorkerService for Workers {
                 missing: Vec::new(),
             }));
         }
+        // Before it is asked what is there, and until what names it is stored.
+        let pin = self.0.blobs.pin(&outcome.artifacts);
         let missing = self.0.blobs.missing(&outcome.artifacts).await.map_err(blob_status)?;
         let committing = Committing {
             attempt,
@@ -134,11 +136,13 @@ impl WorkerService for Workers {
             missing,
         };
         let (now, rules) = (Now::of(&self.0.clock), self.0.config.rules());
-        let settled = self
-            .0
-            .store
-            .write(move |tx| ledger::commit(tx, &committing, &rules, now))
-            .await;
+        let store = self.0.store.clone();
+        let settling = async move {
+            store
+                .write(move |tx| ledger::commit(tx, &committing, &rules, now))
+                .await
+        };
+        let settled = pin.until_done(settling).await.map_err(|_| stopping())?;
         let (disposition, missing) = match settled {
             Ok(Disposition::Committed) => (v1::Disposition::Committed, Vec::new()),
             Ok(Disposition::Superseded) => (v1::Disposition::Superseded, Vec::new()),

@@ -38,6 +38,7 @@ pub struct Mind {
 
 /// What a session is to be told.
 pub struct Answer {
+    #[cfg_attr(not(test), expect(dead_code, reason = "simulated wires go by it"))]
     pub session: SessionId,
     pub signals: watch::Sender<Signal>,
     pub orders: Vec<Order>,

@@ -79,10 +79,4 @@ impl Mind {
         };
         self.tasks.iter().map(|(id, task)| (*id, plain(task))).collect()
     }
-
-    /// When an attempt's lease ends, if it has one.
-    pub fn expiry(&self, attempt: AttemptId) -> Option<Millis> {
-        let (id, lease) = self.lease(attempt.task)?;
-        (id == attempt).then_some(lease.expires)
-    }
 }

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, StoreError};
+use super::{Change, StoreError, is_full};
 use crate::failpoint::{self, Point};
 
 /// The most jobs in one transaction: bounds how long the first of them waits for the last.
@@ -100,9 +100,10 @@ impl Writer {
 
 /// What each job of a group hears when its transaction can't be committed.
 fn refused(error: &rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
-        _ => StoreError::Commit(error.to_string()),
+    if is_full(error) {
+        StoreError::Full
+    } else {
+        StoreError::Commit(error.to_string())
     }
 }
 
