@@ -165,3 +165,40 @@ fn who_is_unknown_is_named_with_who_is_known() {
         "{cancelled:?}"
     );
 }
+
+#[test]
+fn a_tree_that_can_not_be_used_is_announced_with_the_reason_and_waited_for() {
+    let mut farm = Farm::start();
+    let trees = farm.dir.path().join("trees");
+    let broken = trees.join("x86_64/debian12-9.9");
+    std::fs::create_dir_all(&broken).unwrap();
+    add_worker_with(&mut farm, &trees);
+    let workers = ok(&farm, &["workers"]);
+    assert!(
+        workers.contains("debian12-9.9/x86_64 can't be used: the tree in "),
+        "{workers}"
+    );
+    let mut submit = SUBMIT;
+    submit[11] = "debian12-9.9";
+    ok(&farm, &submit);
+    let waits = tasks(&farm)[0]["waiting_for"].as_str().unwrap().to_owned();
+    assert!(
+        waits.starts_with("no tree of debian12-9.9/x86_64 can be used: on a: the tree in "),
+        "{waits}"
+    );
+    // It is noticed while the worker runs that the tree is gone.
+    std::fs::remove_dir(&broken).unwrap();
+    wait_until(Duration::from_secs(30), "the tree is gone", || {
+        let waits = tasks(&farm)[0]["waiting_for"].as_str()?.to_owned();
+        (waits == "no worker holds debian12-9.9/x86_64").then_some(())
+    });
+}
+
+fn add_worker_with(farm: &mut Farm, trees: &Path) {
+    farm.add_worker(WorkerOptions {
+        name: "a",
+        trees,
+        codestreams: "",
+        slots: 1,
+    });
+}
