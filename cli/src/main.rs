@@ -120,7 +120,7 @@ async fn run(command: Command, global: &Global) -> Result<(), Failed> {
         Command::List(args) => cmd::list::run(args, &connect(), global.output).await,
         Command::Status(args) => cmd::status::run(args, &connect(), global.output).await,
         Command::Watch(args) => cmd::watch::run(args, &connect(), global.output).await,
-        Command::Logs(args) => cmd::logs::run(args, &connect()).await,
+        Command::Logs(args) => cmd::logs::run(args, &connect(), global.output).await,
         Command::Get(args) => cmd::get::run(args, &connect(), global.output).await,
         Command::Cancel(args) => cmd::control::cancel(args, &connect(), global.output).await,
         Command::Retry(args) => cmd::control::retry(args, &connect(), global.output).await,

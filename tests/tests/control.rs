@@ -202,3 +202,35 @@ fn add_worker_with(farm: &mut Farm, trees: &Path) {
         slots: 1,
     });
 }
+
+#[test]
+fn logs_are_followed_from_before_the_first_attempt_to_the_end() {
+    let Some(farm) = farm(1) else { return };
+    ok(&farm, &["drain", "a", "--reason", "set up"]);
+    ok(&farm, &SUBMIT);
+    let mut following = klp_tests::Proc::start(
+        "logs",
+        "klp-farm",
+        [
+            "--coordinator",
+            farm.url.as_str(),
+            "logs",
+            "lp",
+            "-f",
+            "--output",
+            "json",
+        ],
+        farm.dir.path(),
+    );
+    wait_until(Duration::from_secs(20), "it says what it waits for", || {
+        following.log().contains("waiting: a is drained").then_some(())
+    });
+    ok(&farm, &["undrain", "a"]);
+    assert!(following.wait().success(), "{}", following.log());
+    let mut logs = std::collections::BTreeSet::new();
+    for line in following.stdout().lines() {
+        let piece: Value = serde_json::from_str(line).unwrap();
+        logs.insert(format!("{} {}", piece["kind"], piece["codestream"]));
+    }
+    assert_eq!(logs.len(), 4, "check and extraction on two kernels: {logs:?}");
+}
