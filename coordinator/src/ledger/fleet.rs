@@ -44,7 +44,7 @@ fn blame(tx: &mut Tx<'_>, task: klp_livepatch::task::TaskId, retry: &Retry, now:
         let message = format!("{}: a worker that lost it is known to have died", task.key);
         return record(tx, &task, status, None, &message, now);
     }
-    let failure = Failure::new(Cause::Farm, set_aside(tx, task.id)?);
+    let failure = Failure::new(Cause::Farm, set_aside(tx, &task)?);
     let message = format!("{} failed ({}): {}", task.key, failure.cause, failure.message);
     record(tx, &task, status, Some(&failure), &message, now)?;
     settle::follow_up(tx, &task, now)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Cause, Digest, Ending, Failure, Outcome};
 use klp_livepatch::report::Report;
-use klp_livepatch::task::{AttemptId, LivepatchId, TaskId, TaskKind};
+use klp_livepatch::task::{AttemptId, LivepatchId, Platform, TaskKind};
 
 use super::{Now, create, fleet, record};
 use crate::lifecycle::{self, Holder, Retry, State, Step, Taken};
@@ -181,7 +181,7 @@ fn settle(
         store::add_artifacts(tx, id, &outcome.artifacts)?;
     }
     if step.task.is_set_aside(retry) {
-        step.failure = Some(Failure::new(Cause::Farm, set_aside(tx, id.task)?));
+        step.failure = Some(Failure::new(Cause::Farm, set_aside(tx, task)?));
     }
     let message = message(task, &step, now);
     let ended = !step.task.is_open();
@@ -213,14 +213,17 @@ pub(super) fn conclude(tx: &mut Tx<'_>, livepatch: LivepatchId, now: Now) -> Res
 }
 
 /// Why a task is not tried any more whose workers died, and where to look.
-pub(super) fn set_aside(tx: &Tx<'_>, task: TaskId) -> Result<String, StoreError> {
-    let deaths: Vec<String> = store::deaths_of(tx, task)?
+pub(super) fn set_aside(tx: &Tx<'_>, task: &OpenTask) -> Result<String, StoreError> {
+    let deaths: Vec<String> = store::deaths_of(tx, task.id)?
         .iter()
         .map(|(number, worker)| format!("attempt {number} on {worker}"))
         .collect();
+    let name = store::livepatch(tx, task.livepatch)?.map(|l| l.spec.name.to_string());
+    let name = name.unwrap_or_default();
+    let (kind, Platform { codestream, arch }) = (task.key.kind, &task.key.platform);
     Ok(format!(
-        "set aside, because its workers died under it: {}; read these attempts' logs (klp-farm logs --attempt), and \
-         retry it when the cause is gone",
+        "set aside, because its workers died under it: {}; read what each logged with `klp-farm logs {name} --codestreams \
+         '{codestream}$' --arch {arch} --kind {kind} --attempt N`, and when the cause is gone `klp-farm retry {name}`",
         deaths.join(", ")
     ))
 }
