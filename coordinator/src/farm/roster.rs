@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::task::{AttemptId, Platform, TaskId};
-use tokio::sync::watch;
 
-use super::{Report, SessionId, Signal};
+use super::{Order, Report, SessionId, Signal};
 use crate::lifecycle::Millis;
 use crate::schedule::{self, Absence};
 use crate::standing::{Quarantine, Standing};
@@ -51,11 +50,7 @@ pub(super) struct Member {
     pub registration: Registration,
     /// When the registration last changed.
     pub registered: Millis,
-    /// What is in the database is not what it last said.
-    pub unregistered: bool,
-    pub session: Option<(SessionId, watch::Sender<Signal>)>,
-    /// It has a session that is yet to hear what it should be doing.
-    pub unanswered: bool,
+    pub session: Option<SessionId>,
     /// What it holds leases on, and what each was given.
     pub held: BTreeMap<TaskId, Lent>,
     /// What it runs or has not yet committed, as it last said.
@@ -82,65 +77,75 @@ pub(super) struct Roster {
     places: BTreeMap<WorkerName, usize>,
     members: Vec<Member>,
     schedulable: Vec<schedule::Worker>,
+    /// What is in the database is not what these last said.
+    unregistered: BTreeSet<WorkerName>,
+    /// These are yet to hear what they should be doing.
+    unanswered: BTreeSet<WorkerName>,
+    /// Sessions that are yet to hear that another one took over.
+    replaced: Vec<(SessionId, Signal)>,
+    /// These have said or been given something since it was last looked at whether they gave anything up.
+    suspects: BTreeSet<WorkerName>,
 }
 
 impl Roster {
     /// Adds a worker that is known from the past.
     pub(super) fn remember(&mut self, name: WorkerName, known: Known) {
         let place = self.place(&name, &known.registration);
+        self.unregistered.remove(&name);
         let member = &mut self.members[place];
-        member.unregistered = false;
         member.registered = known.registered;
         member.standing = known.standing;
         self.describe(place);
     }
 
-    /// Takes in what a worker says of itself. A session that was opened later speaks for the worker: an earlier one is
-    /// told to end, and has no say any more.
-    pub(super) fn report(&mut self, session: SessionId, signals: watch::Sender<Signal>, report: &Report, now: Millis) {
-        let place = self.place(&report.worker, &report.registration);
+    /// Takes in what a worker says of itself, unless a session that was opened later speaks for it: an earlier one is told
+    /// to end, and has no say any more.
+    pub(super) fn report(&mut self, session: SessionId, report: &Report, now: Millis) -> bool {
+        let name = &report.worker;
+        let place = self.place(name, &report.registration);
         let member = &mut self.members[place];
-        match &member.session {
-            Some((current, _)) if *current > session => {
-                let text = format!("a newer session speaks for worker {}", report.worker);
-                signals.send_replace(Signal::Replaced(text));
-                return;
+        let replaced = |by| Signal::Replaced(format!("a newer session speaks for worker {by}"));
+        match member.session {
+            Some(current) if current > session => {
+                self.replaced.push((session, replaced(name)));
+                return false;
             }
-            Some((current, old)) if *current < session => {
-                let text = format!("a newer session speaks for worker {}", report.worker);
-                tracing::warn!(worker = %report.worker, "a newer session has taken over from one that was still open");
-                old.send_replace(Signal::Replaced(text));
+            Some(current) if current < session => {
+                tracing::warn!(worker = %name, "a newer session has taken over from one that was still open");
+                self.replaced.push((current, replaced(name)));
                 member.replaced.truncate(REPLACED - 1);
                 member.replaced.push_front(now);
             }
             _ => {}
         }
-        member.session = Some((session, signals));
-        member.unanswered = true;
+        member.session = Some(session);
         member.last_seen = now;
         member.listed = report.attempts.iter().map(|(id, _)| *id).collect();
         member.draining = report.draining;
         if member.registration != report.registration {
             member.registration = report.registration.clone();
             member.registered = now;
-            member.unregistered = true;
+            self.unregistered.insert(name.clone());
         }
+        self.unanswered.insert(name.clone());
+        self.suspects.insert(name.clone());
         self.describe(place);
+        true
     }
 
     /// A session has ended.
     pub(super) fn closed(&mut self, session: SessionId, worker: &WorkerName) {
         let Some(&place) = self.places.get(worker) else { return };
         let member = &mut self.members[place];
-        if member.session.as_ref().is_some_and(|(current, _)| *current == session) {
+        if member.session == Some(session) {
             member.session = None;
         }
     }
 
     /// The worker is to hear again what it should be doing.
     pub(super) fn nudge(&mut self, worker: &WorkerName) {
-        if let Some(&place) = self.places.get(worker) {
-            self.members[place].unanswered = true;
+        if self.places.contains_key(worker) {
+            self.unanswered.insert(worker.clone());
         }
     }
 
@@ -149,10 +154,11 @@ impl Roster {
         let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
         let platform = lent.platform.clone();
         let memory = lent.memory;
+        self.suspects.insert(worker.name.clone());
         if member.held.insert(task, lent).is_some() {
             return;
         }
-        member.unanswered = true;
+        self.unanswered.insert(worker.name.clone());
         worker.busy = busy(member);
         worker.memory_busy = worker.memory_busy.saturating_add(memory);
         *worker.running.entry(platform.clone()).or_default() += 1;
@@ -167,7 +173,7 @@ impl Roster {
         let Some(&place) = self.places.get(worker) else { return };
         let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
         let Some(lent) = member.held.remove(&task) else { return };
-        member.unanswered = true;
+        self.unanswered.insert(worker.name.clone());
         worker.busy = busy(member);
         worker.memory_busy = worker.memory_busy.saturating_sub(lent.memory);
         if let Some(running) = worker.running.get_mut(&lent.platform) {
@@ -191,9 +197,12 @@ impl Roster {
         let Some(&place) = self.places.get(worker) else { return };
         let member = &mut self.members[place];
         if member.session.is_some() {
-            member.unregistered = true;
+            self.unregistered.insert(worker.clone());
             return;
         }
+        self.unregistered.remove(worker);
+        self.unanswered.remove(worker);
+        self.suspects.remove(worker);
         self.places.remove(worker);
         self.members.swap_remove(place);
         self.schedulable.swap_remove(place);
@@ -217,9 +226,47 @@ impl Roster {
         &self.schedulable
     }
 
-    pub(super) fn members_mut(&mut self) -> impl Iterator<Item = (&WorkerName, &mut Member)> {
-        let names = self.schedulable.iter().map(|w| &w.name);
-        names.zip(&mut self.members)
+    pub(super) fn unregistered(&self) -> Vec<(WorkerName, Registration)> {
+        let said = |name: &WorkerName| Some((name.clone(), self.get(name)?.registration.clone()));
+        self.unregistered.iter().filter_map(said).collect()
+    }
+
+    pub(super) fn registered(&mut self, written: &[(WorkerName, Registration)]) {
+        for (name, registration) in written {
+            if self
+                .get(name)
+                .is_some_and(|member| member.registration == *registration)
+            {
+                self.unregistered.remove(name);
+            }
+        }
+    }
+
+    /// Those of whom it is to be looked at whether they gave anything up.
+    pub(super) fn suspects(&self) -> Vec<WorkerName> {
+        self.suspects.iter().cloned().collect()
+    }
+
+    /// This one gave nothing up.
+    pub(super) fn clear(&mut self, worker: &WorkerName) {
+        self.suspects.remove(worker);
+    }
+
+    /// What sessions are to hear that have not heard it; `orders` says what a worker should be doing.
+    pub(super) fn answers(&mut self, orders: impl Fn(&WorkerName, &Member) -> Vec<Order>) -> Vec<(SessionId, Signal)> {
+        let mut answers = std::mem::take(&mut self.replaced);
+        for name in std::mem::take(&mut self.unanswered) {
+            // Not before it is recorded: whoever has an answer is known to the submissions that follow.
+            if self.unregistered.contains(&name) {
+                self.unanswered.insert(name);
+                continue;
+            }
+            let member = self.get(&name);
+            if let Some((member, session)) = member.and_then(|member| Some((member, member.session?))) {
+                answers.push((session, Signal::Orders(orders(&name, member).into())));
+            }
+        }
+        answers
     }
 
     pub(super) fn views(&self, now: Millis) -> Vec<WorkerView> {
@@ -248,14 +295,13 @@ impl Roster {
         if let Some(&place) = self.places.get(name) {
             return place;
         }
+        self.unregistered.insert(name.clone());
         let place = self.members.len();
         self.places.insert(name.clone(), place);
         self.members.push(Member {
             registration: registration.clone(),
             registered: 0,
-            unregistered: true,
             session: None,
-            unanswered: false,
             held: BTreeMap::new(),
             listed: BTreeSet::new(),
             draining: false,
