@@ -24,6 +24,8 @@ mod groups;
 pub mod ledger;
 mod logs;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod tryout;
 
 pub use config::{Config, ConfigError};

@@ -98,9 +98,8 @@ impl Mind {
 
     /// Takes in what a worker says.
     pub fn report(&mut self, session: SessionId, report: &Report, now: Millis) {
-        if self.roster.report(session, report, now) {
-            self.renew(report, now);
-        }
+        self.roster.report(session, report, now);
+        self.renew(report, now);
     }
 
     pub fn nudge(&mut self, worker: &WorkerName) {
@@ -422,3 +421,7 @@ fn loss(attempt: AttemptId, lease: &Lease, taken: Taken, reason: String) -> Loss
         reason,
     }
 }
+
+#[cfg(test)]
+#[path = "mind_view.rs"]
+pub(crate) mod view;

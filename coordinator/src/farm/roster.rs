@@ -98,9 +98,9 @@ impl Roster {
         self.describe(place);
     }
 
-    /// Takes in what a worker says of itself, unless a session that was opened later speaks for it: an earlier one is told
-    /// to end, and has no say any more.
-    pub(super) fn report(&mut self, session: SessionId, report: &Report, now: Millis) -> bool {
+    /// Takes in what a worker says of itself. A session that was opened later speaks for the worker: an earlier one is
+    /// told to end, and has no say any more.
+    pub(super) fn report(&mut self, session: SessionId, report: &Report, now: Millis) {
         let name = &report.worker;
         let place = self.place(name, &report.registration);
         let member = &mut self.members[place];
@@ -108,7 +108,7 @@ impl Roster {
         match member.session {
             Some(current) if current > session => {
                 self.replaced.push((session, replaced(name)));
-                return false;
+                return;
             }
             Some(current) if current < session => {
                 tracing::warn!(worker = %name, "a newer session has taken over from one that was still open");
@@ -130,7 +130,6 @@ impl Roster {
         self.unanswered.insert(name.clone());
         self.suspects.insert(name.clone());
         self.describe(place);
-        true
     }
 
     /// A session has ended.
@@ -192,12 +191,13 @@ impl Roster {
         }
     }
 
-    /// Forgets a worker, unless it has come back meanwhile.
+    /// Forgets a worker, and what was thought of it. One that is there is to be recorded as if it were new.
     pub(super) fn forget(&mut self, worker: &WorkerName) {
         let Some(&place) = self.places.get(worker) else { return };
         let member = &mut self.members[place];
         if member.session.is_some() {
             self.unregistered.insert(worker.clone());
+            self.think(worker, Standing::default());
             return;
         }
         self.unregistered.remove(worker);

@@ -86,6 +86,11 @@ impl Queue {
         self.places.len()
     }
 
+    #[cfg(test)]
+    pub(crate) fn contains(&self, task: TaskId) -> bool {
+        self.places.contains_key(&task)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }

@@ -144,6 +144,36 @@ impl Store {
     }
 }
 
+/// A database in memory, written and read where that is asked: for those who simulate.
+#[cfg(test)]
+pub(crate) struct Solo(Connection);
+
+#[cfg(test)]
+impl Solo {
+    pub fn new() -> Self {
+        let mut connection = Connection::open_in_memory().unwrap();
+        configure(&connection).unwrap();
+        migrate(Path::new(":memory:"), &mut connection).unwrap();
+        Self(connection)
+    }
+
+    /// As [`Store::write`]; answers the transaction's changes, too.
+    pub fn write<T, E>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> (Result<T, E>, Vec<Change>)
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        writer::write_alone(&self.0, work)
+    }
+
+    pub fn read(&self) -> &Connection {
+        &self.0
+    }
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;

@@ -66,26 +66,56 @@ impl Writer {
         E: From<StoreError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |tx| {
-            let result = tx.map(work);
-            let keep = matches!(result, Some(Ok(_)));
-            let respond: Answer = Box::new(move |committed| {
-                // A refusal too waits for the commit: it may rest on what an earlier job of the group wrote.
-                let result = match (committed, result) {
-                    (Ok(()), Some(result)) => result,
-                    // Its own error says more than that the transaction is gone.
-                    (Err(_), Some(Err(error))) => Err(error),
-                    (Err(error), _) => Err(refused(error).into()),
-                    (Ok(()), None) => Err(StoreError::Closed.into()),
-                };
-                // Whoever asked may be gone; what was done stays done.
-                let _ = answer.send(result);
-            });
-            (keep, respond)
+        let job = job(work, move |result| {
+            // Whoever asked may be gone; what was done stays done.
+            let _ = answer.send(result);
         });
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
+}
+
+/// A job that hands what became of `work` to `answer`.
+fn job<T, E>(
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    answer: impl FnOnce(Result<T, E>) + Send + 'static,
+) -> Job
+where
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+{
+    Box::new(move |tx| {
+        let result = tx.map(work);
+        let keep = matches!(result, Some(Ok(_)));
+        let respond: Answer = Box::new(move |committed| {
+            // A refusal too waits for the commit: it may rest on what an earlier job of the group wrote.
+            answer(match (committed, result) {
+                (Ok(()), Some(result)) => result,
+                // Its own error says more than that the transaction is gone.
+                (Err(_), Some(Err(error))) => Err(error),
+                (Err(error), _) => Err(refused(error).into()),
+                (Ok(()), None) => Err(StoreError::Closed.into()),
+            });
+        });
+        (keep, respond)
+    })
+}
+
+/// Runs one job in a transaction of its own, here and now; answers what it changed, too.
+#[cfg(test)]
+pub(super) fn write_alone<T, E>(
+    connection: &Connection,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+) -> (Result<T, E>, Vec<Change>)
+where
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+{
+    let (answer, answered) = std::sync::mpsc::channel();
+    let job = job(work, move |result| answer.send(result).unwrap());
+    let changes = std::cell::RefCell::new(Vec::new());
+    run_group(connection, &mut vec![job], &|new| changes.borrow_mut().extend(new));
+    (answered.recv().unwrap(), changes.into_inner())
 }
 
 /// What each job of a group hears when its transaction can't be committed.
