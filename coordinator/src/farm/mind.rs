@@ -155,7 +155,14 @@ impl Mind {
     }
 
     /// Takes in a task as it is now, in place of what it was.
-    fn fold(&mut self, task: OpenTask, now: Millis) {
+    fn fold(&mut self, mut task: OpenTask, now: Millis) {
+        if let Some((old, renewed)) = self.lease(task.id)
+            && old.number == task.status.attempt
+            && let State::Leased(lease) = &mut task.status.state
+        {
+            // Renewals are not stored.
+            lease.expires = lease.expires.max(renewed.expires);
+        }
         self.forget(task.id);
         match &task.status.state {
             State::Waiting { not_before } if *not_before > now => {

@@ -83,6 +83,8 @@ impl Clients {
     /// What has to be asked for so that all can end.
     pub fn settle_down(&mut self, workers: &[Worker]) {
         let resumed = (0..LIVEPATCHES).map(|n| Wish::Resume(id(n)));
+        // Nobody asks any more for what else is unanswered.
+        self.answered = (0..self.wishes.len()).collect();
         self.settling = workers
             .iter()
             .map(|w| Wish::Undrain(w.name.clone()))
@@ -161,7 +163,7 @@ impl World {
     }
 
     pub(super) fn request(&mut self, n: usize) -> Result<(), String> {
-        if self.coordinator.is_none() {
+        if self.coordinator.is_none() || (self.calm && self.clients.answered.contains(&n)) {
             return Ok(());
         }
         let wish = self.clients.wishes[n].clone();
