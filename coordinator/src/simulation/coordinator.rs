@@ -287,7 +287,8 @@ impl World {
         };
         // Only a farm that has heard all must be right about all.
         let heard_all = coordinator.inbox.is_empty();
-        if heard_all {
+        if heard_all && self.compared != self.transactions {
+            self.compared = self.transactions;
             let stored = Stored::read(self.db.read()).map_err(|e| e.to_string())?;
             let fresh = Mind::new(Arc::clone(&self.config), stored, now).view(now);
             super::promises::same_view(&fresh, &coordinator.mind.view(now))?;

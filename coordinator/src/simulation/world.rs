@@ -126,6 +126,8 @@ pub(super) struct World {
     pub clients: Clients,
     pub book: Book,
     pub transactions: u64,
+    /// After how many of these the mind was last compared with the database.
+    pub compared: u64,
     /// The last transaction changed something.
     pub changed: bool,
     pub calm: bool,
@@ -177,6 +179,7 @@ impl World {
             clients: Clients::default(),
             book: Book::default(),
             transactions: 0,
+            compared: 0,
             changed: false,
             calm: false,
         };
