@@ -80,6 +80,11 @@ impl Client {
             .groups)
     }
 
+    pub async fn workers(&self) -> Result<Vec<v1::Worker>, Failed> {
+        let answer = self.fleet().list_workers(v1::ListWorkersRequest {}).await;
+        Ok(answer.map_err(|s| self.explain(s))?.into_inner().workers)
+    }
+
     /// An artifact's bytes, checked against its digest.
     pub async fn artifact(&self, artifact: &Artifact) -> Result<Vec<u8>, Failed> {
         let request = v1::GetArtifactRequest {

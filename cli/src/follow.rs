@@ -32,7 +32,7 @@ pub async fn follow(client: &Client, name: &LivepatchName, mode: Mode) -> Result
         ended = events(client, name, &mut screen) => ended,
         _ = tokio::signal::ctrl_c() => {
             screen.clear();
-            eprintln!("interrupted; {name} goes on. Follow it again with `klp-farm watch {name}`");
+            eprintln!("interrupted; {name} goes on. Follow it again with `klp-farm watch {name}`, end it with `klp-farm cancel {name}`");
             return Err(Failed::Interrupted);
         }
     };

@@ -74,8 +74,24 @@ enum Command {
     Logs(cmd::logs::LogsArgs),
     /// Write a livepatch's sources to disk
     Get(cmd::get::GetArgs),
-    /// List the workers, their trees and tools
+    /// End livepatches and stop what runs of them
+    Cancel(cmd::control::CancelArgs),
+    /// Try again what failed or was cancelled of a livepatch, and only that
+    Retry(cmd::control::RetryArgs),
+    /// Start nothing more of livepatches until they are resumed
+    Pause(cmd::control::PauseArgs),
+    /// Go on with paused livepatches
+    Resume(cmd::control::ResumeArgs),
+    /// Say how a livepatch competes with others for workers
+    Priority(cmd::control::PriorityArgs),
+    /// List the workers: how they are, what they run, their trees and tools
     Workers,
+    /// Give a worker nothing new
+    Drain(cmd::fleet::DrainArgs),
+    /// Give a worker tasks again
+    Undrain(cmd::fleet::UndrainArgs),
+    /// Forget a worker that is gone for good
+    Forget(cmd::fleet::ForgetArgs),
     /// Run a coordinator and a worker in this process, for a laptop
     Up(cmd::up::UpArgs),
     /// Add, list, verify and remove the kernel trees of this machine
@@ -106,6 +122,14 @@ async fn run(command: Command, global: &Global) -> Result<(), Failed> {
         Command::Watch(args) => cmd::watch::run(args, &connect(), global.output).await,
         Command::Logs(args) => cmd::logs::run(args, &connect()).await,
         Command::Get(args) => cmd::get::run(args, &connect(), global.output).await,
+        Command::Cancel(args) => cmd::control::cancel(args, &connect(), global.output).await,
+        Command::Retry(args) => cmd::control::retry(args, &connect(), global.output).await,
+        Command::Pause(args) => cmd::control::pause(args, &connect(), global.output).await,
+        Command::Resume(args) => cmd::control::resume(args, &connect(), global.output).await,
+        Command::Priority(args) => cmd::control::priority(args, &connect(), global.output).await,
+        Command::Drain(args) => cmd::fleet::drain(args, &connect(), global.output).await,
+        Command::Undrain(args) => cmd::fleet::undrain(args, &connect(), global.output).await,
+        Command::Forget(args) => cmd::fleet::forget(args, &connect(), global.output).await,
         Command::Workers => cmd::workers::run(&connect(), global.output).await,
         Command::Up(args) => cmd::up::run(args).await,
         Command::Tree(args) => Ok(tree_cli::run(args).await?),

@@ -13,6 +13,7 @@ use crate::view::task_kind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     Failed,
+    Cancelled,
     Running,
     Waiting,
     Succeeded,
@@ -99,6 +100,7 @@ impl Matrix {
 fn cell(state: &State) -> Cell {
     let (mark, colour) = match state.standing {
         Standing::Failed => ('✗', Color::Red),
+        Standing::Cancelled => ('⊘', Color::Yellow),
         Standing::Running => ('▶', Color::Cyan),
         Standing::Waiting => ('·', Color::DarkGrey),
         Standing::Succeeded => ('✓', Color::Green),
@@ -127,7 +129,7 @@ fn state(task: &v1::Task, ended: bool) -> State {
             text: format!("{kind} passed"),
         },
         v1::TaskState::Cancelled => State {
-            standing: Standing::Failed,
+            standing: Standing::Cancelled,
             text: "cancelled".to_owned(),
         },
         v1::TaskState::Failed => {

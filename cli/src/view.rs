@@ -1,7 +1,11 @@
 //! What `--output json` prints: stable names, apart from the wire format.
 
+mod worker;
+
 use klp_proto::v1;
 use serde::Serialize;
+
+pub use worker::{Unready, Worker, worker_state};
 
 #[derive(Serialize)]
 pub struct Livepatch {
@@ -15,6 +19,10 @@ pub struct Livepatch {
     pub backend: String,
     pub codestream_filter: String,
     pub archs: Vec<String>,
+    pub priority: i32,
+    pub weight: u32,
+    pub paused_ms: Option<i64>,
+    pub pause_reason: Option<String>,
     pub targets: Vec<Target>,
     pub tasks: Counts,
 }
@@ -33,6 +41,7 @@ pub struct Counts {
     pub leased: u32,
     pub succeeded: u32,
     pub failed: u32,
+    pub cancelled: u32,
 }
 
 #[derive(Serialize)]
@@ -128,35 +137,12 @@ pub struct Event {
     pub ended: Option<Livepatch>,
 }
 
-#[derive(Serialize)]
-pub struct Worker {
-    pub name: String,
-    pub connected: bool,
-    pub last_seen_ms: i64,
-    pub slots: u32,
-    pub slots_busy: u32,
-    pub draining: bool,
-    pub version: String,
-    pub trees: Vec<Platform>,
-    pub tools: Vec<Tool>,
-}
-
-#[derive(Serialize)]
-pub struct Platform {
-    pub codestream: String,
-    pub arch: String,
-}
-
-#[derive(Serialize)]
-pub struct Tool {
-    pub backend: String,
-    pub version: String,
-}
-
+/// A text that may be absent.
 fn text(s: String) -> Option<String> {
     (!s.is_empty()).then_some(s)
 }
 
+/// A time that may be absent.
 fn time(ms: i64) -> Option<i64> {
     (ms != 0).then_some(ms)
 }
@@ -205,6 +191,7 @@ impl From<v1::Livepatch> for Livepatch {
         let state = livepatch_state(&l);
         let spec = l.spec.unwrap_or_default();
         let counts = l.counts.unwrap_or_default();
+        let share = l.share.unwrap_or_default();
         Livepatch {
             state,
             name: spec.name,
@@ -216,6 +203,10 @@ impl From<v1::Livepatch> for Livepatch {
             backend: spec.backend,
             codestream_filter: spec.codestreams,
             archs: spec.archs,
+            priority: share.priority,
+            weight: share.weight,
+            paused_ms: time(l.paused_ms),
+            pause_reason: text(l.pause_reason),
             targets: spec
                 .targets
                 .into_iter()
@@ -231,6 +222,7 @@ impl From<v1::Livepatch> for Livepatch {
                 leased: counts.leased,
                 succeeded: counts.succeeded,
                 failed: counts.failed,
+                cancelled: counts.cancelled,
             },
         }
     }
@@ -353,36 +345,6 @@ impl From<v1::Event> for Event {
             message: e.message,
             task: e.task.map(Task::from),
             ended: e.ended.map(Livepatch::from),
-        }
-    }
-}
-
-impl From<v1::Worker> for Worker {
-    fn from(w: v1::Worker) -> Self {
-        Worker {
-            name: w.name,
-            connected: w.connected,
-            last_seen_ms: w.last_seen_ms,
-            slots: w.slots,
-            slots_busy: w.slots_busy,
-            draining: w.draining,
-            version: w.version,
-            trees: w
-                .trees
-                .into_iter()
-                .map(|p| Platform {
-                    codestream: p.codestream,
-                    arch: p.arch,
-                })
-                .collect(),
-            tools: w
-                .tools
-                .into_iter()
-                .map(|t| Tool {
-                    backend: t.backend,
-                    version: t.version,
-                })
-                .collect(),
         }
     }
 }

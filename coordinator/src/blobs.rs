@@ -1,17 +1,28 @@
 //! Artifacts' bytes, each in a file named by the BLAKE3 digest of its content: `<dir>/ab/abcd…`. A file is written under
 //! a temporary name, checked, synced and renamed, so that under its digest there is the whole content or nothing.
+//!
+//! Content goes when nothing refers to it ([`Blobs::remove_unless`]). A commit that is about to refer to some pins it
+//! first, and looks whether it is there only then: so either the commit finds it gone, and its worker sends it again, or
+//! it stays.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use klp_livepatch::outcome::{Artifact, Digest};
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
+use crate::failpoint::{self, Point};
+
 /// The folder of all blobs.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     dir: PathBuf,
+    /// What commits in flight name, and how many of them.
+    pins: Arc<Mutex<HashMap<Digest, usize>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +59,84 @@ impl Blobs {
             _ => {}
         }
         fs::create_dir_all(&tmp).await.map_err(failed("can't make", &tmp))?;
-        Ok(Self { dir })
+        Ok(Self::at(dir))
+    }
+
+    /// The folder as it is, to be looked at or cleared.
+    pub fn at(dir: PathBuf) -> Self {
+        let pins = Arc::default();
+        Self { dir, pins }
+    }
+
+    fn pins(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the artifacts' content from being removed while the pin lives, if it is there.
+    pub fn pin(&self, artifacts: &[Artifact]) -> Pin {
+        let digests: Vec<Digest> = artifacts.iter().map(|a| a.digest).collect();
+        let mut pins = self.pins();
+        for digest in &digests {
+            *pins.entry(*digest).or_default() += 1;
+        }
+        let blobs = self.clone();
+        drop(pins);
+        Pin { blobs, digests }
+    }
+
+    /// Removes content that is pinned by nobody and that `needed` says nobody needs; no pin is given out meanwhile.
+    /// Answers whether it did.
+    ///
+    /// # Errors
+    /// The disk's, or what `needed` answers.
+    pub fn remove_unless<E: From<io::Error>>(
+        &self,
+        digest: &Digest,
+        needed: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let pins = self.pins();
+        if pins.contains_key(digest) || needed()? {
+            return Ok(false);
+        }
+        match std::fs::remove_file(self.path(digest)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            removed => Ok(removed.is_ok()),
+        }
+    }
+
+    /// Calls `take` with each content's digest, size and time of arrival.
+    ///
+    /// # Errors
+    /// The disk's, or what `take` answers.
+    pub fn each<E: From<io::Error>>(
+        &self,
+        mut take: impl FnMut(Digest, u64, SystemTime) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if !self.dir.exists() {
+            return Ok(());
+        }
+        for shard in std::fs::read_dir(&self.dir)? {
+            let shard = shard?;
+            if shard.file_name() == "tmp" || !shard.file_type()?.is_dir() {
+                continue;
+            }
+            for entry in std::fs::read_dir(shard.path())? {
+                let entry = entry?;
+                let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                    continue;
+                };
+                match entry.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                    Ok(metadata) => take(digest, metadata.len(), metadata.modified()?)?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where the content with this digest is, if it is.
-    fn path(&self, digest: &Digest) -> PathBuf {
+    pub fn path(&self, digest: &Digest) -> PathBuf {
         let name = digest.to_string();
         self.dir.join(&name[..2]).join(name)
     }
@@ -122,6 +206,44 @@ impl Blobs {
             tmp: path,
             target: self.path(&digest),
         })
+    }
+}
+
+/// Content that is not to be removed for now.
+pub struct Pin {
+    blobs: Blobs,
+    digests: Vec<Digest>,
+}
+
+impl Pin {
+    /// Holds the pin until `work` is done, even if whoever waits for it goes away.
+    ///
+    /// # Errors
+    /// The work broke off.
+    pub async fn until_done<T: Send + 'static>(
+        self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        let held = async move {
+            let done = work.await;
+            drop(self);
+            done
+        };
+        tokio::spawn(held).await
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.blobs.pins();
+        for digest in &self.digests {
+            if let Some(count) = pins.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    pins.remove(digest);
+                }
+            }
+        }
     }
 }
 
@@ -195,8 +317,11 @@ fn place_durably(tmp: tempfile::TempPath, target: &Path) -> io::Result<()> {
             std::fs::File::open(dir)?.sync_all()?;
         }
     }
+    failpoint::pass(Point::BeforeRename);
     tmp.persist(target).map_err(|e| e.error)?;
-    std::fs::File::open(shard)?.sync_all()
+    std::fs::File::open(shard)?.sync_all()?;
+    failpoint::pass(Point::AfterRename);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -266,6 +391,35 @@ mod tests {
         assert_eq!(blobs.missing(&asked).await.unwrap(), [gone]);
         let lying = blobs.missing(&[artifact(here, 2)]).await;
         assert!(matches!(lying, Err(BlobError::WrongSize { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_pinned_or_needed_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs")).await.unwrap();
+        let digest = Digest::of(b"x");
+        put(&blobs, digest, 1, &[b"x"]).await.unwrap();
+        let artifact = Artifact {
+            name: "a".into(),
+            digest,
+            size: 1,
+        };
+        let remove = |needed| blobs.remove_unless(&digest, || Ok::<_, io::Error>(needed)).unwrap();
+        let (one, two) = (blobs.pin(std::slice::from_ref(&artifact)), blobs.pin(&[artifact]));
+        assert!(!remove(false));
+        // The waiter goes away; the pin stays until the work is done.
+        let (done, work) = tokio::sync::oneshot::channel::<()>();
+        tokio::time::timeout(std::time::Duration::from_millis(1), one.until_done(work))
+            .await
+            .unwrap_err();
+        drop(two);
+        assert!(!remove(false));
+        done.send(()).unwrap();
+        while !blobs.pins().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!remove(true) && remove(false) && !remove(false));
+        assert_eq!(blobs.size(&digest).await.unwrap(), None);
     }
 
     #[tokio::test]

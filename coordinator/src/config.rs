@@ -88,6 +88,22 @@ pub struct Config {
     /// How long a probe may stay unanswered before the connection is closed, in milliseconds. Default: 10000.
     pub keepalive_timeout_ms: u32,
 
+    /// Free room on the disk of `data_dir` below which new livepatches are refused, in bytes; below half of it logs wait
+    /// at their workers too, and what is left is for outcomes and artifacts. 0: until the disk is full.
+    /// Default: 268435456 (256 MiB).
+    pub min_free_bytes: u64,
+
+    /// How often logs of attempts that have ended are compressed, in milliseconds. Default: 10000.
+    pub log_compact_ms: u32,
+
+    /// How often what nobody needs is removed, in milliseconds: artifacts that no livepatch names, an hour after they
+    /// came, and livepatches past `retain_ended_days`. Default: 3600000 (1 hour).
+    pub gc_period_ms: u32,
+
+    /// How many days after its end a livepatch is forgotten, with its tasks, events, logs and artifacts. 0: never.
+    /// Default: 0.
+    pub retain_ended_days: u32,
+
     /// How long one request may take until its answer begins, in milliseconds. An upload's answer comes after its last
     /// byte. Default: 120000.
     pub request_timeout_ms: u32,
@@ -126,6 +142,10 @@ impl Default for Config {
             max_platforms: 2_000,
             keepalive_ms: 10_000,
             keepalive_timeout_ms: 10_000,
+            min_free_bytes: 256 << 20,
+            log_compact_ms: 10_000,
+            gc_period_ms: 3_600_000,
+            retain_ended_days: 0,
             request_timeout_ms: 120_000,
             max_requests_per_connection: 256,
             readers: 4,
@@ -195,6 +215,10 @@ impl Config {
         check("max_platforms", self.max_platforms.into(), 1, 1_000_000);
         check("keepalive_ms", self.keepalive_ms.into(), 100, DAY);
         check("keepalive_timeout_ms", self.keepalive_timeout_ms.into(), 100, DAY);
+        check("min_free_bytes", self.min_free_bytes, 0, 1 << 50);
+        check("log_compact_ms", self.log_compact_ms.into(), 10, DAY);
+        check("gc_period_ms", self.gc_period_ms.into(), 10, DAY);
+        check("retain_ended_days", self.retain_ended_days.into(), 0, 36_500);
         check("request_timeout_ms", self.request_timeout_ms.into(), 1_000, DAY);
         check(
             "max_requests_per_connection",

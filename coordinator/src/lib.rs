@@ -6,8 +6,12 @@
 //! commits: one `ledger` transaction over the [`store`] with outcome, event and what `plan` wants next, until
 //! the livepatch has its verdict.
 //!
+//! Beside it, the data is looked after: [`logs`] compresses, [`admin`] checks, copies and clears away, [`space`] says what
+//! to refuse while the disk has little room.
+//!
 //! `plan`, `schedule` and `lifecycle` are pure; `ledger` is all that writes; everything in memory can be read anew.
 
+pub mod admin;
 pub mod config;
 pub mod lifecycle;
 pub mod plan;
@@ -19,6 +23,8 @@ mod api;
 mod bell;
 mod blobs;
 mod clock;
+mod disk;
+mod failpoint;
 mod farm;
 mod groups;
 pub mod ledger;
@@ -26,6 +32,7 @@ mod logs;
 mod server;
 #[cfg(test)]
 mod simulation;
+mod space;
 mod tryout;
 
 pub use config::{Config, ConfigError};

@@ -6,29 +6,79 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand, ValueEnum};
+use klp_coordinator::admin::{self, Backup, Findings, gc, size};
 use klp_coordinator::{Config, Coordinator};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The coordinator of a klp-farm: takes livepatches and hands their tasks to workers.
 ///
 /// Prints `listening on http://ADDRESS` when it is ready; its log goes to standard error (RUST_LOG sets its level).
 /// SIGTERM and SIGINT stop it; nothing that was acknowledged is lost, and workers carry on until it is back.
+///
+/// The commands look after its data folder; without one it serves.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     /// The configuration (TOML); every setting has a working default
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Overrides the setting `listen`, as in 127.0.0.1:7420; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// Overrides the setting `data_dir`
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
     /// Print the settings in force as a configuration file, and end
     #[arg(long)]
     print_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Verify the database, and the artifacts and logs it speaks of, against each other
+    ///
+    /// Reads every file and changes none. Exit codes: 0 all is well, 1 there are problems, 2 it could not be checked.
+    Check {
+        /// Check beside the coordinator that uses the folder; what it clears away waits meanwhile
+        #[arg(long)]
+        online: bool,
+        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+        output: Output,
+    },
+    /// Make a consistent, checked copy of the data folder, beside a running coordinator too
+    ///
+    /// To restore, start the coordinator with the copy as its data_dir. Artifacts and compressed logs, which never
+    /// change, share their bytes with the original on the same disk: copy to another to be safe from a broken one. Exit
+    /// codes: 0 it is there, 1 the data has problems and no copy was kept, 2 it could not be made.
+    Backup {
+        /// The folder to make; it must not exist
+        destination: PathBuf,
+        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+        output: Output,
+    },
+    /// Clear away what nobody needs, in the data folder of a coordinator that is stopped
+    ///
+    /// Artifacts that no outcome names, an hour after they came; livepatches that ended more than retain_ended_days ago,
+    /// with their events, logs and artifacts. A running coordinator does this by itself each gc_period_ms. Exit codes:
+    /// 0 done, 2 it could not be done.
+    Gc {
+        /// Only say what would go; beside a running coordinator too
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Output {
+    #[default]
+    Text,
+    Json,
 }
 
 #[tokio::main]
@@ -40,16 +90,20 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    match run(Args::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("klp-coordinator: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut args = Args::parse();
+    let command = args.command.take();
+    let failure = if command.is_some() { 2 } else { 1 };
+    let done = match command {
+        Some(command) => settings(&args).and_then(|config| look_after(command, &config)),
+        None => serve(args).await.map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("klp-coordinator: {error:#}");
+        ExitCode::from(failure)
+    })
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+fn settings(args: &Args) -> anyhow::Result<Config> {
     let mut config = match &args.config {
         Some(path) => Config::read(path)?,
         None => Config::default(),
@@ -57,10 +111,113 @@ async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
-    if let Some(data_dir) = args.data_dir {
-        config.data_dir = data_dir;
+    if let Some(data_dir) = &args.data_dir {
+        config.data_dir.clone_from(data_dir);
     }
     config.validate()?;
+    Ok(config)
+}
+
+/// Runs a command on the data folder.
+fn look_after(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    let dir = &config.data_dir;
+    let mut out = std::io::stdout();
+    match command {
+        Command::Check { online, output } => {
+            let findings = admin::check(dir, online)?;
+            tell(&mut out, output, &findings, |out| tell_findings(out, &findings))?;
+            Ok(ExitCode::from(u8::from(!findings.sound)))
+        }
+        Command::Backup { destination, output } => match admin::backup(dir, &destination)? {
+            Backup::Done(findings) => {
+                tell(&mut out, output, &findings, |out| tell_findings(out, &findings))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Backup::Unsound(findings) => {
+                tell(&mut out, output, &findings, |out| tell_findings(out, &findings))?;
+                eprintln!("klp-coordinator: the copy has these problems, so it was not kept; check the original");
+                Ok(ExitCode::FAILURE)
+            }
+        },
+        Command::Gc { dry_run, output } => {
+            let cleared = gc::offline(dir, config.retain_ended_days, dry_run)?;
+            tell(&mut out, output, &cleared, |out| {
+                let verb = if dry_run {
+                    "would be cleared away"
+                } else {
+                    "cleared away"
+                };
+                for name in &cleared.livepatches {
+                    writeln!(out, "livepatch {name}")?;
+                }
+                let (artifacts, logs) = (cleared.artifacts, cleared.logs);
+                let (count, bytes) = (artifacts.count, size(artifacts.bytes));
+                let livepatches = cleared.livepatches.len();
+                writeln!(
+                    out,
+                    "{verb}: {livepatches} livepatches, {count} artifacts ({bytes}), logs of {logs} tasks"
+                )
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn tell<T: Serialize>(
+    out: &mut std::io::Stdout,
+    output: Output,
+    value: &T,
+    text: impl FnOnce(&mut std::io::Stdout) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    match output {
+        Output::Text => text(out)?,
+        Output::Json => writeln!(out, "{}", serde_json::to_string(value)?)?,
+    }
+    Ok(())
+}
+
+fn tell_findings(out: &mut impl Write, findings: &Findings) -> std::io::Result<()> {
+    for problem in &findings.problems {
+        writeln!(out, "problem: {}\n  next step: {}", problem.what, problem.next_step)?;
+    }
+    if findings.unlisted > 0 {
+        writeln!(out, "and {} problems more", findings.unlisted)?;
+    }
+    let (db, artifacts, logs) = (findings.database, findings.artifacts, findings.logs);
+    let verdict = match findings.problems.len() + findings.unlisted {
+        0 => "all is well".to_owned(),
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    writeln!(out, "{}: {verdict}", findings.data_dir.display())?;
+    writeln!(
+        out,
+        "  {} livepatches, {} tasks, {} attempts, {} events; {} artifacts ({}), {} logs ({})",
+        db.livepatches,
+        db.tasks,
+        db.attempts,
+        db.events,
+        artifacts.count,
+        size(artifacts.bytes),
+        logs.count,
+        size(logs.bytes)
+    )?;
+    let (spare, stray) = (findings.unreferenced_artifacts, findings.unreferenced_logs);
+    if spare.count + stray.count > 0 {
+        writeln!(
+            out,
+            "  not needed, to be cleared away in time: {} artifacts ({}), {} logs ({})",
+            spare.count,
+            size(spare.bytes),
+            stray.count,
+            size(stray.bytes)
+        )?;
+    }
+    Ok(())
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let config = settings(&args)?;
     if args.print_config {
         print!("{}", config.to_toml());
         return Ok(());

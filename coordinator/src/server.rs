@@ -1,6 +1,6 @@
 //! The coordinator as a whole: opens its data, starts its parts, serves, and stops in order.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,13 +18,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::{Router, TcpIncoming};
 
+use crate::admin::{Folder, gc};
 use crate::api::{Fleet, Livepatches, Shared, Workers};
 use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::farm::{self, Input};
-use crate::logs::Logs;
+use crate::logs::{self, Logs};
+use crate::space::Space;
 use crate::store::{Change, Store, StoreError};
 use crate::tryout::Tryouts;
 
@@ -39,6 +41,15 @@ pub enum StartError {
     InUse(PathBuf),
     #[error("can't listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
+    #[error(
+        "the database {path} is corrupt: {error}; `klp-coordinator check --data-dir {dir}` says how far. Restore a backup: \
+         start with it as data_dir"
+    )]
+    Corrupt {
+        path: PathBuf,
+        dir: PathBuf,
+        error: Box<StoreError>,
+    },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -53,6 +64,8 @@ pub struct Coordinator {
     stop: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     farm: JoinHandle<()>,
+    /// Compresses and clears; ends soon after `stop`.
+    upkeep: JoinHandle<()>,
     writer: std::thread::JoinHandle<()>,
     patience: Duration,
     /// Held as long as the data is used.
@@ -65,9 +78,21 @@ impl Coordinator {
     /// # Errors
     /// A setting is not valid, the data can't be used, or the address can't be listened on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let folder = Folder::new(&config.data_dir);
+        Self::start_in(&folder, config).await.map_err(|error| match error {
+            StartError::Store(error) if error.is_corrupt() => StartError::Corrupt {
+                path: folder.database(),
+                dir: folder.path().to_owned(),
+                error: Box::new(error),
+            },
+            other => other,
+        })
+    }
+
+    async fn start_in(folder: &Folder, config: Config) -> Result<Self, StartError> {
         config.validate()?;
         let config = Arc::new(config);
-        let lock = lock_data_dir(&config)?;
+        let lock = lock_data_dir(folder)?;
         let listener = TcpListener::bind(config.listen).await;
         let failed = |error| StartError::Listen {
             address: config.listen,
@@ -84,7 +109,7 @@ impl Coordinator {
         let events = Bells::default();
         let (inbox, inputs) = mpsc::unbounded_channel();
         let sink = sink(inbox.clone(), events.clone());
-        let (store, writer) = Store::open(&config.data_dir.join("farm.db"), config.readers as usize, sink)?;
+        let (store, writer) = Store::open(&folder.database(), config.readers as usize, sink)?;
         let tryouts = Tryouts::default();
         let parts = (inbox, inputs);
         let (farm, farm_task) = farm::start(
@@ -96,9 +121,14 @@ impl Coordinator {
             stop.clone(),
         )
         .await?;
+        let blobs = Blobs::open(folder.blobs()).await?;
+        let space = Space::new(config.data_dir.clone(), config.min_free_bytes);
+        let logs = Logs::new(folder.logs(), MAX_LOG, space.clone());
+        let upkeep = upkeep(&config, clock, &store, &logs, &blobs, &stop);
         let shared = Arc::new(Shared {
-            blobs: Blobs::open(config.data_dir.join("blobs")).await?,
-            logs: Logs::new(config.data_dir.join("logs"), MAX_LOG),
+            blobs,
+            logs,
+            space,
             clock,
             store,
             farm,
@@ -117,6 +147,7 @@ impl Coordinator {
             stop,
             serving,
             farm: farm_task,
+            upkeep,
             writer,
             patience: Duration::from_millis(config.shutdown_ms.into()),
             _lock: lock,
@@ -149,6 +180,9 @@ impl Coordinator {
         if !self.farm.is_finished() {
             let _ = self.farm.await;
         }
+        if tokio::time::timeout(self.patience, self.upkeep).await.is_err() {
+            tracing::warn!("upkeep did not end in time");
+        }
         // Every handle to the store is gone or goes with its request; the writer ends after what was queued.
         let writer = tokio::task::spawn_blocking(move || self.writer.join());
         if tokio::time::timeout(self.patience, writer).await.is_err() {
@@ -175,19 +209,32 @@ fn sink(farm: farm::Inbox, events: Bells<klp_livepatch::task::LivepatchId>) -> i
     }
 }
 
-fn lock_data_dir(config: &Config) -> Result<File, StartError> {
-    let path = config.data_dir.clone();
+/// Starts what goes on beside all requests: compressing logs, and clearing away what nobody needs.
+fn upkeep(
+    config: &Config,
+    clock: Clock,
+    store: &Store,
+    logs: &Logs,
+    blobs: &Blobs,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let every = Duration::from_millis(config.log_compact_ms.into());
+    let compacting = logs::keep_compact(logs.clone(), store.clone(), every, stop.clone());
+    let clearing = gc::keep_clear(config.clone(), blobs.clone(), clock, stop.clone());
+    tokio::spawn(async {
+        tokio::join!(compacting, clearing);
+    })
+}
+
+fn lock_data_dir(folder: &Folder) -> Result<File, StartError> {
+    let path = folder.path();
     let failed = |error| StartError::DataDir {
-        path: path.clone(),
+        path: path.to_owned(),
         error,
     };
-    std::fs::create_dir_all(&path).map_err(failed)?;
-    let lock = File::create(path.join("lock")).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StartError::InUse(path)),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
+    std::fs::create_dir_all(path).map_err(failed)?;
+    let lock = folder.try_own().map_err(failed)?;
+    lock.ok_or_else(|| StartError::InUse(path.to_owned()))
 }
 
 async fn router(config: &Config, shared: Arc<Shared>) -> Result<Router, StartError> {

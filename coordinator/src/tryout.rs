@@ -5,7 +5,7 @@
 //! A tryout is a check assignment that is nowhere recorded: it has an attempt's id, but no task, no lease and no second
 //! try. What is not answered in time decides nothing; the check tasks of a stored livepatch have the last word.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,12 +25,39 @@ const WAVE: usize = 8;
 /// How many sentences a refusal holds.
 const MAX_PROBLEMS: usize = 20;
 
+/// How many tryouts are remembered after they are over.
+const REMEMBERED: usize = 4096;
+
 /// What a worker answered: the problems that are the user's; `None`: the platform is fine, or nobody knows.
 type Answer = Option<Vec<String>>;
 
 /// The tryouts that wait for an answer; clones are handles to the same table.
 #[derive(Clone, Default)]
-pub struct Tryouts(Arc<Mutex<HashMap<TaskId, Tryout>>>);
+pub struct Tryouts(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    open: HashMap<TaskId, Tryout>,
+    /// The newest of those that nobody waits for any more: their workers may still be at it.
+    over: VecDeque<TaskId>,
+}
+
+impl Table {
+    fn remember(&mut self, over: TaskId) {
+        self.over.truncate(REMEMBERED - 1);
+        self.over.push_front(over);
+    }
+}
+
+/// What a worker's outcome is to a tryout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    Taken,
+    /// Nobody waits for it any more.
+    TooLate,
+    /// It is no tryout's.
+    Unknown,
+}
 
 struct Tryout {
     worker: WorkerName,
@@ -48,13 +75,15 @@ impl Drop for Wave<'_> {
     fn drop(&mut self) {
         let mut table = self.tryouts.table();
         for id in &self.ids {
-            table.remove(id);
+            if table.open.remove(id).is_some() {
+                table.remember(*id);
+            }
         }
     }
 }
 
 impl Tryouts {
-    fn table(&self) -> MutexGuard<'_, HashMap<TaskId, Tryout>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         // Every change is one map operation, so the table is whole whatever panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,25 +91,28 @@ impl Tryouts {
     /// What a worker should try out now.
     pub fn orders(&self, worker: &WorkerName) -> Vec<Order> {
         let table = self.table();
-        table
-            .values()
-            .filter(|t| t.worker == *worker)
-            .map(|t| t.order.clone())
-            .collect()
+        let open = table.open.values();
+        open.filter(|t| t.worker == *worker).map(|t| t.order.clone()).collect()
     }
 
     pub fn contains(&self, task: TaskId) -> bool {
-        self.table().contains_key(&task)
+        let table = self.table();
+        table.open.contains_key(&task) || table.over.contains(&task)
     }
 
-    /// Takes a tryout's outcome; `false` if there is no such tryout.
-    pub fn settle(&self, attempt: AttemptId, outcome: &Outcome) -> bool {
-        let Some(tryout) = self.table().remove(&attempt.task) else {
-            return false;
-        };
-        // Whoever asked may have had enough answers.
-        let _ = tryout.answers.send(answer(outcome));
-        true
+    /// Takes a tryout's outcome.
+    pub fn settle(&self, attempt: AttemptId, outcome: &Outcome) -> Settled {
+        let mut table = self.table();
+        match table.open.remove(&attempt.task) {
+            Some(tryout) => {
+                // Whoever asked may have had enough answers.
+                let _ = tryout.answers.send(answer(outcome));
+                table.remember(attempt.task);
+                Settled::Taken
+            }
+            None if table.over.contains(&attempt.task) => Settled::TooLate,
+            None => Settled::Unknown,
+        }
     }
 
     fn open(&self, spec: &Arc<Spec>, asked: &[(Platform, WorkerName)]) -> (Wave<'_>, mpsc::UnboundedReceiver<Answer>) {
@@ -99,7 +131,7 @@ impl Tryouts {
                 spec: spec.clone(),
             };
             let (worker, answers) = (worker.clone(), answers.clone());
-            table.insert(id, Tryout { worker, order, answers });
+            table.open.insert(id, Tryout { worker, order, answers });
             ids.push(id);
         }
         (Wave { tryouts: self, ids }, receiver)
@@ -217,6 +249,7 @@ mod tests {
             standing: Default::default(),
             quarantine: None,
             replaced: 0,
+            unleased: Vec::new(),
         }
     }
 
@@ -267,8 +300,8 @@ mod tests {
             report: None,
             artifacts: Vec::new(),
         };
-        assert!(tryouts.settle(orders[0].attempt, &outcome));
-        assert!(!tryouts.settle(orders[0].attempt, &outcome));
+        assert_eq!(tryouts.settle(orders[0].attempt, &outcome), Settled::Taken);
+        assert_eq!(tryouts.settle(orders[0].attempt, &outcome), Settled::TooLate);
         assert_eq!(answers.try_recv().unwrap(), None);
         drop(wave);
         assert!(

@@ -1,52 +1,16 @@
 //! The real binary: its output, its signals, its exit codes, and what survives SIGKILL.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+mod support;
+
+use std::process::Command;
 
 use klp_proto::v1;
-use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use klp_proto::v1::worker_service_client::WorkerServiceClient;
+use support::process::{BINARY, Process};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_klp-coordinator");
-
-/// A coordinator process, killed when the test is done with it.
-struct Process {
-    child: Child,
-    url: String,
-}
-
-impl Process {
-    fn start(data_dir: &Path) -> Process {
-        let mut child = Command::new(BINARY)
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data_dir)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").unwrap().to_owned();
-        Process { child, url }
-    }
-
-    async fn client(&self) -> LivepatchServiceClient<tonic::transport::Channel> {
-        LivepatchServiceClient::connect(self.url.clone()).await.unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn submission(n: usize) -> v1::SubmitRequest {
     v1::SubmitRequest {

@@ -78,7 +78,12 @@ async fn one_kernel_that_has_it_is_enough() {
 async fn silence_refuses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let farm = farm(folder.path(), 200).await;
-    let _worker = Worker::connected(&farm, "w1", &["15.5u1"]).await;
-    soon("the submission", farm.submit_spec(spec("bsc1"))).await.unwrap();
+    let mut worker = Worker::connected(&farm, "w1", &["15.5u1"]).await;
+    let both = Box::pin(async { tokio::join!(farm.submit_spec(spec("bsc1")), worker.take(1)) });
+    let (submitted, asked) = soon("the submission", both).await;
+    submitted.unwrap();
     assert_eq!(stored(&farm).await, 1);
+    // The answer that comes after all is no error.
+    let late = worker.success(&asked[0], &[]);
+    assert_eq!(worker.committed(late).await, v1::Disposition::Superseded);
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,18 +18,22 @@ const BACKTRACK_LIMIT: usize = 100_000;
 /// A regular expression over codestream names, anchored at the start only, as klp-build's `--filter` is (Python's
 /// `re.match`): `15.6u1` also selects `15.6u10`; end it with `$` for exactly one. Look-ahead works, so
 /// `^(?!12.5u12).*` is everything else. Empty means all.
+///
+/// What is deserialised was parsed before it was stored. It is compiled when it is first asked, if ever: that takes a
+/// thousand times as long as reading it.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(from = "String", into = "String")]
 pub struct CodestreamFilter {
     text: String,
-    regex: Option<fancy_regex::Regex>,
+    /// `None` inside: not an expression, so it selects nothing.
+    regex: OnceLock<Option<fancy_regex::Regex>>,
 }
 
 impl CodestreamFilter {
     pub fn all() -> Self {
         Self {
             text: String::new(),
-            regex: None,
+            regex: OnceLock::new(),
         }
     }
 
@@ -38,10 +43,12 @@ impl CodestreamFilter {
 
     /// Whether the filter selects this codestream. An expression that gives up on a name selects nothing.
     pub fn matches(&self, codestream: &Codestream) -> bool {
-        match &self.regex {
-            None => true,
-            Some(regex) => regex.is_match(codestream.as_str()).unwrap_or(false),
+        if self.text.is_empty() {
+            return true;
         }
+        let regex = self.regex.get_or_init(|| compile(&self.text).ok());
+        let selects = |regex: &fancy_regex::Regex| regex.is_match(codestream.as_str()).unwrap_or(false);
+        regex.as_ref().is_some_and(selects)
     }
 }
 
@@ -58,31 +65,33 @@ impl FromStr for CodestreamFilter {
                 text.len()
             )));
         }
-        let broken = |e| {
+        let regex = compile(text).map_err(|e| {
             InvalidName(format!(
                 "codestream filter {} is not a regular expression: {e}",
                 quoted(text)
             ))
-        };
-        // On its own first: `a)|(b` would only become valid inside the group.
-        fancy_regex::Regex::new(text).map_err(broken)?;
-        // Without the group, alternation would escape the anchor: `a|b` must mean "starts with a or with b".
-        let regex = fancy_regex::RegexBuilder::new(&format!("^(?:{text})"))
-            .backtrack_limit(BACKTRACK_LIMIT)
-            .build()
-            .map_err(broken)?;
+        })?;
         Ok(Self {
             text: text.to_owned(),
-            regex: Some(regex),
+            regex: Some(regex).into(),
         })
     }
 }
 
-impl TryFrom<String> for CodestreamFilter {
-    type Error = InvalidName;
+fn compile(text: &str) -> Result<fancy_regex::Regex, Box<fancy_regex::Error>> {
+    // On its own first: `a)|(b` would only become valid inside the group.
+    fancy_regex::Regex::new(text)?;
+    // Without the group, alternation would escape the anchor: `a|b` must mean "starts with a or with b".
+    let regex = fancy_regex::RegexBuilder::new(&format!("^(?:{text})"))
+        .backtrack_limit(BACKTRACK_LIMIT)
+        .build()?;
+    Ok(regex)
+}
 
-    fn try_from(s: String) -> Result<Self, InvalidName> {
-        s.parse()
+impl From<String> for CodestreamFilter {
+    fn from(text: String) -> Self {
+        let regex = OnceLock::new();
+        Self { text, regex }
     }
 }
 

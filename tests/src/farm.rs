@@ -1,18 +1,21 @@
 //! A farm: a coordinator and workers as processes, and the CLI to use them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::proc::{Proc, program, wait_until};
+use crate::net::{ADDRESS, Net};
+use crate::proc::{Proc, command_on, wait_until};
 
 pub struct Farm {
     // Workers first: they are dropped, and so killed, before what they talk to.
     pub workers: Vec<Proc>,
     coordinator: Option<Proc>,
+    /// Where the coordinator and the CLI run, if not on this host.
+    host: Option<String>,
     pub url: String,
     pub dir: TempDir,
 }
@@ -24,6 +27,8 @@ pub struct WorkerOptions<'a> {
     pub codestreams: &'a str,
     pub slots: u32,
 }
+
+const LOOPBACK: &str = "127.0.0.1";
 
 /// What a CLI call gave.
 #[derive(Debug)]
@@ -47,17 +52,30 @@ impl Farm {
 
     /// As [`Farm::start`], with further settings of the coordinator.
     pub fn with_settings(settings: &str) -> Self {
+        Self::start_on(None, settings)
+    }
+
+    /// As [`Farm::with_settings`], with the coordinator on a host of its own.
+    pub fn start_on(net: Option<&Net>, settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("temporary folder");
+        let lease = match settings.contains("lease_ms") {
+            true => "",
+            false => "lease_ms = 3000\n",
+        };
         std::fs::write(
             dir.path().join("coordinator.toml"),
-            format!("lease_ms = 3000\nheartbeat_ms = 500\n{settings}"),
+            format!("{lease}heartbeat_ms = 500\n{settings}"),
         )
         .expect("config");
-        let mut coordinator = Self::spawn_coordinator(dir.path(), "127.0.0.1:0");
+        let host = net.map(|net| net.here.clone());
+        let address = if host.is_some() { ADDRESS } else { LOOPBACK };
+        let listen = format!("{address}:0");
+        let mut coordinator = Self::spawn_coordinator(host.as_deref(), dir.path(), &listen);
         let url = coordinator.wait_for_line("listening on ");
         Self {
             workers: Vec::new(),
             coordinator: Some(coordinator),
+            host,
             url,
             dir,
         }
@@ -69,6 +87,7 @@ impl Farm {
         Self {
             workers: Vec::new(),
             coordinator: None,
+            host: None,
             url,
             dir,
         }
@@ -80,7 +99,7 @@ impl Farm {
         }
     }
 
-    fn spawn_coordinator(dir: &Path, listen: &str) -> Proc {
+    fn spawn_coordinator(host: Option<&str>, dir: &Path, listen: &str) -> Proc {
         let (config, data) = (dir.join("coordinator.toml"), dir.join("coordinator"));
         let args: [&Path; 6] = [
             "--config".as_ref(),
@@ -90,14 +109,14 @@ impl Farm {
             "--data-dir".as_ref(),
             &data,
         ];
-        Proc::start("coordinator", "klp-coordinator", args, dir)
+        Proc::start_on(host, "coordinator", "klp-coordinator", args, dir)
     }
 
     /// Starts the coordinator again, on the same port and data, after it was killed.
     pub fn restart_coordinator(&mut self) {
         self.kill_coordinator();
         let address = self.url.trim_start_matches("http://").to_owned();
-        let mut coordinator = Self::spawn_coordinator(self.dir.path(), &address);
+        let mut coordinator = Self::spawn_coordinator(self.host.as_deref(), self.dir.path(), &address);
         coordinator.wait_for_line("listening on ");
         self.coordinator = Some(coordinator);
         wait_until(Duration::from_secs(20), "the coordinator answers", || {
@@ -107,6 +126,12 @@ impl Farm {
 
     /// Starts a worker and waits until the farm knows it.
     pub fn add_worker(&mut self, options: WorkerOptions<'_>) {
+        let host = self.host.clone();
+        self.add_worker_on(host.as_deref(), options);
+    }
+
+    /// As [`Farm::add_worker`], on a host of its own.
+    pub fn add_worker_on(&mut self, host: Option<&str>, options: WorkerOptions<'_>) {
         let data_dir = self.dir.path().join(options.name);
         let slots = options.slots.to_string();
         let args = [
@@ -126,7 +151,7 @@ impl Farm {
             "0".as_ref(),
         ];
         self.workers
-            .push(Proc::start(options.name, "klp-worker", args, self.dir.path()));
+            .push(Proc::start_on(host, options.name, "klp-worker", args, self.dir.path()));
         let name = options.name.to_owned();
         wait_until(Duration::from_secs(30), &format!("{name} is connected"), || {
             let workers = self.cli(["workers", "--output", "json"]);
@@ -139,7 +164,7 @@ impl Farm {
 
     /// Runs `klp-farm` with these arguments against this farm.
     pub fn cli<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> CommandResult {
-        let output = Command::new(program("klp-farm"))
+        let output = command_on(self.host.as_deref(), "klp-farm")
             .env("KLP_FARM_COORDINATOR", &self.url)
             .env_remove("KLP_WORK_DIR")
             .current_dir(self.dir.path())

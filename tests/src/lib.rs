@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 mod farm;
+mod net;
 mod proc;
 
 pub use farm::{CommandResult, Farm, WorkerOptions};
+pub use net::Net;
 pub use proc::{Proc, wait_until};
 
 use std::path::PathBuf;

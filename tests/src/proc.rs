@@ -19,6 +19,16 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// One of our programs, to be run on a host of its own if one is named. `ip` becomes the program, so that signals reach it.
+pub fn command_on(host: Option<&str>, exe: &str) -> Command {
+    let Some(host) = host else {
+        return Command::new(program(exe));
+    };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", host]).arg(program(exe));
+    command
+}
+
 /// A running program; killed when dropped. Its output is in files, shown if a test fails.
 pub struct Proc {
     name: String,
@@ -29,10 +39,21 @@ pub struct Proc {
 
 impl Proc {
     pub fn start(name: &str, exe: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, dir: &Path) -> Self {
+        Self::start_on(None, name, exe, args, dir)
+    }
+
+    /// Starts a program on a host of its own: a network namespace.
+    pub fn start_on(
+        host: Option<&str>,
+        name: &str,
+        exe: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        dir: &Path,
+    ) -> Self {
         let log = dir.join(format!("{name}.log"));
         let stdout = dir.join(format!("{name}.out"));
         let append = |path: &Path| File::options().create(true).append(true).open(path).expect("log file");
-        let child = Command::new(program(exe))
+        let child = command_on(host, exe)
             .args(args)
             .env(
                 "RUST_LOG",

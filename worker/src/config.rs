@@ -24,6 +24,10 @@ pub struct WorkerConfig {
     pub codestreams: CodestreamFilter,
     /// How many attempts run at a time.
     pub slots: u32,
+    /// Bytes that this worker lends to attempts; 0: as much as they like.
+    pub memory: u64,
+    /// How often trees and tools are looked at thoroughly, and announced as unready if they are not what they should be.
+    pub readiness_period: Duration,
     /// How long a stopping worker lets its attempts go on before it hands them back.
     pub grace: Duration,
 }
@@ -37,6 +41,52 @@ pub fn default_data_dir() -> PathBuf {
     };
     let home = || set("HOME").map(|home| home.join(".local/share"));
     set("XDG_DATA_HOME").or_else(home).unwrap_or_default().join("klp-farm")
+}
+
+/// What is left of this machine's memory, or of what its control group allows, when 1 GiB is kept for the rest; at least
+/// 512 MiB. 0, for no limit, where neither is known.
+pub fn default_memory() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let group = read("/proc/self/cgroup");
+    // Version 2 has one line, `0::/path`.
+    let group = group
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .unwrap_or_default();
+    let limit = read(&format!("/sys/fs/cgroup/{group}/memory.max"));
+    lendable(&read("/proc/meminfo"), &limit)
+}
+
+fn lendable(meminfo: &str, limit: &str) -> u64 {
+    const KEPT: u64 = 1 << 30;
+    const LEAST: u64 = 512 << 20;
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let total = total.map(|kib| kib.saturating_mul(1024));
+    let limit = limit.trim().parse().ok();
+    match total.into_iter().chain(limit).min() {
+        None => 0,
+        Some(all) => all.saturating_sub(KEPT).max(LEAST),
+    }
+}
+
+/// A number of bytes with an optional K, M, G or T for powers of 1024.
+///
+/// # Errors
+/// It is none.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        unit => return Err(format!("unknown unit `{unit}`; one of K, M, G, T")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number, as in 8G".to_owned())?;
+    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number);
+    bytes.ok_or_else(|| "too large".to_owned())
 }
 
 /// Parses a coordinator's address.
@@ -84,4 +134,28 @@ pub fn default_name() -> WorkerName {
         #[expect(clippy::expect_used, reason = "the literal is a valid name")]
         "worker".parse().expect("valid name")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_of_machine_and_group_is_lent_but_for_what_the_rest_needs() {
+        const MEMINFO: &str = "MemTotal:       4194304 kB\nMemFree: 1 kB\n";
+        assert_eq!(lendable(MEMINFO, "max\n"), 3 << 30);
+        assert_eq!(lendable(MEMINFO, "2147483648\n"), 1 << 30);
+        assert_eq!(lendable(MEMINFO, "1000\n"), 512 << 20);
+        assert_eq!(lendable("", ""), 0);
+        assert!(default_memory() >= 512 << 20);
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("8G"), Ok(8 << 30));
+        assert_eq!(parse_size("512"), Ok(512));
+        assert!(parse_size("8X").unwrap_err().contains("`X`"));
+        assert!(parse_size("G").is_err() && parse_size("-1").is_err());
+        assert_eq!(parse_size("99999999T"), Err("too large".to_owned()));
+    }
 }

@@ -1,5 +1,6 @@
-//! What this worker has to offer: the trees on its disk and the tools that work here.
+//! What this worker has to offer: the trees on its disk and the tools that work here, each after a look whether it does.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,16 @@ use klp_livepatch::task::Platform;
 use klp_proto::v1;
 
 use crate::extract::{Extractor, NativeBackend};
-use crate::trees::TreeStore;
+use crate::trees::{Listing, TreeKind, TreeStore, verify};
 
-/// How often the tools are tried again: a package may have come or gone.
-const PROBE_PERIOD: Duration = Duration::from_secs(60);
+/// The longest reason that is announced, in bytes.
+const MAX_REASON: usize = 200;
 
 pub struct Inventory {
     trees: Arc<TreeStore>,
     filter: CodestreamFilter,
+    /// How often tools and files are tried: a package may have come or gone.
+    period: Duration,
     seen: Mutex<Seen>,
 }
 
@@ -24,15 +27,38 @@ pub struct Inventory {
 struct Seen {
     trees: Vec<Platform>,
     tools: Vec<Arc<dyn Extractor>>,
-    probed: Option<Instant>,
-    problems: Vec<String>,
+    broken_trees: BTreeMap<Platform, String>,
+    broken_tools: BTreeMap<Backend, String>,
+    /// When everything was looked at thoroughly; `None`: it is time to.
+    examined: Option<Instant>,
+}
+
+/// What of a listing can be used, and why the rest can't.
+fn sort_out(
+    listing: Listing,
+    selects: impl Fn(&Platform) -> bool,
+    problems: impl Fn(&crate::trees::Tree) -> Vec<String>,
+) -> (Vec<Platform>, BTreeMap<Platform, String>) {
+    let broken = listing.broken.into_iter();
+    let mut broken: BTreeMap<Platform, String> = broken.map(|(platform, e)| (platform, e.to_string())).collect();
+    let mut trees = Vec::new();
+    for tree in listing.trees {
+        match problems(&tree).into_iter().next() {
+            None => trees.push(tree.platform),
+            Some(problem) => drop(broken.insert(tree.platform, problem)),
+        }
+    }
+    trees.retain(&selects);
+    broken.retain(|platform, _| selects(platform));
+    (trees, broken)
 }
 
 impl Inventory {
-    pub fn new(trees: Arc<TreeStore>, filter: CodestreamFilter) -> Self {
+    pub fn new(trees: Arc<TreeStore>, filter: CodestreamFilter, period: Duration) -> Self {
         Self {
             trees,
             filter,
+            period,
             seen: Mutex::default(),
         }
     }
@@ -41,37 +67,62 @@ impl Inventory {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks again: trees and tools come and go while a worker runs.
+    /// Something went wrong that may be this worker's fault: the next look is a thorough one.
+    pub fn doubt(&self) {
+        self.seen().examined = None;
+    }
+
+    /// Looks again: trees and tools come and go while a worker runs. Most looks are quick; once in a period files are
+    /// compared with what they were and tools are tried.
     pub async fn refresh(&self) {
-        let mut problems = Vec::new();
-        let store = self.trees.clone();
-        let listing = tokio::task::spawn_blocking(move || store.list())
-            .await
-            .unwrap_or_default();
-        problems.extend(listing.broken.iter().map(ToString::to_string));
-        let platforms = listing.trees.into_iter().map(|tree| tree.platform);
-        let trees = platforms.filter(|p| self.filter.matches(&p.codestream)).collect();
-        self.seen().trees = trees;
-        let due = self.seen().probed.is_none_or(|at| at.elapsed() > PROBE_PERIOD);
-        if due {
-            let native = NativeBackend::probe().await;
-            let mut seen = self.seen();
-            seen.probed = Some(Instant::now());
-            seen.tools = match native {
-                Ok(native) => vec![Arc::new(native)],
-                Err(error) => {
-                    problems.push(format!("the native backend does not work here: {error}"));
-                    Vec::new()
-                }
-            };
-        }
+        let thorough = self.seen().examined.is_none_or(|at| at.elapsed() > self.period);
+        let (store, filter) = (self.trees.clone(), self.filter.clone());
+        let found_broken = self.seen().broken_trees.clone();
+        let look = move || {
+            sort_out(
+                store.list(),
+                |platform| filter.matches(&platform.codestream),
+                |tree| match tree.kind {
+                    // Whoever builds a kernel of their own may build it anew; its files are read as they are.
+                    TreeKind::Debian if thorough => verify::files(tree),
+                    // What a thorough look found stays until the next one.
+                    TreeKind::Debian => match found_broken.get(&tree.platform) {
+                        Some(problem) => vec![problem.clone()],
+                        None => verify::missing(tree),
+                    },
+                    TreeKind::Kdir => verify::missing(tree),
+                },
+            )
+        };
+        let (trees, broken_trees) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let native = match thorough {
+            true => Some(NativeBackend::probe().await),
+            false => None,
+        };
         let mut seen = self.seen();
-        for problem in problems.iter().filter(|p| !seen.problems.contains(p)) {
-            tracing::warn!("{problem}");
+        for (platform, problem) in &broken_trees {
+            if seen.broken_trees.get(platform) != Some(problem) {
+                tracing::warn!("the tree of {platform} can't be used: {problem}");
+            }
         }
-        if due || !problems.is_empty() {
-            seen.problems = problems;
+        seen.trees = trees;
+        seen.broken_trees = broken_trees;
+        match native {
+            None => return,
+            Some(Ok(native)) => {
+                seen.tools = vec![Arc::new(native)];
+                seen.broken_tools.clear();
+            }
+            Some(Err(error)) => {
+                let problem = error.to_string();
+                if seen.broken_tools.get(&Backend::Native) != Some(&problem) {
+                    tracing::warn!("the native backend does not work here: {problem}");
+                }
+                seen.tools.clear();
+                seen.broken_tools.insert(Backend::Native, problem);
+            }
         }
+        seen.examined = Some(Instant::now());
     }
 
     /// The tool that works as this backend here, if one does.
@@ -83,17 +134,50 @@ impl Inventory {
             .cloned()
     }
 
-    pub fn to_wire(&self) -> (Vec<v1::Platform>, Vec<v1::Tool>) {
+    /// Puts what is here, and what is here and can't be used, into a state for the coordinator.
+    pub fn describe(&self, state: &mut v1::WorkerState) {
+        use v1::unready::What;
         let seen = self.seen();
+        state.trees = seen.trees.iter().map(v1::Platform::from).collect();
         let tools = seen.tools.iter().map(|tool| tool.identity());
-        (
-            seen.trees.iter().map(v1::Platform::from).collect(),
-            tools
-                .map(|t| v1::Tool {
-                    backend: t.backend.to_string(),
-                    version: t.version.clone(),
-                })
-                .collect(),
-        )
+        let tools = tools.map(|t| v1::Tool {
+            backend: t.backend.to_string(),
+            version: t.version.clone(),
+        });
+        state.tools = tools.collect();
+        let trees = seen.broken_trees.iter();
+        let trees = trees.map(|(platform, why)| (What::Tree(platform.into()), why));
+        let tools = seen.broken_tools.iter();
+        let tools = tools.map(|(backend, why)| (What::Backend(backend.to_string()), why));
+        let unready = trees.chain(tools).map(|(what, why)| v1::Unready {
+            what: Some(what),
+            reason: shortened(why),
+        });
+        state.unready = unready.collect();
+    }
+}
+
+/// At most what an announcement may hold.
+fn shortened(reason: &str) -> String {
+    if reason.len() <= MAX_REASON {
+        return reason.to_owned();
+    }
+    const MORE: &str = " …";
+    let mut end = MAX_REASON - MORE.len();
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{MORE}", &reason[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_cut_between_characters() {
+        assert_eq!(shortened("short"), "short");
+        let long = shortened(&"é".repeat(150));
+        assert!(long.len() <= MAX_REASON && long.ends_with("é …"), "{long}");
     }
 }

@@ -61,6 +61,13 @@ struct RunArgs {
     /// How many attempts run at a time
     #[arg(long, value_name = "N", default_value_t = default_slots(), value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_SLOTS)))]
     slots: u32,
+    /// Memory that it lends to attempts, such as 12G; 0: no limit [default: what the machine or its control group has,
+    /// less 1 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_size)]
+    memory: Option<u64>,
+    /// How often trees and tools are looked at thoroughly; what can't be used is announced with the reason
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    readiness_period: u64,
     /// This worker's name, unique on the farm [default: the host's name]
     #[arg(long, value_name = "NAME")]
     name: Option<WorkerName>,
@@ -86,6 +93,8 @@ impl RunArgs {
             data_dir: self.data_dir,
             codestreams: self.codestreams,
             slots: self.slots,
+            memory: self.memory.unwrap_or_else(config::default_memory),
+            readiness_period: Duration::from_secs(self.readiness_period),
             grace: Duration::from_secs(self.grace),
         }
     }

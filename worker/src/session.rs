@@ -117,19 +117,19 @@ async fn drive(shared: &Shared, connected: &mut bool) -> Status {
 
 /// All that this worker does and has.
 fn state(shared: &Shared) -> WorkerState {
-    let (trees, tools) = shared.inventory.to_wire();
     let (attempts, draining) = shared.attempts.to_wire();
-    WorkerState {
+    let mut state = WorkerState {
         worker: shared.config.name.to_string(),
         incarnation: shared.incarnation.to_string(),
         attempts,
-        trees,
-        tools,
         slots: shared.config.slots,
+        memory: shared.config.memory,
         draining,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..WorkerState::default()
-    }
+    };
+    shared.inventory.describe(&mut state);
+    state
 }
 
 /// Starts what is new, stops what is not wanted.

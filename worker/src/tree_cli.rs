@@ -213,7 +213,7 @@ fn list(store: &TreeStore, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => {
             let trees: Vec<_> = listing.trees.iter().map(as_json).collect();
-            let broken: Vec<_> = listing.broken.iter().map(ToString::to_string).collect();
+            let broken: Vec<_> = listing.broken.iter().map(|(_, e)| e.to_string()).collect();
             let all = serde_json::json!({ "trees": trees, "broken": broken });
             print(&serde_json::to_string_pretty(&all)?)?;
         }
@@ -221,7 +221,7 @@ fn list(store: &TreeStore, output: Output) -> anyhow::Result<()> {
             let rows: Vec<_> = listing.trees.iter().map(row).collect();
             let head = ["CODESTREAM", "ARCH", "KIND", "RELEASE", "COMPILER", "MODULES", "PLACE"];
             print(&table(&head, &rows))?;
-            for broken in &listing.broken {
+            for (_, broken) in &listing.broken {
                 eprintln!("warning: {broken}");
             }
             for half in store.half_made() {
@@ -321,7 +321,7 @@ async fn verify_trees(
     }
     if codestream.is_none() {
         bad += listing.broken.len();
-        listing.broken.iter().for_each(|broken| eprintln!("{broken}"));
+        listing.broken.iter().for_each(|(_, broken)| eprintln!("{broken}"));
     }
     match (good, bad) {
         (0, 0) => bail!("no such tree in {}; see `klp-worker tree list`", store.dir().display()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::task::{AttemptId, Incarnation};
-use klp_proto::v1::Assignment;
+use klp_proto::v1::{Assignment, WorkerState};
 use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -73,7 +73,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         .tcp_nodelay(true)
         .connect_lazy();
     let trees = Arc::new(TreeStore::open(&config.trees_dir)?);
-    let inventory = Inventory::new(trees.clone(), config.codestreams.clone());
+    let inventory = Inventory::new(trees.clone(), config.codestreams.clone(), config.readiness_period);
     inventory.refresh().await;
     let shared = Shared {
         incarnation: Incarnation(Uuid::now_v7()),
@@ -145,7 +145,9 @@ fn lock_data_dir(config: &WorkerConfig) -> anyhow::Result<Flock<File>> {
 
 impl Shared {
     fn announce(&self) {
-        let (trees, tools) = self.inventory.to_wire();
+        let mut state = WorkerState::default();
+        self.inventory.describe(&mut state);
+        let WorkerState { trees, tools, .. } = state;
         let trees: Vec<String> = trees.iter().map(|t| format!("{}/{}", t.codestream, t.arch)).collect();
         let tools: Vec<String> = tools.iter().map(|t| format!("{} {}", t.backend, t.version)).collect();
         tracing::info!(worker = %self.config.name, slots = self.config.slots, trees = trees.join(" "), tools = tools.join(", "), "worker starts");
@@ -177,12 +179,18 @@ impl Shared {
                 let message = format!("worker {}: the attempt broke off: {error}", shared.config.name);
                 Product::failed(Failure::new(Cause::Farm, message))
             });
+            let at_fault = matches!(&product.ending, Ending::Failed(failure) if failure.cause == Cause::Farm);
             let parcel = shared.store(id, product);
             log.close();
             shared.attempts.ended(id);
             // The log first, so that whoever sees the verdict can read why.
             let _ = tokio::time::timeout(Duration::from_secs(10), sender).await;
             shared.courier.deliver(&parcel).await;
+            if at_fault {
+                // Before the farm hears that there is a slot again: what is broken here must not be tried here again.
+                shared.inventory.doubt();
+                shared.inventory.refresh().await;
+            }
             shared.attempts.remove(id);
         });
     }

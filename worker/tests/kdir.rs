@@ -202,7 +202,7 @@ async fn folders_that_are_no_trees_are_told_apart() {
     std::fs::create_dir(others.join("empty")).unwrap();
     let listing = farm.store.list();
     assert_eq!(listing.trees.len(), 1);
-    let said: Vec<_> = listing.broken.iter().map(ToString::to_string).collect();
+    let said: Vec<_> = listing.broken.iter().map(|(_, e)| e.to_string()).collect();
     assert_eq!(said.len(), 4, "{said:?}");
     for wanted in [
         "is damaged",

@@ -45,12 +45,15 @@ pub async fn run(args: ListArgs, client: &Client, mode: Mode) -> Result<(), Fail
     let mut table = output::table(&["NAME", "CVE", "STATE", "TASKS DONE", "SUBMITTED", "VERDICT"]);
     for livepatch in &livepatches {
         let counts = livepatch.counts.unwrap_or_default();
-        let done = counts.succeeded + counts.failed;
+        let done = counts.succeeded + counts.failed + counts.cancelled;
         let spec = livepatch.spec.clone().unwrap_or_default();
         table.add_row([
             spec.name,
             spec.cve,
-            view::livepatch_state(livepatch).to_owned(),
+            match livepatch.paused_ms {
+                0 => view::livepatch_state(livepatch).to_owned(),
+                _ => format!("{}, paused", view::livepatch_state(livepatch)),
+            },
             format!("{done}/{}", done + counts.waiting + counts.leased),
             output::ago(livepatch.created_ms, now),
             livepatch.verdict.clone(),

@@ -1,5 +1,7 @@
 //! The commands, a file each.
 
+pub mod control;
+pub mod fleet;
 pub mod get;
 pub mod list;
 pub mod logs;

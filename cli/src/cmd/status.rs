@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use klp_livepatch::Share;
 use klp_livepatch::names::LivepatchName;
 use klp_proto::v1;
 use serde::Serialize;
@@ -29,7 +30,9 @@ pub async fn run(args: StatusArgs, client: &Client, mode: Mode) -> Result<(), Fa
     let state = response.livepatch.as_ref().map(v1::Livepatch::state);
     print(client, &args.name, response, mode).await?;
     match state {
-        Some(v1::LivepatchState::Partial | v1::LivepatchState::Failed) => Err(Failed::NotAllSucceeded),
+        Some(v1::LivepatchState::Partial | v1::LivepatchState::Failed | v1::LivepatchState::Cancelled) => {
+            Err(Failed::NotAllSucceeded)
+        }
         _ => Ok(()),
     }
 }
@@ -66,11 +69,23 @@ fn describe(livepatch: &v1::Livepatch, tasks: &[v1::Task], groups: &[v1::Group])
             livepatch.verdict
         );
     }
+    if livepatch.paused_ms > 0 {
+        let since = output::ago(livepatch.paused_ms, output::now_ms());
+        let _ = write!(text, "  paused {since}");
+        if !livepatch.pause_reason.is_empty() {
+            let _ = write!(text, " ({})", livepatch.pause_reason);
+        }
+    }
+    let share = livepatch.share.unwrap_or_default();
+    if (share.priority, share.weight) != (0, Share::DEFAULT_WEIGHT.into()) && !ended {
+        let _ = write!(text, "  priority {}, weight {}", share.priority, share.weight);
+    }
     let _ = write!(
         text,
         "\n\n{}\n",
         Matrix::new(tasks, ended).render(usize::MAX, output::colours())
     );
+    describe_waiting(tasks, &mut text);
     for task in tasks {
         describe_failure(task, &mut text);
     }
@@ -83,11 +98,31 @@ fn describe(livepatch: &v1::Livepatch, tasks: &[v1::Task], groups: &[v1::Group])
     text
 }
 
+/// Why tasks wait: each reason once, with whom it concerns.
+fn describe_waiting(tasks: &[v1::Task], text: &mut String) {
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for task in tasks.iter().filter(|t| !t.waiting_for.is_empty()) {
+        let platform = task.platform.clone().unwrap_or_default();
+        let name = format!("{}/{} {}", platform.codestream, platform.arch, view::task_kind(task));
+        match reasons.iter_mut().find(|(reason, _)| *reason == task.waiting_for) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((&task.waiting_for, vec![name])),
+        }
+    }
+    if !reasons.is_empty() {
+        text.push_str("\nWaiting:\n");
+    }
+    for (reason, names) in reasons {
+        let _ = writeln!(text, "  {reason}\n    {}", names.join(", "));
+    }
+}
+
 fn describe_failure(task: &v1::Task, text: &mut String) {
     let Some(failure) = &task.failure else { return };
     let platform = task.platform.clone().unwrap_or_default();
     let (what, again) = match task.state() {
         v1::TaskState::Failed => ("failed", ""),
+        v1::TaskState::Leased => ("failed before", "; tried again now"),
         _ => ("failed", "; will be tried again"),
     };
     let _ = writeln!(

@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use klp_livepatch::Share;
 use klp_livepatch::spec::{Draft, Spec, TargetDraft};
 use klp_proto::v1;
+use klp_worker::config;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -63,7 +64,7 @@ pub struct SubmitArgs {
     #[arg(long, default_value = "native")]
     backend: String,
     /// Memory that one extraction needs, such as 8G [default: as the coordinator is configured]
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0", hide_default_value = true)]
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_size, default_value = "0", hide_default_value = true)]
     memory: u64,
     #[command(flatten)]
     share: ShareArgs,
@@ -87,22 +88,6 @@ impl ShareArgs {
     pub fn parse(self) -> Result<Share, Failed> {
         Share::new(self.priority, self.weight).map_err(Failed::Invalid)
     }
-}
-
-/// A number of bytes with an optional K, M, G or T for powers of 1024.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" | "m" => 20,
-        "G" | "g" => 30,
-        "T" | "t" => 40,
-        unit => return Err(format!("unknown unit `{unit}`; one of K, M, G, T")),
-    };
-    let number: u64 = digits.parse().map_err(|_| "not a number, as in 8G".to_owned())?;
-    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number);
-    bytes.ok_or_else(|| "too large".to_owned())
 }
 
 /// `--file-funcs FILE FUNC...`, repeatable: a list for each occurrence, which derive can't say.

@@ -59,6 +59,8 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
             data_dir: args.data_dir.join("worker"),
             codestreams: CodestreamFilter::all(),
             slots: args.slots,
+            memory: config::default_memory(),
+            readiness_period: std::time::Duration::from_secs(60),
             grace: std::time::Duration::from_secs(2),
         },
         stop.clone().cancelled_owned(),

@@ -1,20 +1,14 @@
 //! `klp-farm workers`: the build hosts.
 
 use klp_proto::v1;
+use klp_proto::v1::unready::What;
 
 use crate::client::Client;
 use crate::output::{self, Failed, Mode};
 use crate::view;
 
 pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
-    let request = v1::ListWorkersRequest {};
-    let workers = client
-        .fleet()
-        .list_workers(request)
-        .await
-        .map_err(|s| client.explain(s))?
-        .into_inner()
-        .workers;
+    let workers = client.workers().await?;
     if mode == Mode::Json {
         return output::json(&workers.into_iter().map(view::Worker::from).collect::<Vec<_>>());
     }
@@ -23,23 +17,42 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
         return Ok(());
     }
     let now = output::now_ms();
-    let mut table = output::table(&["WORKER", "STATE", "SLOTS", "TREES", "TOOLS"]);
+    let mut table = output::table(&["WORKER", "STATE", "BUSY", "TREES", "TOOLS"]);
     for worker in workers {
-        let state = match (worker.connected, worker.draining) {
-            (true, false) => "connected".to_owned(),
-            (true, true) => "draining".to_owned(),
-            (false, _) if worker.last_seen_ms == 0 => "not seen since the coordinator started".to_owned(),
-            (false, _) => format!("lost {}", output::ago(worker.last_seen_ms, now)),
+        let state = view::worker_state(&worker, now);
+        let (broken_trees, broken_tools): (Vec<_>, Vec<_>) = worker
+            .unready
+            .into_iter()
+            .partition(|u| matches!(u.what, Some(What::Tree(_))));
+        let broken = |unready: v1::Unready| {
+            let view::Unready { what, reason } = unready.into();
+            format!("{what} can't be used: {reason}")
         };
         let trees = worker.trees.iter().map(|t| format!("{}/{}", t.codestream, t.arch));
+        let trees = trees.chain(broken_trees.into_iter().map(broken));
         let tools = worker.tools.iter().map(|t| format!("{} {}", t.backend, t.version));
+        let tools = tools.chain(broken_tools.into_iter().map(broken));
+        let busy = match worker.memory {
+            0 => format!("{} of {}", worker.slots_busy, worker.slots),
+            memory => format!(
+                "{} of {}, {} of {} GiB",
+                worker.slots_busy,
+                worker.slots,
+                gib(worker.memory_busy),
+                gib(memory)
+            ),
+        };
         table.add_row([
             worker.name,
             state,
-            format!("{}/{} busy", worker.slots_busy, worker.slots),
+            busy,
             trees.collect::<Vec<_>>().join("\n"),
             tools.collect::<Vec<_>>().join("\n"),
         ]);
     }
     output::print(&table.trim_fmt())
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 30))
 }

@@ -28,6 +28,7 @@ impl LivepatchService for Livepatches {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let (id, spec, share) = submission(request.into_inner())?;
         let shared = &self.0;
+        self.want_room(id).await?;
         self.try_out(id, &spec).await?;
         let now = Now::of(&shared.clock);
         let submission = Submission {
@@ -216,6 +217,18 @@ impl LivepatchService for Livepatches {
 }
 
 impl Livepatches {
+    /// Refuses what is new while the disk has little room left; what is stored is answered as ever.
+    async fn want_room(&self, id: LivepatchId) -> Result<(), Status> {
+        let Some(refusal) = self.0.space.refusal() else {
+            return Ok(());
+        };
+        let query = move |db: &rusqlite::Connection| store::livepatch(db, id).map_err(Failed::from);
+        match self.0.store.read(query).await? {
+            Some(_) => Ok(()),
+            None => Err(Status::resource_exhausted(refusal)),
+        }
+    }
+
     /// Refuses what no kernel has, before it is stored. Whatever would be refused or answered anyway is left to the
     /// ledger.
     async fn try_out(&self, id: LivepatchId, spec: &Spec) -> Result<(), Status> {

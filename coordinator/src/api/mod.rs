@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::farm::Farm;
 use crate::logs::{LogError, Logs};
+use crate::space::Space;
 use crate::store::{self, LivepatchRow, Store, StoreError};
 use crate::tryout::Tryouts;
 
@@ -38,6 +39,7 @@ pub struct Shared {
     pub tryouts: Tryouts,
     pub blobs: Blobs,
     pub logs: Logs,
+    pub space: Space,
     /// Rung with the number of a livepatch's newest event.
     pub events: Bells<LivepatchId>,
     /// Open streams end with it.

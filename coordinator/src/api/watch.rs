@@ -64,7 +64,9 @@ pub async fn events(
     }
 }
 
-/// Sends an attempt's log from the offset on; with `follow`, until the attempt has ended.
+/// Sends an attempt's log from the offset on; with `follow`, until the attempt has ended. A chunk is read when there is
+/// room for it in the client's channel, so at most five of them are held for one that does not read; whoever appends
+/// knows nothing of it.
 ///
 /// # Errors
 /// The store's, or the coordinator stops.

@@ -127,6 +127,7 @@ pub fn worker(view: WorkerView) -> v1::Worker {
         memory_busy: view.memory_busy,
         registered_ms: view.registered,
         replaced: view.replaced,
+        unleased_tasks: view.unleased.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -139,7 +140,7 @@ pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
         backend: order.spec.backend.to_string(),
         time_limit_ms: config.time_limit_ms,
         // Who says that a lot is needed must be allowed to use it.
-        memory_limit: config.memory_limit.max(config.memory(order.key.kind, &order.spec)),
+        memory_limit: config.memory_limit.max(order.spec.memory.unwrap_or_default()),
         livepatch: order.spec.name.to_string(),
         memory: config.memory(order.key.kind, &order.spec),
     };

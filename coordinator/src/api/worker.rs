@@ -20,6 +20,7 @@ use crate::farm::{Report, Signal};
 use crate::ledger::{self, CommitError, Committing, Disposition, Now};
 use crate::lifecycle::Holder;
 use crate::store::{self, Registration};
+use crate::tryout::Settled;
 
 /// Bounds on what one worker may say of itself.
 const MAX_TREES: usize = 10_000;
@@ -114,12 +115,19 @@ impl WorkerService for Workers {
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let (attempt, by, outcome) = commit(request.into_inner()).map_err(|v| invalid_argument(&[v]))?;
-        if self.0.tryouts.settle(attempt, &outcome) {
+        let tried_out = match self.0.tryouts.settle(attempt, &outcome) {
+            Settled::Taken => Some(v1::Disposition::Committed),
+            Settled::TooLate => Some(v1::Disposition::Superseded),
+            Settled::Unknown => None,
+        };
+        if let Some(disposition) = tried_out {
             return Ok(Response::new(v1::CommitResponse {
-                disposition: v1::Disposition::Committed.into(),
+                disposition: disposition.into(),
                 missing: Vec::new(),
             }));
         }
+        // Before it is asked what is there, and until what names it is stored.
+        let pin = self.0.blobs.pin(&outcome.artifacts);
         let missing = self.0.blobs.missing(&outcome.artifacts).await.map_err(blob_status)?;
         let committing = Committing {
             attempt,
@@ -128,11 +136,13 @@ impl WorkerService for Workers {
             missing,
         };
         let (now, rules) = (Now::of(&self.0.clock), self.0.config.rules());
-        let settled = self
-            .0
-            .store
-            .write(move |tx| ledger::commit(tx, &committing, &rules, now))
-            .await;
+        let store = self.0.store.clone();
+        let settling = async move {
+            store
+                .write(move |tx| ledger::commit(tx, &committing, &rules, now))
+                .await
+        };
+        let settled = pin.until_done(settling).await.map_err(|_| stopping())?;
         let (disposition, missing) = match settled {
             Ok(Disposition::Committed) => (v1::Disposition::Committed, Vec::new()),
             Ok(Disposition::Superseded) => (v1::Disposition::Superseded, Vec::new()),

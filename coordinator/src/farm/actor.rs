@@ -1,19 +1,18 @@
-//! The farm's loop: takes in what comes, has [`Mind`] decide, and records it.
+//! The farm's loop: feeds the [`Mind`] with what comes in, writes what follows, and tells the workers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::mind::{Mind, Stored};
-use super::{Farm, Inbox, Input, SessionId, Signal};
+use super::mind::{Answer, Mind};
+use super::{Farm, Inbox, Input, Signal};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{self, Now};
 use crate::lifecycle::Millis;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 use crate::tryout::Tryouts;
 
 /// How long the farm leaves a database alone that has refused a transaction.
@@ -25,8 +24,6 @@ struct Actor {
     store: Store,
     inbox: mpsc::UnboundedReceiver<Input>,
     mind: Mind,
-    /// How each open session is told something.
-    sessions: BTreeMap<SessionId, watch::Sender<Signal>>,
     tryouts: Tryouts,
     /// The database has refused a transaction; not asked again before this time.
     store_pause: Millis,
@@ -46,15 +43,18 @@ pub async fn start(
     tryouts: Tryouts,
     stop: CancellationToken,
 ) -> Result<(Farm, tokio::task::JoinHandle<()>), StoreError> {
-    let stored = store.read(Stored::read).await?;
-    let mind = Mind::new(Arc::clone(&config), stored, clock.now());
+    let open = store.read(|db| Ok::<_, StoreError>(store::open(db)?)).await?;
+    let mind = Mind::new(config.clone(), open, clock.now());
+    let (open, leased) = mind.counts();
+    if open > 0 {
+        tracing::info!(open, leased, "picking up open tasks");
+    }
     let mut actor = Actor {
         config,
         clock,
         store,
         inbox,
         mind,
-        sessions: BTreeMap::new(),
         tryouts,
         store_pause: 0,
         unsettled: true,
@@ -99,7 +99,6 @@ impl Actor {
         }
     }
 
-    /// How long until something is due without anything coming in.
     fn until_due(&self) -> Duration {
         let now = self.clock.now();
         let due = self.mind.next_due(now).max(self.store_pause);
@@ -116,22 +115,16 @@ impl Actor {
         self.unsettled = true;
         let now = self.clock.now();
         match input {
-            Input::Changes(changes) => self.mind.take_in(changes, now),
+            Input::Changes(changes) => changes.into_iter().for_each(|change| self.mind.apply(change, now)),
             Input::Report {
                 session,
                 signals,
                 report,
-            } => {
-                self.sessions.insert(session, signals);
-                self.mind.report(session, &report, now);
-            }
+            } => self.mind.hear(session, signals, &report, now),
             Input::Nudge(worker) => self.mind.nudge(&worker),
-            Input::Closed { session, worker } => {
-                self.sessions.remove(&session);
-                self.mind.closed(session, &worker);
-            }
+            Input::Closed { session, worker } => self.mind.closed(session, &worker),
             // Whoever asked may be gone.
-            Input::Workers(answer) => drop(answer.send(self.mind.workers(now))),
+            Input::Workers(answer) => drop(answer.send(self.mind.views(now))),
             Input::Live { tasks, answer } => drop(answer.send(self.mind.live(tasks, now))),
         }
     }
@@ -140,14 +133,14 @@ impl Actor {
     /// the next is decided.
     async fn write(&mut self) -> Result<(), StoreError> {
         let (now, rules) = (Now::of(&self.clock), self.config.rules());
-        let workers = self.mind.registrations();
-        if !workers.is_empty() {
-            let retry = rules.retry;
-            let workers = self
-                .store
-                .write(move |tx| ledger::register(tx, &workers, &retry, now).map(|()| workers))
+        let unregistered = self.mind.unregistered();
+        if !unregistered.is_empty() {
+            let workers = unregistered.clone();
+            self.store
+                .write(move |tx| ledger::register(tx, &workers, &rules.retry, now))
                 .await?;
-            self.mind.registered(&workers);
+            self.mind.registered(&unregistered);
+            self.drain();
         }
         let losses = self.mind.losses(now.ms);
         if !losses.is_empty() {
@@ -157,8 +150,9 @@ impl Actor {
             self.store
                 .write(move |tx| ledger::lose(tx, &losses, &rules, now))
                 .await?;
-            self.drain();
         }
+        self.mind.settled();
+        self.drain();
         let grants = self.mind.grants(now.ms);
         if !grants.is_empty() {
             let lease_ms = self.config.lease_ms;
@@ -170,12 +164,17 @@ impl Actor {
         Ok(())
     }
 
-    /// Tells each session that waits for it what it is to hear.
+    /// Tells each worker whose session waits for it all that it should be doing, tryouts included.
     fn answer(&mut self) {
-        for (session, signal) in self.mind.answers(|worker| self.tryouts.orders(worker)) {
-            if let Some(signals) = self.sessions.get(&session) {
-                signals.send_replace(signal);
-            }
+        for Answer {
+            signals,
+            mut orders,
+            worker,
+            ..
+        } in self.mind.answers()
+        {
+            orders.extend(self.tryouts.orders(&worker));
+            signals.send_replace(Signal::Orders(orders.into()));
         }
     }
 }

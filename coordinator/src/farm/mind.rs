@@ -1,22 +1,23 @@
-//! All that the farm's loop knows and decides, without its clock, its database and its channels. What follows from what
-//! is known is asked for, recorded by whoever asked, and comes back as changes.
+//! What the farm knows and what follows from it. Synchronous and without I/O: what happens comes in, with its time; what
+//! is to be written or told comes out. Whoever drives it (the [`super::actor`], or a simulator) writes and tells.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::task::{AttemptId, LivepatchId, TaskId, TaskKind};
+use tokio::sync::watch;
 
-use super::roster::{Lent, Member, Roster, WorkerView};
+use super::roster::{Lent, Roster, WorkerView};
 use super::{Live, Order, Report, SessionId, Signal};
 use crate::clock::utc;
 use crate::config::Config;
 use crate::ledger::{Grant, Loss};
 use crate::lifecycle::{Holder, Lease, Millis, State, Taken};
 use crate::schedule::{self, Need, Queue, Ready, Standings};
-use crate::store::{self, Change, Known, OpenLivepatch, OpenTask, Registration, StoreError};
+use crate::store::{Change, Open, OpenLivepatch, OpenTask, Registration};
 
-pub(crate) struct Mind {
+pub struct Mind {
     config: Arc<Config>,
     livepatches: HashMap<LivepatchId, OpenLivepatch>,
     /// All open tasks.
@@ -25,96 +26,70 @@ pub(crate) struct Mind {
     queue: Queue,
     /// Those that wait for a time.
     delayed: BTreeSet<(Millis, TaskId)>,
-    /// Those that are leased, by when the lease runs out.
-    leases: BTreeSet<(Millis, TaskId)>,
+    /// Those that are leased, by expiry.
+    leased: BTreeSet<(Millis, TaskId)>,
     /// How each open livepatch competes for workers.
     standings: Standings,
     progress: HashMap<TaskId, String>,
     roster: Roster,
+    /// Workers that have spoken since it was last looked at whether they lost something.
+    heard: BTreeSet<WorkerName>,
 }
 
-/// What the database holds when a farm starts.
-pub(crate) struct Stored {
-    pub livepatches: Vec<OpenLivepatch>,
-    pub tasks: Vec<OpenTask>,
-    pub workers: BTreeMap<WorkerName, Known>,
-}
-
-impl Stored {
-    pub fn read(db: &rusqlite::Connection) -> Result<Self, StoreError> {
-        Ok(Self {
-            livepatches: store::open_livepatches(db)?,
-            tasks: store::open_tasks(db)?,
-            workers: store::registrations(db)?,
-        })
-    }
+/// What a session is to be told.
+pub struct Answer {
+    #[cfg_attr(not(test), expect(dead_code, reason = "simulated wires go by it"))]
+    pub session: SessionId,
+    pub signals: watch::Sender<Signal>,
+    pub orders: Vec<Order>,
+    pub worker: WorkerName,
 }
 
 impl Mind {
-    /// Picks up what is stored. Every lease is renewed once, since renewals are not stored.
-    pub fn new(config: Arc<Config>, stored: Stored, now: Millis) -> Self {
+    /// Takes in what is open. Every lease is renewed once: a worker that carried on meanwhile is re-adopted.
+    pub fn new(config: Arc<Config>, open: Open, now: Millis) -> Self {
         let mut mind = Self {
             config,
             livepatches: HashMap::new(),
             tasks: HashMap::new(),
             queue: Queue::default(),
             delayed: BTreeSet::new(),
-            leases: BTreeSet::new(),
+            leased: BTreeSet::new(),
             standings: Standings::new(),
             progress: HashMap::new(),
             roster: Roster::default(),
+            heard: BTreeSet::new(),
         };
-        for (name, known) in stored.workers {
+        for (name, known) in open.workers {
             mind.roster.remember(name, known);
         }
-        for livepatch in stored.livepatches {
+        for livepatch in open.livepatches {
             mind.open(livepatch);
         }
-        for mut task in stored.tasks {
+        for mut task in open.tasks {
             if let State::Leased(lease) = &mut task.status.state {
                 lease.renew(now, mind.config.lease_ms);
             }
             mind.fold(task, now);
         }
-        if !mind.tasks.is_empty() {
-            let (open, leased) = (mind.tasks.len(), mind.leases.len());
-            tracing::info!(open, leased, "picking up open tasks");
-        }
         mind
     }
 
-    /// When something is due without anything coming in: at the latest, the next match.
+    /// How many tasks are open, and how many of them are leased.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.tasks.len(), self.leased.len())
+    }
+
+    /// When something is due without anything coming in.
     pub fn next_due(&self, now: Millis) -> Millis {
         let period = now + Millis::from(self.config.match_period_ms);
         let delayed = self.delayed.first().map(|(at, _)| *at);
-        let expiry = self.leases.first().map(|(at, _)| *at);
+        let expiry = self.leased.first().map(|(at, _)| *at);
         [delayed, expiry].into_iter().flatten().fold(period, Millis::min)
     }
 
     /// Takes in what a transaction changed.
-    pub fn take_in(&mut self, changes: Vec<Change>, now: Millis) {
-        changes.into_iter().for_each(|change| self.apply(change, now));
-    }
-
-    /// Takes in what a worker says.
-    pub fn report(&mut self, session: SessionId, report: &Report, now: Millis) {
-        self.roster.report(session, report, now);
-        self.renew(report, now);
-    }
-
-    pub fn nudge(&mut self, worker: &WorkerName) {
-        self.roster.nudge(worker);
-    }
-
-    pub fn closed(&mut self, session: SessionId, worker: &WorkerName) {
-        self.roster.closed(session, worker);
-    }
-
-    pub fn workers(&self, now: Millis) -> Vec<WorkerView> {
-        self.roster.views(now)
-    }
-
-    fn apply(&mut self, change: Change, now: Millis) {
+    pub fn apply(&mut self, change: Change, now: Millis) {
         match change {
             Change::Opened(livepatch) => self.open(livepatch),
             Change::Ended { livepatch } => {
@@ -126,6 +101,23 @@ impl Mind {
             Change::Task(task) => self.fold(task, now),
             Change::Event { .. } => {}
         }
+    }
+
+    /// Takes in what a worker says.
+    pub fn hear(&mut self, session: SessionId, signals: watch::Sender<Signal>, report: &Report, now: Millis) {
+        self.roster.report(session, signals, report, now);
+        self.heard.insert(report.worker.clone());
+        self.renew(report, now);
+    }
+
+    /// The worker is to hear again what it should be doing.
+    pub fn nudge(&mut self, worker: &WorkerName) {
+        self.roster.nudge(worker);
+    }
+
+    /// A session has ended.
+    pub fn closed(&mut self, session: SessionId, worker: &WorkerName) {
+        self.roster.closed(session, worker);
     }
 
     /// Takes in a livepatch as it is now, in place of what it was.
@@ -156,11 +148,11 @@ impl Mind {
 
     /// Takes in a task as it is now, in place of what it was.
     fn fold(&mut self, mut task: OpenTask, now: Millis) {
-        if let Some((old, renewed)) = self.lease(task.id)
-            && old.number == task.status.attempt
-            && let State::Leased(lease) = &mut task.status.state
+        // The database has a lease as it was granted; what it was renewed to since stays.
+        if let State::Leased(lease) = &mut task.status.state
+            && let Some((attempt, renewed)) = self.lease(task.id)
+            && attempt.number == task.status.attempt
         {
-            // Renewals are not stored.
             lease.expires = lease.expires.max(renewed.expires);
         }
         self.forget(task.id);
@@ -170,7 +162,7 @@ impl Mind {
             }
             State::Waiting { .. } => self.enqueue(&task),
             State::Leased(lease) => {
-                self.leases.insert((lease.expires, task.id));
+                self.leased.insert((lease.expires, task.id));
                 self.standings.entry(task.livepatch).or_default().running += 1;
                 let lent = Lent {
                     platform: task.key.platform.clone(),
@@ -190,7 +182,7 @@ impl Mind {
         match old.status.state {
             State::Waiting { not_before } => drop(self.delayed.remove(&(not_before, id))),
             State::Leased(lease) => {
-                self.leases.remove(&(lease.expires, id));
+                self.leased.remove(&(lease.expires, id));
                 self.roster.lets_go(&lease.holder.worker, id);
                 if let Some(standing) = self.standings.get_mut(&old.livepatch) {
                     standing.running = standing.running.saturating_sub(1);
@@ -238,15 +230,19 @@ impl Mind {
 
     /// Renews the leases of what a worker says it is doing, if they are its own.
     fn renew(&mut self, report: &Report, now: Millis) {
+        let holder = Holder {
+            worker: report.worker.clone(),
+            incarnation: report.registration.incarnation,
+        };
         for (id, progress) in &report.attempts {
             let Some(task) = self.tasks.get_mut(&id.task) else {
                 continue;
             };
             match &mut task.status.state {
-                State::Leased(lease) if task.status.attempt == id.number && report.is_of(&lease.holder) => {
-                    self.leases.remove(&(lease.expires, id.task));
+                State::Leased(lease) if task.status.attempt == id.number && lease.holder == holder => {
+                    self.leased.remove(&(lease.expires, id.task));
                     lease.renew(now, self.config.lease_ms);
-                    self.leases.insert((lease.expires, id.task));
+                    self.leased.insert((lease.expires, id.task));
                     self.progress.insert(id.task, progress.clone());
                 }
                 _ => {}
@@ -254,62 +250,79 @@ impl Mind {
         }
     }
 
-    /// The workers whose registration is to be recorded.
-    pub fn registrations(&self) -> Vec<(WorkerName, Registration)> {
-        self.roster.unregistered()
-    }
-
-    /// These registrations have been recorded.
-    pub fn registered(&mut self, written: &[(WorkerName, Registration)]) {
-        self.roster.registered(written);
-    }
-
-    /// Attempts whose lease has run out, whose worker has started anew since, or is stopping and has not started them.
-    /// Each is named until a change says that it is settled.
-    pub fn losses(&mut self, now: Millis) -> Vec<Loss> {
-        let expired = self.leases.iter().take_while(|(at, _)| *at <= now);
-        let mut losses: BTreeMap<TaskId, Loss> = expired
-            .filter_map(|(_, id)| {
-                let (attempt, lease) = self.lease(*id)?;
-                Some((
-                    *id,
-                    loss(attempt, lease, Taken::Expired, self.expiry(&lease.holder.worker)),
-                ))
-            })
-            .collect();
-        for name in self.roster.suspects() {
-            let Some(member) = self.roster.get(&name) else {
-                self.roster.clear(&name);
-                continue;
-            };
-            let lost: Vec<Loss> = member
-                .held
-                .keys()
-                .filter_map(|id| self.lease(*id))
-                .filter_map(|(attempt, lease)| given_up(member, attempt, lease))
-                .collect();
-            if lost.is_empty() {
-                self.roster.clear(&name);
-            }
-            losses.extend(lost.into_iter().map(|loss| (loss.attempt.task, loss)));
-        }
-        losses.into_values().collect()
-    }
-
     fn lease(&self, id: TaskId) -> Option<(AttemptId, &Lease)> {
-        let status = &self.tasks.get(&id)?.status;
-        let number = status.attempt;
-        match &status.state {
+        let task = self.tasks.get(&id)?;
+        let number = task.status.attempt;
+        match &task.status.state {
             State::Leased(lease) => Some((AttemptId { task: id, number }, lease)),
             _ => None,
         }
     }
 
-    fn expiry(&self, worker: &WorkerName) -> String {
-        match self.roster.get(worker).map(|member| member.last_seen) {
-            Some(seen) if seen > 0 => format!("the lease of worker {worker} ran out; it last spoke at {}", utc(seen)),
-            _ => format!("the lease of worker {worker} ran out; it has not come back"),
+    /// What workers have said of themselves that is not recorded.
+    pub fn unregistered(&self) -> Vec<(WorkerName, Registration)> {
+        let members = self.roster.members().filter(|(_, member)| member.unregistered);
+        members
+            .map(|(name, member)| (name.clone(), member.registration.clone()))
+            .collect()
+    }
+
+    /// This is recorded now.
+    pub fn registered(&mut self, workers: &[(WorkerName, Registration)]) {
+        for (name, registration) in workers {
+            if let Some(member) = self.roster.get_mut(name)
+                && member.registration == *registration
+            {
+                member.unregistered = false;
+            }
         }
+    }
+
+    /// Attempts whose lease has run out, whose worker has started anew since, or is stopping and has not started them.
+    pub fn losses(&self, now: Millis) -> Vec<Loss> {
+        let expired = self.leased.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
+        let heard = self.heard.iter().filter_map(|worker| self.roster.get(worker));
+        let held = heard.flat_map(|member| member.held.keys().copied());
+        let suspects: BTreeSet<TaskId> = expired.chain(held).collect();
+        let lost = suspects.into_iter().filter_map(|id| {
+            let (attempt, lease) = self.lease(id)?;
+            self.loss(attempt, lease, now)
+        });
+        lost.collect()
+    }
+
+    /// These losses are recorded now.
+    pub fn settled(&mut self) {
+        self.heard.clear();
+    }
+
+    fn loss(&self, attempt: AttemptId, lease: &Lease, now: Millis) -> Option<Loss> {
+        let Holder { worker, incarnation } = &lease.holder;
+        let loss = |taken, reason| Loss {
+            attempt,
+            worker: worker.clone(),
+            taken,
+            reason,
+        };
+        let member = self.roster.get(worker);
+        if let Some(member) = member.filter(|m| m.session.is_some()) {
+            if member.registration.incarnation != *incarnation {
+                let reason = format!("worker {worker} started anew and lost what it ran");
+                return Some(loss(Taken::Died, reason));
+            }
+            // A stopping worker starts nothing, so what it does not list it will never run.
+            if member.draining && !member.listed.contains(&attempt) {
+                let reason = format!("worker {worker} is stopping and did not start it");
+                return Some(loss(Taken::Unstarted, reason));
+            }
+        }
+        lease.is_expired(now).then(|| {
+            let seen = match member.map(|m| m.last_seen) {
+                Some(seen) if seen > 0 => format!("it last spoke at {}", utc(seen)),
+                _ => "it has not come back".to_owned(),
+            };
+            loss(Taken::Expired, format!("the lease of worker {worker} ran out; {seen}"))
+        })
     }
 
     /// Who gets what now.
@@ -323,8 +336,7 @@ impl Mind {
                 self.enqueue(&task);
             }
         }
-        // Half a lease: long before what it holds expires, it gets nothing more to lose.
-        self.roster.refresh(now, now - Millis::from(self.config.lease_ms / 2));
+        self.refresh(now);
         let assigned = schedule::assign(&self.queue, self.roster.for_scheduling(), &self.standings);
         assigned
             .into_iter()
@@ -340,10 +352,24 @@ impl Mind {
             .collect()
     }
 
-    /// What each session is to hear that waits for it: all that its worker should be doing, with what `besides` adds.
-    pub fn answers(&mut self, besides: impl Fn(&WorkerName) -> Vec<Order>) -> Vec<(SessionId, Signal)> {
+    fn refresh(&mut self, now: Millis) {
+        // Half a lease: long before what it holds expires, a silent worker gets nothing more to lose.
+        let silent_since = now - Millis::from(self.config.lease_ms / 2);
+        self.roster.refresh(now, silent_since);
+    }
+
+    /// All that each worker whose session waits for it should be doing, but for what is not the database's.
+    pub fn answers(&mut self) -> Vec<Answer> {
         let (tasks, livepatches) = (&self.tasks, &self.livepatches);
-        self.roster.answers(|name, member| {
+        let mut answers = Vec::new();
+        for (name, member) in self.roster.members_mut() {
+            // Not before it is recorded: whoever has an answer is known to the submissions that follow.
+            if !member.unanswered || member.unregistered {
+                continue;
+            }
+            let Some((session, signals)) = &member.session else {
+                continue;
+            };
             let order = |id: &TaskId| {
                 let task = tasks.get(id)?;
                 match &task.status.state {
@@ -360,13 +386,24 @@ impl Mind {
                     _ => None,
                 }
             };
-            member.held.keys().filter_map(order).chain(besides(name)).collect()
-        })
+            answers.push(Answer {
+                session: *session,
+                signals: signals.clone(),
+                orders: member.held.keys().filter_map(order).collect(),
+                worker: name.clone(),
+            });
+            member.unanswered = false;
+        }
+        answers
     }
 
-    /// What is known of those of the tasks that are open.
+    pub fn views(&self, now: Millis) -> Vec<WorkerView> {
+        self.roster.views(now)
+    }
+
+    /// What is known of those of the tasks that are open, beyond the database.
     pub fn live(&mut self, tasks: Vec<TaskId>, now: Millis) -> HashMap<TaskId, Live> {
-        self.roster.refresh(now, now - Millis::from(self.config.lease_ms / 2));
+        self.refresh(now);
         let live = |id: TaskId| {
             let task = self.tasks.get(&id)?;
             let mut live = Live::default();
@@ -404,31 +441,6 @@ impl Mind {
     }
 }
 
-/// What became of an attempt, if its worker has said that it will not end it.
-fn given_up(member: &Member, attempt: AttemptId, lease: &Lease) -> Option<Loss> {
-    member.session.as_ref()?;
-    let worker = &lease.holder.worker;
-    if member.registration.incarnation != lease.holder.incarnation {
-        let reason = format!("worker {worker} started anew and lost what it ran");
-        return Some(loss(attempt, lease, Taken::Died, reason));
-    }
-    // A stopping worker starts nothing, so what it does not list it will never run.
-    (member.draining && !member.listed.contains(&attempt)).then(|| {
-        let reason = format!("worker {worker} is stopping and did not start it");
-        loss(attempt, lease, Taken::Unstarted, reason)
-    })
-}
-
-fn loss(attempt: AttemptId, lease: &Lease, taken: Taken, reason: String) -> Loss {
-    let worker = lease.holder.worker.clone();
-    Loss {
-        attempt,
-        worker,
-        taken,
-        reason,
-    }
-}
-
 #[cfg(test)]
-#[path = "mind_view.rs"]
-pub(crate) mod view;
+#[path = "mind_check.rs"]
+mod check;

@@ -9,7 +9,7 @@
 //! meanwhile is re-adopted; what commits is decided by attempt and holder, never by the clock.
 
 mod actor;
-pub(crate) mod mind;
+pub mod mind;
 mod roster;
 
 use std::collections::HashMap;
@@ -24,7 +24,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use actor::start;
 pub use roster::WorkerView;
 
-use crate::lifecycle::Holder;
 use crate::store::{Change, Registration};
 
 /// What a worker says of itself: all of it, each time.
@@ -35,12 +34,6 @@ pub struct Report {
     /// What it runs or has not yet committed, with what each is doing.
     pub attempts: Vec<(AttemptId, String)>,
     pub draining: bool,
-}
-
-impl Report {
-    fn is_of(&self, holder: &Holder) -> bool {
-        self.worker == holder.worker && self.registration.incarnation == holder.incarnation
-    }
 }
 
 /// An attempt a worker should be running.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::task::{AttemptId, Platform, TaskId};
+use tokio::sync::watch;
 
-use super::{Order, Report, SessionId, Signal};
+use super::{Report, SessionId, Signal};
 use crate::lifecycle::Millis;
 use crate::schedule::{self, Absence};
 use crate::standing::{Quarantine, Standing};
@@ -36,6 +37,8 @@ pub struct WorkerView {
     pub quarantine: Option<Quarantine>,
     /// How often within the last hour a session took over from one that was still open.
     pub replaced: u32,
+    /// What it still works at though it has no lease on it.
+    pub unleased: Vec<TaskId>,
 }
 
 impl WorkerView {
@@ -50,7 +53,11 @@ pub(super) struct Member {
     pub registration: Registration,
     /// When the registration last changed.
     pub registered: Millis,
-    pub session: Option<SessionId>,
+    /// What is in the database is not what it last said.
+    pub unregistered: bool,
+    pub session: Option<(SessionId, watch::Sender<Signal>)>,
+    /// It has a session that is yet to hear what it should be doing.
+    pub unanswered: bool,
     /// What it holds leases on, and what each was given.
     pub held: BTreeMap<TaskId, Lent>,
     /// What it runs or has not yet committed, as it last said.
@@ -77,22 +84,14 @@ pub(super) struct Roster {
     places: BTreeMap<WorkerName, usize>,
     members: Vec<Member>,
     schedulable: Vec<schedule::Worker>,
-    /// What is in the database is not what these last said.
-    unregistered: BTreeSet<WorkerName>,
-    /// These are yet to hear what they should be doing.
-    unanswered: BTreeSet<WorkerName>,
-    /// Sessions that are yet to hear that another one took over.
-    replaced: Vec<(SessionId, Signal)>,
-    /// These have said or been given something since it was last looked at whether they gave anything up.
-    suspects: BTreeSet<WorkerName>,
 }
 
 impl Roster {
     /// Adds a worker that is known from the past.
     pub(super) fn remember(&mut self, name: WorkerName, known: Known) {
         let place = self.place(&name, &known.registration);
-        self.unregistered.remove(&name);
         let member = &mut self.members[place];
+        member.unregistered = false;
         member.registered = known.registered;
         member.standing = known.standing;
         self.describe(place);
@@ -100,35 +99,34 @@ impl Roster {
 
     /// Takes in what a worker says of itself. A session that was opened later speaks for the worker: an earlier one is
     /// told to end, and has no say any more.
-    pub(super) fn report(&mut self, session: SessionId, report: &Report, now: Millis) {
-        let name = &report.worker;
-        let place = self.place(name, &report.registration);
+    pub(super) fn report(&mut self, session: SessionId, signals: watch::Sender<Signal>, report: &Report, now: Millis) {
+        let place = self.place(&report.worker, &report.registration);
         let member = &mut self.members[place];
-        let replaced = |by| Signal::Replaced(format!("a newer session speaks for worker {by}"));
-        match member.session {
-            Some(current) if current > session => {
-                self.replaced.push((session, replaced(name)));
+        match &member.session {
+            Some((current, _)) if *current > session => {
+                let text = format!("a newer session speaks for worker {}", report.worker);
+                signals.send_replace(Signal::Replaced(text));
                 return;
             }
-            Some(current) if current < session => {
-                tracing::warn!(worker = %name, "a newer session has taken over from one that was still open");
-                self.replaced.push((current, replaced(name)));
+            Some((current, old)) if *current < session => {
+                let text = format!("a newer session speaks for worker {}", report.worker);
+                tracing::warn!(worker = %report.worker, "a newer session has taken over from one that was still open");
+                old.send_replace(Signal::Replaced(text));
                 member.replaced.truncate(REPLACED - 1);
                 member.replaced.push_front(now);
             }
             _ => {}
         }
-        member.session = Some(session);
+        member.session = Some((session, signals));
+        member.unanswered = true;
         member.last_seen = now;
         member.listed = report.attempts.iter().map(|(id, _)| *id).collect();
         member.draining = report.draining;
         if member.registration != report.registration {
             member.registration = report.registration.clone();
             member.registered = now;
-            self.unregistered.insert(name.clone());
+            member.unregistered = true;
         }
-        self.unanswered.insert(name.clone());
-        self.suspects.insert(name.clone());
         self.describe(place);
     }
 
@@ -136,15 +134,15 @@ impl Roster {
     pub(super) fn closed(&mut self, session: SessionId, worker: &WorkerName) {
         let Some(&place) = self.places.get(worker) else { return };
         let member = &mut self.members[place];
-        if member.session == Some(session) {
+        if member.session.as_ref().is_some_and(|(current, _)| *current == session) {
             member.session = None;
         }
     }
 
     /// The worker is to hear again what it should be doing.
     pub(super) fn nudge(&mut self, worker: &WorkerName) {
-        if self.places.contains_key(worker) {
-            self.unanswered.insert(worker.clone());
+        if let Some(&place) = self.places.get(worker) {
+            self.members[place].unanswered = true;
         }
     }
 
@@ -153,11 +151,10 @@ impl Roster {
         let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
         let platform = lent.platform.clone();
         let memory = lent.memory;
-        self.suspects.insert(worker.name.clone());
         if member.held.insert(task, lent).is_some() {
             return;
         }
-        self.unanswered.insert(worker.name.clone());
+        member.unanswered = true;
         worker.busy = busy(member);
         worker.memory_busy = worker.memory_busy.saturating_add(memory);
         *worker.running.entry(platform.clone()).or_default() += 1;
@@ -172,7 +169,7 @@ impl Roster {
         let Some(&place) = self.places.get(worker) else { return };
         let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
         let Some(lent) = member.held.remove(&task) else { return };
-        self.unanswered.insert(worker.name.clone());
+        member.unanswered = true;
         worker.busy = busy(member);
         worker.memory_busy = worker.memory_busy.saturating_sub(lent.memory);
         if let Some(running) = worker.running.get_mut(&lent.platform) {
@@ -191,18 +188,15 @@ impl Roster {
         }
     }
 
-    /// Forgets a worker, and what was thought of it. One that is there is to be recorded as if it were new.
+    /// Forgets a worker, and what was thought of it; one that has come back meanwhile is as if it were new.
     pub(super) fn forget(&mut self, worker: &WorkerName) {
         let Some(&place) = self.places.get(worker) else { return };
         let member = &mut self.members[place];
         if member.session.is_some() {
-            self.unregistered.insert(worker.clone());
+            member.unregistered = true;
             self.think(worker, Standing::default());
             return;
         }
-        self.unregistered.remove(worker);
-        self.unanswered.remove(worker);
-        self.suspects.remove(worker);
         self.places.remove(worker);
         self.members.swap_remove(place);
         self.schedulable.swap_remove(place);
@@ -222,56 +216,29 @@ impl Roster {
         self.places.get(worker).map(|&place| &self.members[place])
     }
 
+    pub(super) fn get_mut(&mut self, worker: &WorkerName) -> Option<&mut Member> {
+        self.places.get(worker).map(|&place| &mut self.members[place])
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = (&WorkerName, &Member)> {
+        let names = self.schedulable.iter().map(|w| &w.name);
+        names.zip(&self.members)
+    }
+
     pub(super) fn for_scheduling(&self) -> &[schedule::Worker] {
         &self.schedulable
     }
 
-    pub(super) fn unregistered(&self) -> Vec<(WorkerName, Registration)> {
-        let said = |name: &WorkerName| Some((name.clone(), self.get(name)?.registration.clone()));
-        self.unregistered.iter().filter_map(said).collect()
-    }
-
-    pub(super) fn registered(&mut self, written: &[(WorkerName, Registration)]) {
-        for (name, registration) in written {
-            if self
-                .get(name)
-                .is_some_and(|member| member.registration == *registration)
-            {
-                self.unregistered.remove(name);
-            }
-        }
-    }
-
-    /// Those of whom it is to be looked at whether they gave anything up.
-    pub(super) fn suspects(&self) -> Vec<WorkerName> {
-        self.suspects.iter().cloned().collect()
-    }
-
-    /// This one gave nothing up.
-    pub(super) fn clear(&mut self, worker: &WorkerName) {
-        self.suspects.remove(worker);
-    }
-
-    /// What sessions are to hear that have not heard it; `orders` says what a worker should be doing.
-    pub(super) fn answers(&mut self, orders: impl Fn(&WorkerName, &Member) -> Vec<Order>) -> Vec<(SessionId, Signal)> {
-        let mut answers = std::mem::take(&mut self.replaced);
-        for name in std::mem::take(&mut self.unanswered) {
-            // Not before it is recorded: whoever has an answer is known to the submissions that follow.
-            if self.unregistered.contains(&name) {
-                self.unanswered.insert(name);
-                continue;
-            }
-            let member = self.get(&name);
-            if let Some((member, session)) = member.and_then(|member| Some((member, member.session?))) {
-                answers.push((session, Signal::Orders(orders(&name, member).into())));
-            }
-        }
-        answers
+    pub(super) fn members_mut(&mut self) -> impl Iterator<Item = (&WorkerName, &mut Member)> {
+        let names = self.schedulable.iter().map(|w| &w.name);
+        names.zip(&mut self.members)
     }
 
     pub(super) fn views(&self, now: Millis) -> Vec<WorkerView> {
         let view = |(name, &place): (&WorkerName, &usize)| {
             let (member, worker) = (&self.members[place], &self.schedulable[place]);
+            let unleased = member.listed.iter().map(|id| id.task);
+            let unleased = unleased.filter(|task| member.session.is_some() && !member.held.contains_key(task));
             let replaced = member.replaced.iter().filter(|at| now - **at < REPLACED_MS).count();
             WorkerView {
                 name: name.clone(),
@@ -286,6 +253,7 @@ impl Roster {
                 quarantine: member.standing.quarantined(now).cloned(),
                 // At most REPLACED.
                 replaced: u32::try_from(replaced).unwrap_or(u32::MAX),
+                unleased: unleased.collect(),
             }
         };
         self.places.iter().map(view).collect()
@@ -295,13 +263,14 @@ impl Roster {
         if let Some(&place) = self.places.get(name) {
             return place;
         }
-        self.unregistered.insert(name.clone());
         let place = self.members.len();
         self.places.insert(name.clone(), place);
         self.members.push(Member {
             registration: registration.clone(),
             registered: 0,
+            unregistered: true,
             session: None,
+            unanswered: false,
             held: BTreeMap::new(),
             listed: BTreeSet::new(),
             draining: false,

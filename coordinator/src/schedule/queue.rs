@@ -86,13 +86,12 @@ impl Queue {
         self.places.len()
     }
 
-    #[cfg(test)]
-    pub(crate) fn contains(&self, task: TaskId) -> bool {
-        self.places.contains_key(&task)
-    }
-
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    pub fn contains(&self, task: TaskId) -> bool {
+        self.places.contains_key(&task)
     }
 
     pub(super) fn platforms(&self) -> &BTreeMap<Platform, Lines> {

@@ -1,180 +1,181 @@
-//! A simulated worker: what it keeps in memory, what it keeps on disk, and what it says.
+//! A simulated worker: what it keeps in memory, what on its disk, and what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Artifact, Cause, Digest, Ending, Failure, Outcome};
-use klp_livepatch::report::{CheckReport, ExtractReport, Report as Found};
+use klp_livepatch::report::{CheckReport, ExtractReport, Report};
 use klp_livepatch::task::{AttemptId, Incarnation, Platform, TaskKey, TaskKind};
 use uuid::Uuid;
 
-use super::random::Random;
-use crate::farm::{Order, Report};
+use crate::farm::{self, Order, SessionId};
 use crate::lifecycle::{Holder, Millis};
 use crate::store::Registration;
 
-pub(super) struct Worker {
+pub struct Worker {
     pub name: WorkerName,
-    pub trees: BTreeSet<Platform>,
     pub slots: u32,
+    pub trees: BTreeSet<Platform>,
+    pub incarnation: Incarnation,
     pub up: bool,
-    /// How often its process has started.
-    pub life: u64,
-    pub draining: bool,
-    /// Its connection, as it believes.
-    pub line: Option<u64>,
-    pub running: BTreeMap<AttemptId, TaskKey>,
-    /// What it has heard the last of, in this life.
-    finished: BTreeSet<AttemptId>,
-    /// On its disk: outcomes not known to be settled, and which life made each.
-    pub outbox: BTreeMap<AttemptId, (u64, Outcome)>,
-    /// Nothing goes in or out before.
+    /// Nothing gets to it or from it before this time.
     pub cut_until: Millis,
-    /// It does nothing before.
-    pub stalled_until: Millis,
-}
-
-/// What an order led to.
-pub(super) struct Followed {
-    pub started: Vec<AttemptId>,
-    pub stopped: usize,
+    pub session: Option<SessionId>,
+    pub stopping: bool,
+    /// All it was given since its start.
+    taken: BTreeSet<AttemptId>,
+    pub running: BTreeMap<AttemptId, (TaskKey, Millis)>,
+    /// On its disk: outcomes that are not acknowledged, with who it was that made them.
+    pub outbox: BTreeMap<AttemptId, (Holder, Outcome)>,
+    pub next_report: Millis,
+    pub next_delivery: Millis,
 }
 
 impl Worker {
-    pub fn new(name: &str, trees: BTreeSet<Platform>, slots: u32) -> Self {
+    pub fn new(n: u32, slots: u32, trees: BTreeSet<Platform>) -> Self {
         Self {
-            name: name.parse().unwrap(),
-            trees,
+            name: format!("w{n}").parse().expect("a plain name"),
             slots,
-            up: false,
-            life: 0,
-            draining: false,
-            line: None,
-            running: BTreeMap::new(),
-            finished: BTreeSet::new(),
-            outbox: BTreeMap::new(),
+            trees,
+            incarnation: Incarnation(Uuid::from_u128(u128::from(n) << 64)),
+            up: true,
             cut_until: 0,
-            stalled_until: 0,
+            session: None,
+            stopping: false,
+            taken: BTreeSet::new(),
+            running: BTreeMap::new(),
+            outbox: BTreeMap::new(),
+            next_report: 0,
+            next_delivery: 0,
         }
     }
 
-    pub fn holder(&self, life: u64) -> Holder {
+    pub fn holder(&self) -> Holder {
         Holder {
             worker: self.name.clone(),
-            incarnation: Incarnation(Uuid::from_u128(u128::from(life))),
+            incarnation: self.incarnation,
         }
     }
 
-    pub fn boot(&mut self) {
-        self.up = true;
-        self.life += 1;
+    /// It has run something since it started.
+    pub fn taken_anything(&self) -> bool {
+        !self.taken.is_empty()
     }
 
-    /// Ends the process; what is on disk stays.
-    pub fn die(&mut self) {
+    /// Its process ends without a word. Its disk stays.
+    pub fn crash(&mut self) {
         self.up = false;
-        self.draining = false;
-        self.line = None;
+        self.session = None;
+        self.taken.clear();
         self.running.clear();
-        self.finished.clear();
     }
 
-    pub fn report(&self) -> Report {
-        let attempts = self.running.keys().map(|id| (*id, "runs".to_owned()));
-        let kept = self.outbox.keys().map(|id| (*id, "commits".to_owned()));
-        Report {
+    /// A new process, which runs nothing.
+    pub fn start(&mut self) {
+        self.up = true;
+        self.stopping = false;
+        self.incarnation = Incarnation(Uuid::from_u128(self.incarnation.0.as_u128() + 1));
+        self.next_report = 0;
+        self.next_delivery = 0;
+    }
+
+    /// What it says: all that it does and has.
+    pub fn report(&self) -> farm::Report {
+        let running = self.running.keys().chain(self.outbox.keys());
+        farm::Report {
             worker: self.name.clone(),
             registration: Registration {
-                incarnation: self.holder(self.life).incarnation,
-                version: "1".into(),
+                incarnation: self.incarnation,
+                version: String::new(),
                 slots: self.slots,
                 trees: self.trees.clone(),
-                tools: vec![("native".into(), "1".into())],
+                tools: vec![("native".to_owned(), "1".to_owned())],
                 memory: 0,
                 broken_trees: BTreeMap::new(),
                 broken_tools: BTreeMap::new(),
             },
-            attempts: attempts.chain(kept).collect(),
-            draining: self.draining,
+            attempts: running.map(|id| (*id, String::new())).collect(),
+            draining: self.stopping,
         }
     }
 
-    /// Does what the farm says: stops what is not ordered, starts what is new.
-    pub fn follow(&mut self, orders: &[Order]) -> Followed {
-        let ordered: BTreeSet<AttemptId> = orders.iter().map(|o| o.attempt).collect();
-        let before = self.running.len();
-        self.running.retain(|id, _| ordered.contains(id));
-        let stopped = before - self.running.len();
-        let mut started = Vec::new();
+    /// Hears all that it should be doing: starts what is new, stops what is not wanted.
+    pub fn hear(&mut self, orders: &[Order], now: Millis, rng: &mut fastrand::Rng) {
         for order in orders {
-            let id = order.attempt;
-            let known = self.running.contains_key(&id) || self.outbox.contains_key(&id) || self.finished.contains(&id);
-            if !known && !self.draining {
-                self.running.insert(id, order.key.clone());
-                started.push(id);
+            if !self.stopping && self.taken.insert(order.attempt) {
+                let takes = rng.i64(1..8_000);
+                self.running.insert(order.attempt, (order.key.clone(), now + takes));
             }
         }
-        Followed { started, stopped }
+        let wanted: BTreeSet<AttemptId> = orders.iter().map(|o| o.attempt).collect();
+        self.running.retain(|id, _| wanted.contains(id));
     }
 
-    /// Puts an attempt's outcome on the disk.
-    pub fn finish(&mut self, id: AttemptId, outcome: Outcome) {
-        self.running.remove(&id);
-        self.outbox.insert(id, (self.life, outcome));
+    /// Ends what is due, and puts the outcomes on its disk.
+    pub fn work(&mut self, now: Millis, rng: &mut fastrand::Rng, calm: bool) {
+        let due = self.running.iter().filter(|(_, (_, at))| *at <= now);
+        let due: Vec<(AttemptId, TaskKey)> = due.map(|(id, (key, _))| (*id, key.clone())).collect();
+        for (id, key) in due {
+            self.running.remove(&id);
+            let outcome = outcome(&key, if calm { 0 } else { rng.u32(0..100) });
+            self.outbox.insert(id, (self.holder(), outcome));
+            self.next_delivery = now;
+        }
     }
 
-    /// The farm has said that it needs to hear of this no more.
-    pub fn settled(&mut self, id: AttemptId) {
-        if self.outbox.remove(&id).is_some_and(|(life, _)| life == self.life) {
-            self.finished.insert(id);
+    /// It is told to stop: what it runs it hands back.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        let holder = self.holder();
+        for (id, _) in std::mem::take(&mut self.running) {
+            let reason = "stopping".to_owned();
+            let ending = Ending::HandedBack { reason };
+            self.outbox.insert(id, (holder.clone(), ended(ending)));
         }
     }
 }
 
-/// How an attempt may end.
-pub(super) fn outcome(kind: TaskKind, random: &mut Random, calm: bool) -> Outcome {
-    let failed = |cause| {
-        let message = format!("failure {}", random_word(cause));
-        Ending::Failed(Failure::new(cause, message))
-    };
-    let ending = match random.below(100) {
-        n if n < 70 || calm => Ending::Succeeded,
-        n if n < 76 => failed(Cause::Yours),
-        n if n < 82 => failed(Cause::Codestream),
-        n if n < 92 => failed(Cause::Farm),
-        _ => hand_back(),
-    };
-    let succeeded = ending == Ending::Succeeded;
-    let artifacts = match (kind, succeeded) {
-        (TaskKind::Extract, true) => (0..=random.below(2)).map(|n| artifact(n, random.next())).collect(),
-        _ => Vec::new(),
-    };
-    let report = succeeded.then(|| match kind {
-        TaskKind::Check => Found::Check(CheckReport::default()),
-        TaskKind::Extract => Found::Extract(ExtractReport::default()),
-    });
+fn ended(ending: Ending) -> Outcome {
     Outcome {
         ending,
-        report,
+        report: None,
+        artifacts: Vec::new(),
+    }
+}
+
+fn outcome(key: &TaskKey, chance: u32) -> Outcome {
+    let failed = |cause| ended(Ending::Failed(Failure::new(cause, "it went wrong")));
+    match chance {
+        90.. => failed(Cause::Farm),
+        85.. => failed(Cause::Yours),
+        80.. => failed(Cause::Codestream),
+        75.. => ended(Ending::HandedBack {
+            reason: "no room".to_owned(),
+        }),
+        _ => success(key),
+    }
+}
+
+fn success(key: &TaskKey) -> Outcome {
+    let content = key.to_string();
+    let (report, artifacts) = match key.kind {
+        TaskKind::Check => (Report::Check(CheckReport::default()), Vec::new()),
+        TaskKind::Extract => {
+            let report = ExtractReport {
+                tool: "native 1".to_owned(),
+                targets: Vec::new(),
+            };
+            let artifact = Artifact {
+                name: "a.c".to_owned(),
+                digest: Digest::of(content.as_bytes()),
+                size: content.len() as u64,
+            };
+            (Report::Extract(report), vec![artifact])
+        }
+    };
+    Outcome {
+        ending: Ending::Succeeded,
+        report: Some(report),
         artifacts,
-    }
-}
-
-pub(super) fn hand_back() -> Ending {
-    Ending::HandedBack {
-        reason: "the worker is stopping".into(),
-    }
-}
-
-fn random_word(cause: Cause) -> &'static str {
-    cause.as_str()
-}
-
-fn artifact(n: usize, content: u64) -> Artifact {
-    let digest: Digest = format!("{content:064x}").parse().unwrap();
-    Artifact {
-        name: format!("file{n}.c"),
-        digest,
-        size: 1,
     }
 }

@@ -5,18 +5,24 @@
 //! and whoever hears an answer knows that the farm was told before.
 
 mod attempts;
+pub mod audit;
 mod change;
+#[cfg(test)]
+pub mod direct;
 mod events;
 mod fleet;
+pub mod forget;
 mod livepatches;
 mod reader;
 mod rows;
 mod tasks;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use klp_livepatch::names::WorkerName;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
@@ -78,11 +84,39 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
-            _ => StoreError::Sql(error),
+        if is_full(&error) {
+            StoreError::Full
+        } else {
+            StoreError::Sql(error)
         }
     }
+}
+
+impl StoreError {
+    /// Whether the database's file is damaged.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            StoreError::Open { error, .. } | StoreError::Sql(error) => is_corrupt(error),
+            StoreError::Migrate {
+                error: rusqlite_migration::Error::RusqliteError { err, .. },
+                ..
+            } => is_corrupt(err),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the error says that the disk is full: for the files themselves, or for the index of the log of changes.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let index = rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        || error.sqlite_error().is_some_and(|e| e.extended_code == index)
+}
+
+/// Whether the error says that the database's file is damaged.
+pub fn is_corrupt(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
 /// A handle to the open database; cheap to clone.
@@ -144,40 +178,29 @@ impl Store {
     }
 }
 
-/// A database in memory, written and read where that is asked: for those who simulate.
-#[cfg(test)]
-pub(crate) struct Solo(Connection);
+/// All that is open, and all workers: what a coordinator starts from.
+pub struct Open {
+    pub livepatches: Vec<OpenLivepatch>,
+    pub tasks: Vec<OpenTask>,
+    pub workers: BTreeMap<WorkerName, Known>,
+}
 
-#[cfg(test)]
-impl Solo {
-    pub fn new() -> Self {
-        let mut connection = Connection::open_in_memory().unwrap();
-        configure(&connection).unwrap();
-        migrate(Path::new(":memory:"), &mut connection).unwrap();
-        Self(connection)
-    }
-
-    /// As [`Store::write`]; answers the transaction's changes, too.
-    pub fn write<T, E>(
-        &self,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
-    ) -> (Result<T, E>, Vec<Change>)
-    where
-        T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
-    {
-        writer::write_alone(&self.0, work)
-    }
-
-    pub fn read(&self) -> &Connection {
-        &self.0
-    }
+pub fn open(db: &Connection) -> rusqlite::Result<Open> {
+    Ok(Open {
+        livepatches: open_livepatches(db)?,
+        tasks: open_tasks(db)?,
+        workers: registrations(db)?,
+    })
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // The log is copied into the database each 4 MiB, and is not left larger than this, however far a long read, such as
+    // a backup's, had held that up.
+    connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.set_prepared_statement_cache_capacity(128);
     connection.busy_timeout(std::time::Duration::from_secs(5))
 }

@@ -302,3 +302,50 @@ fn a_newer_schema_is_refused_with_what_to_do() {
 fn migrations_are_valid() {
     Migrations::from_slice(MIGRATIONS).validate().unwrap();
 }
+
+/// Tables are made anew by the second migration: nothing in them may be lost, and nobody's reference to them.
+#[test]
+fn a_database_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("farm.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("0001_first.sql")).unwrap();
+    let json = serde_json::to_string(&spec("one")).unwrap();
+    let (livepatch, task, incarnation) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+    old.execute_batch(&format!(
+        "INSERT INTO livepatches VALUES (7, '{livepatch}', 'one', '{json}', 'running', 1, NULL, '', 2); \
+         INSERT INTO tasks VALUES \
+         (9, '{task}', '{livepatch}', 'check', 'a', 'x86_64', 1, 'leased', 1, 0, 0, NULL, NULL, 1, NULL); \
+         INSERT INTO attempts VALUES ('{task}', 1, 'w1', '{incarnation}', 'leased', 5, 2, NULL, NULL, NULL, NULL); \
+         INSERT INTO artifacts VALUES ('{task}', 1, 'x.c', '00', 1); \
+         INSERT INTO events (livepatch, number, time_ms, message, task) VALUES ('{livepatch}', 1, 1, 'm', '{task}'); \
+         INSERT INTO workers VALUES ('w1', '{incarnation}', '1', 2, '[]', 1); \
+         INSERT INTO trees VALUES ('w1', 'a', 'x86_64'); \
+         PRAGMA user_version = 1;"
+    ))
+    .unwrap();
+    drop(old);
+
+    let mut db = Connection::open(&path).unwrap();
+    configure(&db).unwrap();
+    migrate(&path, &mut db).unwrap();
+    let row = super::livepatch(&db, LivepatchId(livepatch)).unwrap().unwrap();
+    assert_eq!((row.seq, row.share, row.pause), (7, Default::default(), None));
+    let open = open_tasks(&db).unwrap();
+    assert_eq!((open.len(), open[0].seq, open[0].status.deaths), (1, 9, 0));
+    assert!(matches!(&open[0].status.state, State::Leased(lease) if lease.expires == 5));
+    let known = registrations(&db).unwrap();
+    assert_eq!(known[&"w1".parse::<WorkerName>().unwrap()].registration.trees.len(), 1);
+    for orphan in [
+        format!(
+            "INSERT INTO attempts SELECT '{incarnation}', 2, worker, incarnation, 'lost', 1, 1, 1, '', '', '' FROM attempts"
+        ),
+        format!("DELETE FROM tasks WHERE id = '{task}'"),
+        format!("DELETE FROM livepatches WHERE id = '{livepatch}'"),
+    ] {
+        let error = db.execute_batch(&orphan).unwrap_err().to_string();
+        assert!(error.contains("FOREIGN KEY"), "{orphan}: {error}");
+    }
+    db.execute("UPDATE livepatches SET state = 'cancelled', ended_ms = 3", [])
+        .unwrap();
+}

@@ -5,7 +5,8 @@ use std::ops::Deref;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, StoreError};
+use super::{Change, StoreError, is_full};
+use crate::failpoint::{self, Point};
 
 /// The most jobs in one transaction: bounds how long the first of them waits for the last.
 const MAX_GROUP: usize = 256;
@@ -23,7 +24,16 @@ pub struct Tx<'a> {
     changes: Vec<Change>,
 }
 
-impl Tx<'_> {
+impl<'a> Tx<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        let changes = Vec::new();
+        Self { connection, changes }
+    }
+
+    pub(super) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
     /// Remembers a change, to be told to the farm once it is durable.
     pub fn note(&mut self, change: Change) {
         self.changes.push(change);
@@ -66,63 +76,34 @@ impl Writer {
         E: From<StoreError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job = job(work, move |result| {
-            // Whoever asked may be gone; what was done stays done.
-            let _ = answer.send(result);
+        let job: Job = Box::new(move |tx| {
+            let result = tx.map(work);
+            let keep = matches!(result, Some(Ok(_)));
+            let respond: Answer = Box::new(move |committed| {
+                // A refusal too waits for the commit: it may rest on what an earlier job of the group wrote.
+                let result = match (committed, result) {
+                    (Ok(()), Some(result)) => result,
+                    // Its own error says more than that the transaction is gone.
+                    (Err(_), Some(Err(error))) => Err(error),
+                    (Err(error), _) => Err(refused(error).into()),
+                    (Ok(()), None) => Err(StoreError::Closed.into()),
+                };
+                // Whoever asked may be gone; what was done stays done.
+                let _ = answer.send(result);
+            });
+            (keep, respond)
         });
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 }
 
-/// A job that hands what became of `work` to `answer`.
-fn job<T, E>(
-    work: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
-    answer: impl FnOnce(Result<T, E>) + Send + 'static,
-) -> Job
-where
-    T: Send + 'static,
-    E: From<StoreError> + Send + 'static,
-{
-    Box::new(move |tx| {
-        let result = tx.map(work);
-        let keep = matches!(result, Some(Ok(_)));
-        let respond: Answer = Box::new(move |committed| {
-            // A refusal too waits for the commit: it may rest on what an earlier job of the group wrote.
-            answer(match (committed, result) {
-                (Ok(()), Some(result)) => result,
-                // Its own error says more than that the transaction is gone.
-                (Err(_), Some(Err(error))) => Err(error),
-                (Err(error), _) => Err(refused(error).into()),
-                (Ok(()), None) => Err(StoreError::Closed.into()),
-            });
-        });
-        (keep, respond)
-    })
-}
-
-/// Runs one job in a transaction of its own, here and now; answers what it changed, too.
-#[cfg(test)]
-pub(super) fn write_alone<T, E>(
-    connection: &Connection,
-    work: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
-) -> (Result<T, E>, Vec<Change>)
-where
-    T: Send + 'static,
-    E: From<StoreError> + Send + 'static,
-{
-    let (answer, answered) = std::sync::mpsc::channel();
-    let job = job(work, move |result| answer.send(result).unwrap());
-    let changes = std::cell::RefCell::new(Vec::new());
-    run_group(connection, &mut vec![job], &|new| changes.borrow_mut().extend(new));
-    (answered.recv().unwrap(), changes.into_inner())
-}
-
 /// What each job of a group hears when its transaction can't be committed.
 fn refused(error: &rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
-        _ => StoreError::Commit(error.to_string()),
+    if is_full(error) {
+        StoreError::Full
+    } else {
+        StoreError::Commit(error.to_string())
     }
 }
 
@@ -152,12 +133,16 @@ fn run_group(connection: &Connection, group: &mut Vec<Job>, sink: &impl Fn(Vec<C
         answers.push(answer);
         broken = broken.or(result.err());
     }
+    failpoint::pass(Point::BeforeCommit);
     let committed = match broken {
         None => connection.execute_batch("COMMIT"),
         Some(error) => Err(error),
     };
     match &committed {
-        Ok(()) => sink(changes),
+        Ok(()) => {
+            failpoint::pass(Point::AfterCommit);
+            sink(changes);
+        }
         Err(error) => {
             tracing::error!(%error, "the database refused a transaction; its requests are told so");
             // Some errors have rolled back already.
@@ -168,6 +153,7 @@ fn run_group(connection: &Connection, group: &mut Vec<Job>, sink: &impl Fn(Vec<C
             }
         }
     }
+    failpoint::pass(Point::BeforeAnswer);
     for answer in answers {
         answer(committed.as_ref().copied());
     }
@@ -178,13 +164,10 @@ fn run_job(connection: &Connection, job: Job, changes: &mut Vec<Change>) -> (Ans
     if let Err(error) = connection.execute_batch("SAVEPOINT job") {
         return (job(None).1, Err(error));
     }
-    let mut tx = Tx {
-        connection,
-        changes: Vec::new(),
-    };
+    let mut tx = Tx::new(connection);
     let (keep, answer) = job(Some(&mut tx));
     let end = if keep {
-        changes.append(&mut tx.changes);
+        changes.extend(tx.into_changes());
         "RELEASE job"
     } else {
         "ROLLBACK TO job; RELEASE job"

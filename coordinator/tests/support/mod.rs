@@ -2,6 +2,10 @@
 #![allow(dead_code, reason = "not every test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+pub mod data;
+pub mod process;
+pub mod steady;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;

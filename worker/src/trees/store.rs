@@ -21,8 +21,8 @@ pub struct TreeStore {
 pub struct Listing {
     /// By architecture, then codestream in natural order.
     pub trees: Vec<Tree>,
-    /// Folders that are meant to be trees but can't be used, each with the reason.
-    pub broken: Vec<TreeError>,
+    /// Folders that are meant to be trees but can't be used, each with whose it would be and the reason.
+    pub broken: Vec<(Platform, TreeError)>,
 }
 
 impl TreeStore {
@@ -59,9 +59,10 @@ impl TreeStore {
                 .collect();
             codestreams.sort();
             for codestream in codestreams {
-                match self.get(&Platform { codestream, arch }) {
+                let platform = Platform { codestream, arch };
+                match self.get(&platform) {
                     Ok(tree) => listing.trees.push(tree),
-                    Err(e) => listing.broken.push(e),
+                    Err(e) => listing.broken.push((platform, e)),
                 }
             }
         }

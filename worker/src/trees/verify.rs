@@ -25,17 +25,38 @@ pub async fn verify(tree: &Tree, cancel: &CancellationToken) -> Result<Vec<Strin
     Ok(problems)
 }
 
-fn files(tree: &Tree) -> Vec<String> {
-    let again = match tree.kind {
+/// What a task would stumble over at once: a look that costs next to nothing, for a worker to take all the time.
+pub fn missing(tree: &Tree) -> Vec<String> {
+    let again = again(tree);
+    let dirs = [&tree.src, &tree.obj, &tree.modules_dir];
+    let dirs = dirs.into_iter().filter(|dir| !dir.is_dir());
+    let mut problems: Vec<String> = dirs
+        .map(|dir| format!("folder {} is missing; {again}", dir.display()))
+        .collect();
+    let modpost = tree.obj.join("scripts/mod/modpost");
+    if !modpost.is_file() {
+        problems.push(format!(
+            "{} is missing: the tree is not prepared; {again}",
+            modpost.display()
+        ));
+    }
+    let files = tree.key_files.iter().filter(|file| !file.path.is_file());
+    problems.extend(files.map(|file| format!("{} is missing; {again}", file.path.display())));
+    problems
+}
+
+/// The next step for a tree that is not what it was.
+fn again(tree: &Tree) -> &'static str {
+    match tree.kind {
         TreeKind::Debian => "remove the tree and add it again",
         TreeKind::Kdir => "if it was built anew, run `tree add kdir` again",
-    };
-    let mut problems = Vec::new();
-    for dir in [&tree.src, &tree.obj, &tree.modules_dir] {
-        if !dir.is_dir() {
-            problems.push(format!("folder {} is missing; {again}", dir.display()));
-        }
     }
+}
+
+/// What is missing, and which key files are not what they were.
+pub fn files(tree: &Tree) -> Vec<String> {
+    let again = again(tree);
+    let mut problems = missing(tree);
     for file in &tree.key_files {
         match std::fs::read(&file.path) {
             Ok(bytes) if Digest::of(&bytes) == file.digest => {}
@@ -43,15 +64,9 @@ fn files(tree: &Tree) -> Vec<String> {
                 "{} has changed since the tree was added; {again}",
                 file.path.display()
             )),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => problems.push(format!("{} can't be read: {e}; {again}", file.path.display())),
         }
-    }
-    let modpost = tree.obj.join("scripts/mod/modpost");
-    if !modpost.is_file() {
-        problems.push(format!(
-            "{} is missing: the tree is not prepared; {again}",
-            modpost.display()
-        ));
     }
     problems
 }

@@ -1,0 +1,157 @@
+//! Workers, for machines and in words.
+
+use klp_proto::v1;
+use serde::Serialize;
+
+use super::{text, time};
+use crate::output;
+
+#[derive(Serialize)]
+pub struct Worker {
+    pub name: String,
+    /// As `klp-farm workers` says it.
+    pub state: String,
+    pub connected: bool,
+    pub last_seen_ms: i64,
+    pub registered_ms: i64,
+    pub slots: u32,
+    pub slots_busy: u32,
+    /// Bytes; absent: it did not say, and is not limited.
+    pub memory: Option<u64>,
+    pub memory_busy: u64,
+    pub draining: bool,
+    pub drained_ms: Option<i64>,
+    pub drain_reason: Option<String>,
+    pub quarantined_until_ms: Option<i64>,
+    pub quarantine_reason: Option<String>,
+    pub replaced: u32,
+    pub version: String,
+    pub trees: Vec<Platform>,
+    pub tools: Vec<Tool>,
+    pub unready: Vec<Unready>,
+}
+
+#[derive(Serialize)]
+pub struct Platform {
+    pub codestream: String,
+    pub arch: String,
+}
+
+#[derive(Serialize)]
+pub struct Tool {
+    pub backend: String,
+    pub version: String,
+}
+
+/// A tree or a tool that is there and can't be used.
+#[derive(Serialize)]
+pub struct Unready {
+    /// As in `15.6u1/x86_64`, or a backend's name.
+    pub what: String,
+    pub reason: String,
+}
+
+impl From<v1::Worker> for Worker {
+    fn from(w: v1::Worker) -> Self {
+        let tree = |p: v1::Platform| Platform {
+            codestream: p.codestream,
+            arch: p.arch,
+        };
+        let tool = |t: v1::Tool| Tool {
+            backend: t.backend,
+            version: t.version,
+        };
+        Worker {
+            state: worker_state(&w, output::now_ms()),
+            name: w.name,
+            connected: w.connected,
+            last_seen_ms: w.last_seen_ms,
+            registered_ms: w.registered_ms,
+            slots: w.slots,
+            slots_busy: w.slots_busy,
+            memory: Some(w.memory).filter(|memory| *memory > 0),
+            memory_busy: w.memory_busy,
+            draining: w.draining,
+            drained_ms: time(w.drained_ms),
+            drain_reason: text(w.drain_reason),
+            quarantined_until_ms: time(w.quarantined_until_ms),
+            quarantine_reason: text(w.quarantine_reason),
+            replaced: w.replaced,
+            version: w.version,
+            trees: w.trees.into_iter().map(tree).collect(),
+            tools: w.tools.into_iter().map(tool).collect(),
+            unready: w.unready.into_iter().map(Unready::from).collect(),
+        }
+    }
+}
+
+impl From<v1::Unready> for Unready {
+    fn from(unready: v1::Unready) -> Self {
+        use v1::unready::What;
+        let what = match unready.what {
+            Some(What::Tree(tree)) => format!("{}/{}", tree.codestream, tree.arch),
+            Some(What::Backend(backend)) => backend,
+            None => String::new(),
+        };
+        Unready {
+            what,
+            reason: unready.reason,
+        }
+    }
+}
+
+/// How a worker is, in words; more than one thing may be true.
+pub fn worker_state(worker: &v1::Worker, now_ms: i64) -> String {
+    let mut words = Vec::new();
+    words.push(match (worker.connected, worker.last_seen_ms) {
+        (true, _) if worker.draining => "stopping".to_owned(),
+        (true, _) => "connected".to_owned(),
+        (false, 0) => "not seen since the coordinator started".to_owned(),
+        (false, seen) => format!("lost {}", output::ago(seen, now_ms)),
+    });
+    if worker.drained_ms > 0 {
+        let since = output::ago(worker.drained_ms, now_ms);
+        words.push(format!("drained {since} ({})", worker.drain_reason));
+    }
+    if worker.quarantined_until_ms > now_ms {
+        let left = output::duration(worker.quarantined_until_ms - now_ms);
+        words.push(format!("in quarantine for {left}: {}", worker.quarantine_reason));
+    }
+    if worker.replaced > 1 {
+        words.push(format!(
+            "replaced {} times within the hour: do two workers use this name?",
+            worker.replaced
+        ));
+    }
+    words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_says_all_that_keeps_it_from_work() {
+        let mut worker = v1::Worker {
+            connected: true,
+            ..Default::default()
+        };
+        let state = |worker: &v1::Worker| worker_state(worker, 100_000);
+        assert_eq!(state(&worker), "connected");
+        (worker.drained_ms, worker.drain_reason) = (40_000, "new disk".into());
+        (worker.quarantined_until_ms, worker.quarantine_reason) = (112_000, "it failed".into());
+        assert_eq!(
+            state(&worker),
+            "connected; drained 1 min ago (new disk); in quarantine for 12.0 s: it failed"
+        );
+        let gone = v1::Worker {
+            last_seen_ms: 95_000,
+            replaced: 3,
+            ..Default::default()
+        };
+        assert_eq!(
+            state(&gone),
+            "lost 5 s ago; replaced 3 times within the hour: do two workers use this name?"
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! The coordinator dies at each of its commit points in turn, as by a power cut, and is started again. What comes out
+//! must be what comes out undisturbed.
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+// Release builds have no failpoints.
+#![cfg(debug_assertions)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use klp_proto::v1;
+use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
+use support::process::Process;
+use support::steady::{free_address, insist, sound, work};
+use support::{by_name, soon, spec};
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+/// How a task ended: its state, its newest attempt's number, and what it made.
+type Ends = BTreeMap<String, (i32, u32, Vec<String>)>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn death_at_any_commit_point_changes_no_outcome() {
+    let undisturbed = run(None).await;
+    assert_eq!(undisturbed.deaths, 0);
+    assert_eq!(undisturbed.ends.len(), 5, "{:?}", undisturbed.ends);
+    for point in [
+        "before-commit",
+        "after-commit",
+        "before-answer",
+        "before-rename",
+        "after-rename",
+    ] {
+        let mut died = 0;
+        for count in 1.. {
+            let failpoint = format!("{point}:{count}");
+            let disturbed = run(Some(&failpoint)).await;
+            assert_eq!(disturbed.ends, undisturbed.ends, "killed at {failpoint}");
+            died += disturbed.deaths;
+            // It never got there so often: all places have had their turn.
+            if disturbed.deaths == 0 {
+                break;
+            }
+        }
+        assert!(died > 0, "nobody ever got to {point}");
+    }
+}
+
+struct Run {
+    deaths: u32,
+    ends: Ends,
+}
+
+/// One life of a small farm: a livepatch that succeeds, one that is cancelled, and a worker that outlives its
+/// coordinator's deaths. What is asked for is asked again until it is answered.
+async fn run(failpoint: Option<&str>) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let deaths = Arc::new(AtomicU32::new(0));
+    let keeper = tokio::spawn(keep(
+        folder.path().to_owned(),
+        address.clone(),
+        failpoint.map(str::to_owned),
+        Arc::clone(&deaths),
+    ));
+    let channel = Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect_lazy();
+    let worker = tokio::spawn(work(channel.clone(), "w1", 8));
+    let ends = soon("the farm to be done", use_it(channel)).await;
+    worker.abort();
+    keeper.abort();
+    let _ = keeper.await;
+    sound(folder.path());
+    Run {
+        deaths: deaths.load(Ordering::SeqCst),
+        ends,
+    }
+}
+
+/// Keeps a coordinator running: one that is to die, and after its death another.
+async fn keep(data_dir: std::path::PathBuf, address: String, failpoint: Option<String>, deaths: Arc<AtomicU32>) {
+    let mut process = Process::start_at(&data_dir, &address, failpoint.as_deref());
+    loop {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if process.child.try_wait().unwrap().is_some() {
+            deaths.fetch_add(1, Ordering::SeqCst);
+            process = Process::start_at(&data_dir, &address, None);
+        }
+    }
+}
+
+async fn use_it(channel: Channel) -> Ends {
+    let client = LivepatchServiceClient::new(channel).max_decoding_message_size(64 << 20);
+    // The worker must be known first.
+    let kept = submission("kept");
+    insist(|| {
+        let (mut client, request) = (client.clone(), kept.clone());
+        async move { client.submit(request).await }
+    })
+    .await;
+    let pause = v1::PauseRequest {
+        livepatch: by_name("gone"),
+        reason: String::new(),
+    };
+    let gone = submission("gone");
+    insist(|| {
+        let (mut client, request) = (client.clone(), gone.clone());
+        async move { client.submit(request).await }
+    })
+    .await;
+    insist(|| {
+        let (mut client, request) = (client.clone(), pause.clone());
+        async move { client.pause(request).await }
+    })
+    .await;
+    let cancel = v1::CancelRequest {
+        livepatch: by_name("gone"),
+        reason: String::new(),
+    };
+    insist(|| {
+        let (mut client, request) = (client.clone(), cancel.clone());
+        async move { client.cancel(request).await }
+    })
+    .await;
+    let mut ends = Ends::new();
+    for name in ["kept", "gone"] {
+        let request = v1::GetRequest {
+            livepatch: by_name(name),
+        };
+        let ended = loop {
+            let got = insist(|| {
+                let (mut client, request) = (client.clone(), request.clone());
+                async move { client.get(request).await }
+            })
+            .await;
+            if got.livepatch.as_ref().unwrap().ended_ms > 0 {
+                break got;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        ends.insert(name.to_owned(), (ended.livepatch.unwrap().state, 0, vec![]));
+        for task in ended.tasks {
+            let key = format!(
+                "{name} {:?} {}",
+                task.kind(),
+                task.platform.as_ref().unwrap().codestream
+            );
+            let artifacts = task.artifacts.iter().map(|a| a.digest.clone()).collect();
+            // How far a cancelled task had come is up to chance.
+            let known = match task.state() {
+                v1::TaskState::Cancelled => continue,
+                _ if name == "gone" => continue,
+                _ => (task.state, task.attempt, artifacts),
+            };
+            ends.insert(key, known);
+        }
+    }
+    ends.remove("gone");
+    ends
+}
+
+fn submission(name: &str) -> v1::SubmitRequest {
+    v1::SubmitRequest {
+        id: Uuid::now_v7().to_string(),
+        spec: Some(spec(name)),
+        share: None,
+    }
+}
