@@ -2,11 +2,12 @@
 
 CACHE ?= $(or $(KLP_FARM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klp-farm)
 TREES := $(CACHE)/trees
+SEEDS ?= 20000
 # Ignored tests are those that take minutes and gigabytes: this is where they run.
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps trees lint bench eval
+.PHONY: demo test build release deps trees lint bench eval simulate mutants
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -38,6 +39,14 @@ bench: release trees
 eval: release trees
 	target/release/klp-extract-eval --trees $(TREES) --work $(CACHE)/eval \
 	    --list worker/tests/fixtures/extract/changed-a.txt
+
+## simulate: the farm by seed; make simulate SEEDS=100000
+simulate: deps
+	KLP_SIM_SEEDS=$(SEEDS) cargo test --locked -p klp-coordinator --lib simulation
+
+## mutants: each guard that a promise rests on is removed, and a test must notice
+mutants: deps
+	./tests/mutants.sh
 
 deps:
 	./deploy/deps.sh

@@ -79,4 +79,12 @@ impl Mind {
         };
         self.tasks.iter().map(|(id, task)| (*id, plain(task))).collect()
     }
+
+    /// The workers of whom the farm thinks anything.
+    pub fn standings_of_workers(&self, now: Millis) -> BTreeMap<WorkerName, crate::standing::Standing> {
+        let workers = self.roster.views(now).into_iter().map(|w| (w.name, w.standing));
+        workers
+            .filter(|(_, standing)| *standing != Default::default())
+            .collect()
+    }
 }

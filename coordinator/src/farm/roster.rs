@@ -188,12 +188,13 @@ impl Roster {
         }
     }
 
-    /// Forgets a worker, unless it has come back meanwhile.
+    /// Forgets a worker, and what was thought of it; one that has come back meanwhile is as if it were new.
     pub(super) fn forget(&mut self, worker: &WorkerName) {
         let Some(&place) = self.places.get(worker) else { return };
         let member = &mut self.members[place];
         if member.session.is_some() {
             member.unregistered = true;
+            self.think(worker, Standing::default());
             return;
         }
         self.places.remove(worker);
@@ -336,4 +337,49 @@ impl Member {
 
 fn busy(member: &Member) -> u32 {
     u32::try_from(member.held.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use klp_livepatch::task::Incarnation;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::standing::Drain;
+
+    #[test]
+    fn a_worker_that_is_forgotten_while_it_is_there_is_as_if_it_were_new() {
+        let mut roster = Roster::default();
+        let name: WorkerName = "w1".parse().unwrap();
+        let report = Report {
+            worker: name.clone(),
+            registration: Registration {
+                incarnation: Incarnation(Uuid::from_u128(1)),
+                version: String::new(),
+                slots: 1,
+                trees: BTreeSet::new(),
+                tools: Vec::new(),
+                memory: 0,
+                broken_trees: BTreeMap::new(),
+                broken_tools: BTreeMap::new(),
+            },
+            attempts: Vec::new(),
+            draining: false,
+        };
+        roster.report(1, watch::Sender::new(Signal::Silence), &report, 1);
+        let drain = Some(Drain {
+            since: 1,
+            reason: "new disk".into(),
+        });
+        let drained = Standing {
+            drain,
+            ..Standing::default()
+        };
+        roster.think(&name, drained);
+        assert!(!roster.views(2)[0].takes_new());
+
+        roster.forget(&name);
+        assert!(roster.views(2)[0].takes_new());
+        assert!(roster.get(&name).unwrap().unregistered, "it is to be recorded again");
+    }
 }

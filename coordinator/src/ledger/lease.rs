@@ -23,6 +23,10 @@ pub fn lease(tx: &mut Tx<'_>, grants: Vec<Grant>, lease_ms: u32, now: Now) -> Re
         let Some(task) = store::open_task(tx, grant.task)? else {
             continue;
         };
+        // Forgotten meanwhile, or started anew: nobody would be told after a restart.
+        if store::incarnation(tx, &grant.to.worker)? != Some(grant.to.incarnation) {
+            continue;
+        }
         let Some(status) = task.status.lease(grant.to, now.ms, lease_ms) else {
             continue;
         };

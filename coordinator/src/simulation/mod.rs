@@ -22,7 +22,7 @@ use self::worker::Worker;
 use crate::config::Config;
 use crate::farm::mind::Mind;
 use crate::farm::{self, Order, SessionId, Signal};
-use crate::ledger::{self, ChangeError, Committing, Disposition, Now, Selection, Submission};
+use crate::ledger::{self, ChangeError, Committing, Disposition, ForgetError, Now, Selection, Submission};
 use crate::lifecycle::{Holder, Millis, Taken};
 use crate::store::direct::Direct;
 use crate::store::{self, LivepatchState, StoreError, Tx};
@@ -459,7 +459,7 @@ impl World {
 
     fn change(&mut self, id: LivepatchId) {
         let now = self.stamp();
-        let what = self.rng.u32(0..8);
+        let what = self.rng.u32(0..9);
         let worker = self.workers[self.rng.usize(0..self.workers.len())].name.clone();
         let (priority, weight) = (self.rng.i32(-1..2), self.rng.u32(1..200));
         let reason: Reason = "because".parse().expect("a reason");
@@ -481,6 +481,11 @@ impl World {
             5 => ledger::drain(tx, &worker, &reason, now)
                 .map(drop)
                 .map_err(ChangeError::from),
+            6 => match ledger::forget(tx, &worker) {
+                Err(ForgetError::Store(error)) => Err(error.into()),
+                // One that holds something is refused.
+                Ok(()) | Err(ForgetError::Unknown(_) | ForgetError::Holds(_)) => Ok(()),
+            },
             _ => ledger::undrain(tx, &worker).map(drop).map_err(ChangeError::from),
         });
         if let Some(Err(ChangeError::Store(error))) = changed {
@@ -500,6 +505,10 @@ impl World {
             let open = store::open(&self.db).expect("readable");
             let fresh = Mind::new(self.config.clone(), open, self.now);
             assert_eq!(mind.tasks_without_renewals(), fresh.tasks_without_renewals());
+            assert_eq!(
+                mind.standings_of_workers(self.now),
+                fresh.standings_of_workers(self.now)
+            );
         }
     }
 

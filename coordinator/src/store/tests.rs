@@ -349,3 +349,26 @@ fn a_database_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
     db.execute("UPDATE livepatches SET state = 'cancelled', ended_ms = 3", [])
         .unwrap();
 }
+
+#[tokio::test]
+async fn who_was_forgotten_or_started_anew_is_leased_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _thread, _) = open(&folder);
+    with_worker(&store, &["a"]).await;
+    let row = store
+        .write(|tx| ledger::submit(tx, submission("one"), at(1)))
+        .await
+        .unwrap();
+    let task = tasks(&store, row.id).await[0].id;
+
+    let mut former = holder();
+    former.incarnation = Incarnation(Uuid::from_u128(2));
+    let grants = vec![Grant { task, to: former }];
+    let leased = store.write(move |tx| ledger::lease(tx, grants, 1000, at(2)));
+    leased.await.unwrap();
+    assert_eq!(tasks(&store, row.id).await[0].status.attempt, 0);
+
+    store.write(|tx| ledger::forget(tx, &holder().worker)).await.unwrap();
+    lease(&store, task, 3).await;
+    assert_eq!(tasks(&store, row.id).await[0].status.attempt, 0);
+}
