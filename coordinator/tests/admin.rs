@@ -1,8 +1,6 @@
 //! check, backup and gc through the real program.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-#[path = "support/process.rs"]
-mod process;
 mod support;
 
 use std::collections::BTreeMap;
@@ -13,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use klp_livepatch::outcome::Digest;
 use klp_proto::v1::{self, Disposition, LivepatchState};
-use process::run;
 use support::data::{complete, copy, sql, submission, two_ended};
+use support::process::run;
 use support::{Farm, Worker, by_name, config};
 use tokio::sync::mpsc;
 

@@ -1,8 +1,6 @@
 //! A disk that fills up under a coordinator, and has room again. Each test mounts a small tmpfs, for which it must be root.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-#[path = "support/process.rs"]
-mod process;
 mod support;
 
 use std::fs::{self, File};
@@ -155,7 +153,7 @@ async fn on_a_full_disk_everything_is_refused_and_nothing_lost_and_with_room_it_
         assert_eq!(ended.state(), LivepatchState::Succeeded, "{name}");
     }
     farm.coordinator.shutdown().await;
-    let (code, out, err) = process::run(&disk.data_dir(), &["check"]).await;
+    let (code, out, err) = support::process::run(&disk.data_dir(), &["check"]).await;
     assert_eq!(code, 0, "{out}{err}");
 }
 
@@ -200,9 +198,9 @@ async fn what_was_acknowledged_on_a_disk_that_filled_up_survives_a_kill() {
     let Some(disk) = Disk::mount(16) else { return };
     let file = disk.0.path().join("c.toml");
     fs::write(&file, "min_free_bytes = 0\ntryout_ms = 0\n").unwrap();
-    let start = || process::Process::start_with(&disk.data_dir(), &["--config", file.to_str().unwrap()]);
+    let start = || support::process::Process::start_with(&disk.data_dir(), &["--config", file.to_str().unwrap()]);
     let process = start();
-    process::announce_a_tree(&process.url).await;
+    support::process::announce_a_tree(&process.url).await;
     let client = LivepatchServiceClient::connect(process.url.clone()).await.unwrap();
     disk.fill(MIB);
     // Many at once, so that transactions of many fail as one.
@@ -246,6 +244,6 @@ async fn what_was_acknowledged_on_a_disk_that_filled_up_survives_a_kill() {
     }
     client.submit(submission("after")).await.unwrap();
     process.kill();
-    let (code, out, err) = process::run(&disk.data_dir(), &["check"]).await;
+    let (code, out, err) = support::process::run(&disk.data_dir(), &["check"]).await;
     assert_eq!(code, 0, "{out}{err}");
 }

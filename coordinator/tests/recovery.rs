@@ -1,8 +1,6 @@
 //! What a coordinator makes of data that a crash has torn or a disk has spoiled.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-#[path = "support/process.rs"]
-mod process;
 mod support;
 
 use std::fs::{self, File};
@@ -10,15 +8,15 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use klp_proto::v1;
-use process::{Process, run};
 use support::data::{copy, sql, submission, two_ended};
+use support::process::{Process, run};
 use support::{Farm, config};
 use tokio::sync::mpsc;
 
 /// Kills a coordinator in the middle of submissions; answers those it acknowledged.
 async fn killed_under_load(dir: &Path) -> Vec<v1::SubmitRequest> {
     let process = Process::start(dir);
-    process::announce_a_tree(&process.url).await;
+    support::process::announce_a_tree(&process.url).await;
     let client = klp_proto::v1::livepatch_service_client::LivepatchServiceClient::connect(process.url.clone());
     let client = client.await.unwrap();
     let (acknowledged, mut heard) = mpsc::unbounded_channel();
