@@ -7,7 +7,7 @@ SEEDS ?= 20000
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps trees lint bench eval simulate mutants
+.PHONY: demo test build release deps trees lint bench bench-farm eval simulate mutants
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -34,6 +34,10 @@ release: deps
 ## bench: one native extraction beside the kernel's own compiler
 bench: release trees
 	target/release/klp-extract-bench --trees $(TREES)
+
+## bench-farm: the farm's speed beside what this machine can do; BENCH_ARGS=--quick for a first look
+bench-farm: release
+	target/release/klp-farm-bench $(BENCH_ARGS)
 
 ## eval: how many of a list of functions, changed between two Debian kernels, extract and compile
 eval: release trees

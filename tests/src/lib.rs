@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
+pub mod bench;
 mod farm;
 mod net;
 mod proc;

@@ -1,0 +1,29 @@
+//! What the farm's speed is made of: the coordinator as a child process, simulated workers, yardsticks, and the table.
+
+pub mod coordinator;
+pub mod scenario;
+pub mod table;
+pub mod worker;
+pub mod yardstick;
+
+/// Sizes of all measurements.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// Simulated workers, one measurement each.
+    pub workers: Vec<usize>,
+    /// Queued tasks at which cost per attempt is measured.
+    pub queues: Vec<usize>,
+    /// Queued tasks of the large farm.
+    pub tasks: usize,
+    /// Workers of the large farm.
+    pub fleet: usize,
+    /// Seconds of each measurement of throughput.
+    pub seconds: u64,
+    /// Times a latency is measured.
+    pub samples: usize,
+    /// Real processes.
+    pub processes: usize,
+}
+
+/// Platforms that every simulated worker claims.
+pub const PLATFORMS: usize = 100;
