@@ -6,10 +6,8 @@ mod support;
 use std::process::Command;
 
 use klp_proto::v1;
-use klp_proto::v1::worker_service_client::WorkerServiceClient;
-use support::process::{BINARY, Process};
+use support::process::{BINARY, Process, announce_a_tree};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
 fn submission(n: usize) -> v1::SubmitRequest {
@@ -27,29 +25,6 @@ fn submission(n: usize) -> v1::SubmitRequest {
         }),
         share: None,
     }
-}
-
-/// Tells the farm of a tree, and goes.
-async fn announce_a_tree(url: &str) {
-    let mut client = WorkerServiceClient::connect(url.to_owned()).await.unwrap();
-    let (states, receiver) = mpsc::channel(1);
-    let state = v1::WorkerState {
-        worker: "w1".into(),
-        incarnation: Uuid::now_v7().to_string(),
-        trees: vec![v1::Platform {
-            codestream: "a".into(),
-            arch: "x86_64".into(),
-        }],
-        draining: true,
-        ..Default::default()
-    };
-    states.send(state).await.unwrap();
-    let mut answers = client
-        .session(ReceiverStream::new(receiver))
-        .await
-        .unwrap()
-        .into_inner();
-    answers.message().await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -30,6 +30,22 @@ pub struct WorkerOptions<'a> {
 
 const LOOPBACK: &str = "127.0.0.1";
 
+/// Submits the livepatch `lp`: a function of a module, on all of bookworm's own kernels.
+pub const SUBMIT: [&str; 12] = [
+    "submit",
+    "--name",
+    "lp",
+    "--mod",
+    "snd-pcm",
+    "--conf",
+    "CONFIG_SND_PCM",
+    "--file-funcs",
+    "sound/core/pcm.c",
+    "snd_pcm_attach_substream",
+    "--codestreams",
+    "debian12-6.1",
+];
+
 /// What a CLI call gave.
 #[derive(Debug)]
 pub struct CommandResult {
@@ -186,6 +202,32 @@ impl Farm {
         names
             .map(|l| l["name"].as_str().unwrap_or_default().to_owned())
             .collect()
+    }
+
+    /// What is known of a livepatch, as `status --output json` says it.
+    pub fn status(&self, name: &str) -> Value {
+        self.cli(["status", name, "--output", "json"]).json()
+    }
+
+    /// A livepatch's tasks, as `status --output json` says them.
+    pub fn tasks(&self, name: &str) -> Vec<Value> {
+        self.status(name)["tasks"].as_array().cloned().unwrap_or_default()
+    }
+
+    pub fn wait_until_extracting(&self, name: &str) {
+        wait_until(Duration::from_secs(60), "an extraction runs", || {
+            let running = |t: &Value| t["kind"] == "extract" && t["state"] == "running";
+            self.tasks(name).iter().any(running).then_some(())
+        });
+    }
+
+    /// Waits for a livepatch's end, which must be its success.
+    pub fn ends_in_success(&self, name: &str) {
+        let state = wait_until(Duration::from_secs(120), "the livepatch ends", || {
+            let state = self.status(name)["livepatch"]["state"].as_str()?.to_owned();
+            Some(state).filter(|state| state != "running")
+        });
+        assert_eq!(state, "succeeded");
     }
 
     /// Where `get` writes in these tests.

@@ -10,7 +10,7 @@ mod farm;
 mod net;
 mod proc;
 
-pub use farm::{CommandResult, Farm, WorkerOptions};
+pub use farm::{CommandResult, Farm, SUBMIT, WorkerOptions};
 pub use net::Net;
 pub use proc::{Proc, wait_until};
 

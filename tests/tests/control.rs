@@ -5,23 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use klp_tests::{Farm, WorkerOptions, trees, wait_until};
+use klp_tests::{Farm, SUBMIT, WorkerOptions, trees, wait_until};
 use serde_json::Value;
-
-const SUBMIT: [&str; 12] = [
-    "submit",
-    "--name",
-    "lp",
-    "--mod",
-    "snd-pcm",
-    "--conf",
-    "CONFIG_SND_PCM",
-    "--file-funcs",
-    "sound/core/pcm.c",
-    "snd_pcm_attach_substream",
-    "--codestreams",
-    "debian12-6.1",
-];
 
 fn farm(slots: u32) -> Option<Farm> {
     let trees = trees()?;
@@ -43,21 +28,6 @@ fn ok(farm: &Farm, args: &[&str]) -> String {
     let done = farm.cli(args);
     assert_eq!(done.code, Some(0), "{args:?}: {done:?}");
     done.stdout
-}
-
-fn status(farm: &Farm) -> Value {
-    farm.cli(["status", "lp", "--output", "json"]).json()
-}
-
-fn tasks(farm: &Farm) -> Vec<Value> {
-    status(farm)["tasks"].as_array().cloned().unwrap_or_default()
-}
-
-fn wait_until_extracting(farm: &Farm) {
-    wait_until(Duration::from_secs(60), "an extraction runs", || {
-        let running = |t: &Value| t["kind"] == "extract" && t["state"] == "running";
-        tasks(farm).iter().any(running).then_some(())
-    });
 }
 
 /// The processes that descend from one, by their parents' word.
@@ -85,7 +55,7 @@ fn descendants(of: u32) -> Vec<u32> {
 fn what_is_cancelled_stops_at_once_and_can_be_taken_up_again() {
     let Some(farm) = farm(2) else { return };
     ok(&farm, &SUBMIT);
-    wait_until_extracting(&farm);
+    farm.wait_until_extracting("lp");
     let pid = farm.workers[0].pid();
     wait_until(Duration::from_secs(30), "a tool runs", || {
         (!descendants(pid).is_empty()).then_some(())
@@ -138,7 +108,11 @@ fn a_paused_livepatch_waits_and_an_urgent_one_goes_first() {
     ok(&farm, &["undrain", "a"]);
     let followed = farm.cli(["watch", "urgent"]);
     assert_eq!(followed.code, Some(0), "{followed:?}");
-    assert!(tasks(&farm).iter().all(|t| t["attempt"] == 0), "{:?}", tasks(&farm));
+    assert!(
+        farm.tasks("lp").iter().all(|t| t["attempt"] == 0),
+        "{:?}",
+        farm.tasks("lp")
+    );
     let shown = farm.cli(["status", "lp"]).stdout;
     assert!(shown.contains("paused") && shown.contains("(second fix)"), "{shown}");
     ok(&farm, &["resume", "lp"]);
@@ -181,7 +155,7 @@ fn a_tree_that_can_not_be_used_is_announced_with_the_reason_and_waited_for() {
     let mut submit = SUBMIT;
     submit[11] = "debian12-9.9";
     ok(&farm, &submit);
-    let waits = tasks(&farm)[0]["waiting_for"].as_str().unwrap().to_owned();
+    let waits = farm.tasks("lp")[0]["waiting_for"].as_str().unwrap().to_owned();
     assert!(
         waits.starts_with("no tree of debian12-9.9/x86_64 can be used: on a: the tree in "),
         "{waits}"
@@ -189,7 +163,7 @@ fn a_tree_that_can_not_be_used_is_announced_with_the_reason_and_waited_for() {
     // It is noticed while the worker runs that the tree is gone.
     std::fs::remove_dir(&broken).unwrap();
     wait_until(Duration::from_secs(30), "the tree is gone", || {
-        let waits = tasks(&farm)[0]["waiting_for"].as_str()?.to_owned();
+        let waits = farm.tasks("lp")[0]["waiting_for"].as_str()?.to_owned();
         (waits == "no worker holds debian12-9.9/x86_64").then_some(())
     });
 }

@@ -5,38 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use klp_tests::{Farm, Proc, WorkerOptions, trees, wait_until};
+use klp_tests::{Farm, Proc, SUBMIT, WorkerOptions, trees, wait_until};
 use serde_json::Value;
-
-const SUBMIT: [&str; 12] = [
-    "submit",
-    "--name",
-    "lp",
-    "--mod",
-    "snd-pcm",
-    "--conf",
-    "CONFIG_SND_PCM",
-    "--file-funcs",
-    "sound/core/pcm.c",
-    "snd_pcm_attach_substream",
-    "--codestreams",
-    "debian12-6.1",
-];
-
-fn state(farm: &Farm) -> String {
-    let status = farm.cli(["status", "lp", "--output", "json"]);
-    status.json()["livepatch"]["state"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-fn ends_in_success(farm: &Farm) {
-    let state = wait_until(Duration::from_secs(120), "the livepatch ends", || {
-        Some(state(farm)).filter(|state| state != "running")
-    });
-    assert_eq!(state, "succeeded");
-}
 
 /// A farm with one worker, to which a livepatch was just submitted.
 fn busy_farm() -> Option<(Farm, PathBuf)> {
@@ -57,34 +27,22 @@ fn add_worker(farm: &mut Farm, name: &str, trees: &Path) {
     });
 }
 
-fn tasks(farm: &Farm) -> Vec<Value> {
-    let status = farm.cli(["status", "lp", "--output", "json"]).json();
-    status["tasks"].as_array().cloned().unwrap_or_default()
-}
-
-fn wait_until_extracting(farm: &Farm) {
-    wait_until(Duration::from_secs(60), "an extraction runs", || {
-        let running = |t: &Value| t["kind"] == "extract" && t["state"] == "running";
-        tasks(farm).iter().any(running).then_some(())
-    });
-}
-
 #[test]
 fn an_acknowledged_submission_survives_a_killed_coordinator() {
     let Some((mut farm, _)) = busy_farm() else { return };
     farm.restart_coordinator();
     assert_eq!(farm.livepatches(), ["lp"]);
-    ends_in_success(&farm);
+    farm.ends_in_success("lp");
 }
 
 #[test]
 fn a_killed_worker_costs_an_attempt_and_not_the_task() {
     let Some((mut farm, trees)) = busy_farm() else { return };
-    wait_until_extracting(&farm);
+    farm.wait_until_extracting("lp");
     farm.workers[0].kill();
     add_worker(&mut farm, "b", &trees);
-    ends_in_success(&farm);
-    let tasks = tasks(&farm);
+    farm.ends_in_success("lp");
+    let tasks = farm.tasks("lp");
     let taken_over = |t: &Value| t["attempt"].as_u64() > Some(1) && t["worker"] == "b";
     assert!(tasks.iter().any(taken_over), "{tasks:?}");
 }
@@ -92,11 +50,11 @@ fn a_killed_worker_costs_an_attempt_and_not_the_task() {
 #[test]
 fn a_terminated_worker_hands_back_at_once() {
     let Some((mut farm, trees)) = busy_farm() else { return };
-    wait_until_extracting(&farm);
+    farm.wait_until_extracting("lp");
     let status = farm.workers[0].terminate();
     assert!(status.success(), "{status}");
     add_worker(&mut farm, "b", &trees);
-    ends_in_success(&farm);
+    farm.ends_in_success("lp");
     let events = farm.cli(["watch", "lp", "--output", "json"]).stdout;
     assert!(events.contains("handed back"), "{events}");
     assert!(

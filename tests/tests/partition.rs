@@ -5,23 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use klp_tests::{Farm, Net, WorkerOptions, trees, wait_until};
-use serde_json::Value;
-
-const SUBMIT: [&str; 12] = [
-    "submit",
-    "--name",
-    "lp",
-    "--mod",
-    "snd-pcm",
-    "--conf",
-    "CONFIG_SND_PCM",
-    "--file-funcs",
-    "sound/core/pcm.c",
-    "snd_pcm_attach_substream",
-    "--codestreams",
-    "debian12-6.1",
-];
+use klp_tests::{Farm, Net, SUBMIT, WorkerOptions, trees, wait_until};
 
 fn options<'a>(name: &'a str, trees: &'a Path) -> WorkerOptions<'a> {
     WorkerOptions {
@@ -32,14 +16,6 @@ fn options<'a>(name: &'a str, trees: &'a Path) -> WorkerOptions<'a> {
     }
 }
 
-fn status(farm: &Farm) -> Value {
-    farm.cli(["status", "lp", "--output", "json"]).json()
-}
-
-fn tasks(farm: &Farm) -> Vec<Value> {
-    status(farm)["tasks"].as_array().cloned().unwrap_or_default()
-}
-
 /// A farm whose worker `a` is away, and runs an extraction.
 fn extracting_away(net: &Net, settings: &str) -> Option<Farm> {
     let trees = trees()?;
@@ -47,19 +23,8 @@ fn extracting_away(net: &Net, settings: &str) -> Option<Farm> {
     farm.add_worker_on(Some(&net.away), options("a", &trees));
     let submitted = farm.cli(SUBMIT);
     assert_eq!(submitted.code, Some(0), "{submitted:?}");
-    wait_until(Duration::from_secs(60), "an extraction runs", || {
-        let running = |t: &Value| t["kind"] == "extract" && t["state"] == "running";
-        tasks(&farm).iter().any(running).then_some(())
-    });
+    farm.wait_until_extracting("lp");
     Some(farm)
-}
-
-fn ends_in_success(farm: &Farm) {
-    let state = wait_until(Duration::from_secs(120), "the livepatch ends", || {
-        let state = status(farm)["livepatch"]["state"].as_str()?.to_owned();
-        Some(state).filter(|state| state != "running")
-    });
-    assert_eq!(state, "succeeded");
 }
 
 fn connected(farm: &Farm, name: &str) -> bool {
@@ -85,8 +50,12 @@ fn a_worker_that_was_cut_off_for_less_than_its_lease_keeps_what_it_runs() {
         (!connected(&farm, "a")).then_some(())
     });
     net.join();
-    ends_in_success(&farm);
-    assert!(tasks(&farm).iter().all(|t| t["attempt"] == 1), "{:?}", tasks(&farm));
+    farm.ends_in_success("lp");
+    assert!(
+        farm.tasks("lp").iter().all(|t| t["attempt"] == 1),
+        "{:?}",
+        farm.tasks("lp")
+    );
 }
 
 #[test]
@@ -99,8 +68,8 @@ fn a_worker_that_comes_back_too_late_changes_nothing() {
     net.cut();
     let trees = trees().unwrap();
     farm.add_worker(options("b", &trees));
-    ends_in_success(&farm);
-    let before = tasks(&farm);
+    farm.ends_in_success("lp");
+    let before = farm.tasks("lp");
     assert!(
         before.iter().any(|t| t["worker"] == "b" && t["attempt"] == 2),
         "{before:?}"
@@ -119,5 +88,5 @@ fn a_worker_that_comes_back_too_late_changes_nothing() {
         "{}",
         farm.workers[0].log()
     );
-    assert_eq!(tasks(&farm), before);
+    assert_eq!(farm.tasks("lp"), before);
 }
