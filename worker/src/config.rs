@@ -1,6 +1,6 @@
 //! What a worker is told at its start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use klp_livepatch::CodestreamFilter;
@@ -53,18 +53,23 @@ pub fn default_memory() -> u64 {
         .lines()
         .find_map(|line| line.strip_prefix("0::/"))
         .unwrap_or_default();
-    let limit = read(&format!("/sys/fs/cgroup/{group}/memory.max"));
-    lendable(&read("/proc/meminfo"), &limit)
+    let root = Path::new("/sys/fs/cgroup");
+    // A limit holds for everything below it, so the lowest on the way up counts.
+    let own = root.join(group);
+    let groups = own.ancestors().take_while(|dir| dir.starts_with(root));
+    let limits = groups.filter_map(|dir| std::fs::read_to_string(dir.join("memory.max")).ok());
+    lendable(&read("/proc/meminfo"), limits)
 }
 
-fn lendable(meminfo: &str, limit: &str) -> u64 {
+fn lendable(meminfo: &str, limits: impl IntoIterator<Item = String>) -> u64 {
     const KEPT: u64 = 1 << 30;
     const LEAST: u64 = 512 << 20;
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let total = total.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     let total = total.map(|kib| kib.saturating_mul(1024));
-    let limit = limit.trim().parse().ok();
-    match total.into_iter().chain(limit).min() {
+    // One that says `max` limits nothing.
+    let limits = limits.into_iter().filter_map(|limit| limit.trim().parse().ok());
+    match limits.chain(total).min() {
         None => 0,
         Some(all) => all.saturating_sub(KEPT).max(LEAST),
     }
@@ -143,10 +148,11 @@ mod tests {
     #[test]
     fn the_lower_of_machine_and_group_is_lent_but_for_what_the_rest_needs() {
         const MEMINFO: &str = "MemTotal:       4194304 kB\nMemFree: 1 kB\n";
-        assert_eq!(lendable(MEMINFO, "max\n"), 3 << 30);
-        assert_eq!(lendable(MEMINFO, "2147483648\n"), 1 << 30);
-        assert_eq!(lendable(MEMINFO, "1000\n"), 512 << 20);
-        assert_eq!(lendable("", ""), 0);
+        let lent = |limits: &[&str]| lendable(MEMINFO, limits.iter().map(|limit| format!("{limit}\n")));
+        assert_eq!(lent(&["max"]), 3 << 30);
+        assert_eq!(lent(&["max", "2147483648"]), 1 << 30);
+        assert_eq!(lent(&["1000"]), 512 << 20);
+        assert_eq!(lendable("", None), 0);
         assert!(default_memory() >= 512 << 20);
     }
 

@@ -157,10 +157,11 @@ impl Inventory {
     }
 }
 
-/// At most what an announcement may hold.
+/// One line, at most as long as an announcement may be.
 fn shortened(reason: &str) -> String {
+    let reason = reason.replace(char::is_control, " ");
     if reason.len() <= MAX_REASON {
-        return reason.to_owned();
+        return reason;
     }
     const MORE: &str = " …";
     let mut end = MAX_REASON - MORE.len();
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn reasons_are_cut_between_characters() {
-        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened("short\nand plain"), "short and plain");
         let long = shortened(&"é".repeat(150));
         assert!(long.len() <= MAX_REASON && long.ends_with("é …"), "{long}");
     }
