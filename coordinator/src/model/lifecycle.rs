@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 use uuid::Uuid;
 
-use super::task::{Fate, Heard, Task};
+use super::task::{Fate, Heard, Stand, Task};
 use super::walks;
 use crate::lifecycle::{AttemptState, Commit, Holder, Millis, Retry, State, Status, Step, Taken};
 
@@ -90,32 +90,30 @@ impl ReferenceStateMachine for World {
 
     fn transitions(world: &World) -> BoxedStrategy<Move> {
         let made = world.task.attempts.len() as u32;
-        let newest = world.task.attempts.last().map(|a| a.holder.clone());
-        let taken = prop::sample::select(vec![Taken::Expired, Taken::Died, Taken::Unstarted]);
-        let number = prop_oneof![3 => Just(made.max(1)), 1 => 0..made + 2];
-        let lost: Vec<u32> = (1..=made)
-            .filter(|number| can_be_buried(&world.task, *number))
-            .collect();
+        // Mostly what can be; all else now and then.
+        let stand = world.task.stand(&RETRY);
+        let weight = |most: u32, when: Stand| if stand == when { most } else { 1 };
+        let by_now = if world.task.is_open(&RETRY) { 1 } else { 8 };
+        let taken = prop_oneof![3 => Just(Taken::Expired), 1 => Just(Taken::Died), 1 => Just(Taken::Unstarted)];
+        let number = prop_oneof![6 => Just(made), 1 => 0..made + 2];
+        let take = (number, taken).prop_map(|(number, taken)| Act::Take(number, taken));
         let mut acts = vec![
-            (6, holders().prop_map(Act::Lease).boxed()),
-            (1, (0..8_000i64).prop_map(Act::Renew).boxed()),
-            (
-                2,
-                (number, taken)
-                    .prop_map(|(number, taken)| Act::Take(number, taken))
-                    .boxed(),
-            ),
+            (weight(12, Stand::Waiting), holders().prop_map(Act::Lease).boxed()),
+            (weight(2, Stand::Running), (0..8_000i64).prop_map(Act::Renew).boxed()),
+            (weight(6, Stand::Running), take.boxed()),
             (1, Just(Act::Cancel).boxed()),
-            (2, Just(Act::RenewChance).boxed()),
+            (by_now, Just(Act::RenewChance).boxed()),
         ];
-        if let Some(newest) = newest {
-            let by = prop_oneof![3 => Just(newest), 1 => holders()];
-            let number = prop_oneof![3 => Just(made), 1 => 1..=made];
+        if let Some(newest) = world.task.attempts.last() {
+            let by = prop_oneof![6 => Just(newest.holder.clone()), 1 => holders()];
+            let number = prop_oneof![6 => Just(made), 1 => 1..=made];
             let commit = (number, by, endings()).prop_map(|(number, by, ending)| Act::Commit(number, by, ending));
-            acts.push((5, commit.boxed()));
+            acts.push((weight(8, Stand::Running), commit.boxed()));
         }
+        let lost = (1..=made).filter(|number| can_be_buried(&world.task, *number));
+        let lost: Vec<u32> = lost.collect();
         if !lost.is_empty() {
-            acts.push((3, prop::sample::select(lost).prop_map(Act::Bury).boxed()));
+            acts.push((5, prop::sample::select(lost).prop_map(Act::Bury).boxed()));
         }
         let acts = prop::strategy::Union::new_weighted(acts);
         // To the very moment when it may be tried again, too, and to the one before.
@@ -297,7 +295,7 @@ impl StateMachineTest for Lifecycle {
 }
 
 prop_state_machine! {
-    #![proptest_config(walks(500))]
+    #![proptest_config(walks(600))]
 
     #[test]
     fn a_task_is_where_its_history_puts_it(sequential 1..60 => Lifecycle);
