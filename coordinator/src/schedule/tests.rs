@@ -151,9 +151,11 @@ fn a_queue_forgets_what_is_removed_and_replaces_what_is_repeated() {
     let mut moved = ready(1, 1, 2, None);
     moved.order = 9;
     q.insert(moved);
-    assert_eq!(q.len(), 2);
-    q.remove(TaskId(Uuid::from_u128(2)));
-    q.remove(TaskId(Uuid::from_u128(2)));
+    let second = TaskId(Uuid::from_u128(2));
+    assert!(q.len() == 2 && !q.is_empty() && q.contains(second));
+    q.remove(second);
+    q.remove(second);
+    assert!(q.len() == 1 && !q.is_empty() && !q.contains(second));
     let assigned = assign(&q, &[worker("w", 5, &[1, 2])], &Standings::new());
     assert_eq!(assigned.len(), 1);
     q.remove(TaskId(Uuid::from_u128(1)));
