@@ -79,7 +79,7 @@ pub fn assign(queue: &Queue, workers: &[Worker], standings: &Standings) -> Vec<A
                 worker,
             });
         }
-        if slots.free.is_empty() {
+        if slots.servable.is_empty() {
             break;
         }
         hand.started += 1;
@@ -154,7 +154,7 @@ struct Slots<'a> {
     /// What this match has put on each worker's trees.
     added: HashMap<(usize, &'a Platform), u32>,
     free: BTreeSet<usize>,
-    /// The needs that could be served when the match began.
+    /// The needs that somebody free could serve.
     servable: Vec<NeedId>,
     /// Free workers for each need that was asked for; entries that are no longer free are dropped on use.
     serving: HashMap<NeedId, Vec<usize>>,
@@ -224,6 +224,10 @@ impl<'a> Slots<'a> {
         *self.added.entry((best, &need.platform)).or_default() += 1;
         if self.busy[best] >= self.workers[best].slots {
             self.free.remove(&best);
+            // Lest all who wait are asked what only this worker could have served.
+            let mut servable = std::mem::take(&mut self.servable);
+            servable.retain(|id| self.can_serve(*id));
+            self.servable = servable;
         }
         Some(self.workers[best].name.clone())
     }
