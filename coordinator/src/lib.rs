@@ -29,6 +29,8 @@ mod farm;
 mod groups;
 pub mod ledger;
 mod logs;
+#[cfg(test)]
+mod model;
 mod server;
 #[cfg(test)]
 mod simulation;

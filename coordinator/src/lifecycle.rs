@@ -112,6 +112,14 @@ pub struct Step {
     pub failure: Option<Failure>,
 }
 
+impl Step {
+    /// Whether the task failed because it took down its workers, and for no reason of its own.
+    pub fn sets_aside(&self, retry: &Retry) -> bool {
+        let farms = self.failure.as_ref().is_some_and(|f| f.cause == Cause::Farm);
+        farms && self.task.state == State::Failed && self.task.deaths >= retry.death_limit
+    }
+}
+
 /// What a commit comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Commit {
@@ -205,8 +213,8 @@ impl Status {
         Some(Step { attempt, ..step })
     }
 
-    /// It has become known that the worker of an earlier, lost attempt died while that ran. `None` if the task has
-    /// ended, so that it does not matter any more.
+    /// It has become known that the worker of an earlier, lost attempt, one of its faults, died while that ran. `None` if
+    /// the task has ended, so that it does not matter any more.
     pub fn blame(&self, retry: &Retry) -> Option<Status> {
         let deaths = self.deaths + 1;
         let state = match &self.state {
@@ -215,11 +223,6 @@ impl Status {
             State::Succeeded | State::Failed | State::Cancelled => return None,
         };
         Some(Status { state, deaths, ..*self })
-    }
-
-    /// Whether it failed because it took down its workers.
-    pub fn is_set_aside(&self, retry: &Retry) -> bool {
-        self.state == State::Failed && self.deaths >= retry.death_limit
     }
 
     /// Ends an open task because a user wants it no more.

@@ -94,21 +94,34 @@ fn the_last_fault_ends_the_task_with_its_reason() {
 fn a_task_that_takes_down_two_workers_is_set_aside() {
     let first = leased().take(1, Taken::Died, "w1 started anew", &RETRY, 5, 0).unwrap();
     assert_eq!((first.attempt, first.task.deaths), (AttemptState::Died, 1));
-    assert!(first.task.is_open() && !first.task.is_set_aside(&RETRY));
+    assert!(first.task.is_open() && !first.sets_aside(&RETRY));
     let again = first.task.lease(holder(2), 100_000, LEASE_MS).unwrap();
     let second = again
         .take(2, Taken::Died, "w2 started anew", &RETRY, 100_005, 0)
         .unwrap();
-    assert!(second.task.is_set_aside(&RETRY));
+    assert!(second.sets_aside(&RETRY));
     assert!(second.failure.unwrap().message.contains("died under it twice"));
     // Learned late, it counts the same.
     let lost = leased().take(1, Taken::Expired, "silent", &RETRY, 5, 0).unwrap();
     let blamed = lost.task.blame(&RETRY).unwrap();
     assert!(blamed.is_open());
-    assert!(blamed.blame(&RETRY).unwrap().is_set_aside(&RETRY));
+    assert_eq!(blamed.blame(&RETRY).unwrap().state, State::Failed);
     // A new chance forgets it.
     let renewed = second.task.renew_chance().unwrap();
     assert_eq!((renewed.deaths, renewed.faults, renewed.attempt), (0, 0, 2));
+}
+
+#[test]
+fn a_failure_of_the_tasks_own_is_told_whoever_died_before() {
+    let blamed = Status {
+        deaths: RETRY.death_limit,
+        ..leased()
+    };
+    let Commit::Accepted(step) = commit(&blamed, 1, AttemptState::Leased, &holder(1), &failed(Cause::Yours)) else {
+        panic!("refused");
+    };
+    assert_eq!(step.task.state, State::Failed);
+    assert!(!step.sets_aside(&RETRY));
 }
 
 #[test]

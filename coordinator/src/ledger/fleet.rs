@@ -3,10 +3,11 @@
 use klp_livepatch::Reason;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Cause, Failure};
+use klp_livepatch::task::AttemptId;
 
 use super::settle::{self, set_aside};
 use super::{Now, record};
-use crate::lifecycle::Retry;
+use crate::lifecycle::{Retry, State};
 use crate::standing::{Drain, Policy, Standing};
 use crate::store::{self, Change, Registration, StoreError, Tx};
 
@@ -25,24 +26,29 @@ pub fn register(
         store::register(tx, name, registration, now.ms)?;
         if let Some(former) = before.filter(|former| *former != registration.incarnation) {
             for attempt in store::bury_lost(tx, name, former)? {
-                blame(tx, attempt.task, retry, now)?;
+                blame(tx, attempt, retry, now)?;
             }
         }
     }
     Ok(())
 }
 
-/// Counts one more death of a worker against an open task.
-fn blame(tx: &mut Tx<'_>, task: klp_livepatch::task::TaskId, retry: &Retry, now: Now) -> Result<(), StoreError> {
-    let Some(task) = store::open_task(tx, task)? else {
+/// Counts one more death of a worker against an open task, unless the task was given a new chance since.
+fn blame(tx: &mut Tx<'_>, lost: AttemptId, retry: &Retry, now: Now) -> Result<(), StoreError> {
+    let Some(task) = store::open_task(tx, lost.task)? else {
         return Ok(());
     };
+    if store::faults_since(tx, lost)? > task.status.faults {
+        return Ok(());
+    }
     let Some(status) = task.status.blame(retry) else {
         return Ok(());
     };
     if status.is_open() {
-        let message = format!("{}: a worker that lost it is known to have died", task.key);
-        return record(tx, &task, status, None, &message, now);
+        let why = Failure::new(Cause::Farm, "a worker that lost it is known to have died");
+        let message = format!("{}: {}", task.key, why.message);
+        let waits = matches!(status.state, State::Waiting { .. });
+        return record(tx, &task, status, waits.then_some(&why), &message, now);
     }
     let failure = Failure::new(Cause::Farm, set_aside(tx, &task)?);
     let message = format!("{} failed ({}): {}", task.key, failure.cause, failure.message);

@@ -180,7 +180,7 @@ fn settle(
     if let Some(outcome) = outcome {
         store::add_artifacts(tx, id, &outcome.artifacts)?;
     }
-    if step.task.is_set_aside(retry) {
+    if step.sets_aside(retry) {
         step.failure = Some(Failure::new(Cause::Farm, set_aside(tx, task)?));
     }
     let message = message(task, &step, now);

@@ -93,6 +93,14 @@ pub fn faulty_workers(db: &Connection, task: TaskId) -> rusqlite::Result<BTreeSe
         .collect()
 }
 
+/// How many attempts of a task, from this one on, failed by the farm's fault.
+pub fn faults_since(db: &Connection, id: AttemptId) -> rusqlite::Result<u32> {
+    db.prepare_cached(
+        "SELECT count(*) FROM attempts WHERE task = ? AND number >= ? AND state IN ('failed', 'lost', 'died')",
+    )?
+    .query_row(params![id.task.to_string(), id.number], |row| row.get(0))
+}
+
 /// Marks what an incarnation of a worker lost as ended with it; answers which attempts these are.
 pub fn bury_lost(db: &Connection, worker: &WorkerName, incarnation: Incarnation) -> rusqlite::Result<Vec<AttemptId>> {
     db.prepare_cached(

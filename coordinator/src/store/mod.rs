@@ -27,7 +27,7 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
 pub use attempts::{
-    AttemptRow, add_artifacts, attempt, bury_lost, deaths_of, end_attempt, faulty_workers, insert_attempt,
+    AttemptRow, add_artifacts, attempt, bury_lost, deaths_of, end_attempt, faults_since, faulty_workers, insert_attempt,
 };
 pub use change::{Change, OpenTask};
 pub use events::{EventRow, append_event, events_after};
