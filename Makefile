@@ -7,7 +7,7 @@ SEEDS ?= 20000
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps trees lint bench bench-farm eval simulate mutants
+.PHONY: demo test build release deps trees lint bench bench-farm eval simulate mutants cargo-mutants
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -51,6 +51,11 @@ simulate: deps
 ## mutants: each guard that a promise rests on is removed, and a test must notice
 mutants: deps
 	./tests/mutants.sh
+
+## cargo-mutants: each small change to the pure core must fail a test, in some 20 minutes; MUTANTS_ARGS='-f plan.rs' for less
+cargo-mutants: deps
+	command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
+	CARGO_PROFILE_DEV_DEBUG=false PROPTEST_MAX_SHRINK_ITERS=0 cargo mutants --output target $(MUTANTS_ARGS)
 
 deps:
 	./deploy/deps.sh

@@ -133,6 +133,17 @@ fn what_was_never_started_is_nobodys_fault_and_still_fenced_off() {
     assert_eq!(late, Commit::Superseded);
 }
 
+/// Whatever was recorded of it, and even if that can't be.
+#[test]
+fn only_the_newest_attempt_commits() {
+    let lost = leased().take(1, Taken::Expired, "silent", &RETRY, 5, 0).unwrap().task;
+    let second = lost.lease(holder(1), 100_000, LEASE_MS).unwrap();
+    for (status, number) in [(&second, 1), (&second, 3), (&lost, 1), (&Status::NEW, 1)] {
+        let answer = commit(status, number, AttemptState::Leased, &holder(1), &Ending::Succeeded);
+        assert_eq!(answer, Commit::Superseded, "{number} of {status:?}");
+    }
+}
+
 #[test]
 fn pauses_double_up_to_the_bound_and_jitter_stays_within() {
     for (faults, full) in [(1, 1_000), (2, 2_000), (6, 32_000), (7, 60_000), (4_000, 60_000)] {

@@ -151,15 +151,15 @@ mod tests {
         assert_eq!(extract, [task(1, TaskKind::Extract, Open).key]);
     }
 
+    fn good(n: usize) -> [Planned; 2] {
+        [TaskKind::Check, TaskKind::Extract].map(|kind| task(n, kind, Progress::Succeeded))
+    }
+
     #[test]
     fn verdicts_count_and_name_what_failed() {
         use Progress::{Failed, Succeeded};
-        let good = |n| {
-            [
-                task(n, TaskKind::Check, Succeeded),
-                task(n, TaskKind::Extract, Succeeded),
-            ]
-        };
+        let one = verdict(&good(1)).unwrap();
+        assert_eq!(one.sentence, "the one codestream x architecture succeeded");
         let all = verdict(&[good(1), good(2)].concat()).unwrap();
         assert_eq!(all.state, Ended::Succeeded);
         assert_eq!(all.sentence, "all 2 codestreams x architectures succeeded");
@@ -173,13 +173,37 @@ mod tests {
             "1 of 2 codestreams x architectures succeeded; failed: 15.6u2/x86_64 (check)"
         );
 
-        let none: Vec<_> = (0..8).map(|n| task(n, TaskKind::Check, Failed)).collect();
-        let none = verdict(&none).unwrap();
-        assert_eq!(none.state, Ended::Failed);
-        assert!(none.sentence.ends_with("and 3 more"), "{}", none.sentence);
+        let none = |of| verdict(&Vec::from_iter((0..of).map(|n| task(n, TaskKind::Check, Failed)))).unwrap();
+        assert_eq!(none(8).state, Ended::Failed);
+        assert!(
+            none(8).sentence.ends_with("15.6u4/x86_64 (check) and 3 more"),
+            "{}",
+            none(8).sentence
+        );
+        assert!(
+            none(5).sentence.ends_with("15.6u4/x86_64 (check)"),
+            "{}",
+            none(5).sentence
+        );
 
         // The extraction is not there yet, so nothing has ended.
         assert_eq!(verdict(&[task(1, TaskKind::Check, Succeeded)]), None);
+    }
+
+    #[test]
+    fn cancelling_leaves_what_had_ended() {
+        use Progress::{Cancelled, Failed, Succeeded};
+        let mut tasks = [good(1), good(2)].concat();
+        tasks.push(task(3, TaskKind::Check, Succeeded));
+        tasks.push(task(3, TaskKind::Extract, Cancelled));
+        tasks.push(task(4, TaskKind::Check, Cancelled));
+        tasks.push(task(5, TaskKind::Check, Failed));
+        let rest = verdict(&tasks).unwrap();
+        assert_eq!(rest.state, Ended::Cancelled);
+        assert_eq!(
+            rest.sentence,
+            "cancelled: of 5 codestreams x architectures 2 had succeeded and 1 failed"
+        );
     }
 
     proptest! {
