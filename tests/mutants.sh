@@ -76,7 +76,7 @@ mutant 'events are numbered without gaps' store/events.rs \
 mutant 'what is refused is rolled back' store/writer.rs \
     's/ROLLBACK TO job; RELEASE job/RELEASE job/'
 mutant 'a restart renews every lease' farm/mind.rs \
-    's/lease\.renew\(now, mind\.config\.lease_ms\);/let _ = (&lease, now);/'
+    's/lease\.renew\(now, mind\.config\.lease_ms\..*?\);\n/let _ = (&lease, now);\n/'
 mutant 'a report renews the leases it names' farm/mind.rs \
     's/lease\.renew\(now, self\.config\.lease_ms\);/let _ = now;/'
 mutant 'renewals outlive other changes' farm/mind.rs \

@@ -28,6 +28,10 @@ pub struct Config {
     /// worker sooner, longer rides out longer breaks of the network. Default: 30000.
     pub lease_ms: u32,
 
+    /// How much longer than `lease_ms` a worker may take to come back after this coordinator started, in milliseconds, so
+    /// that one whose pause between two tries has grown long keeps what it runs. Default: 15000.
+    pub restart_grace_ms: u32,
+
     /// How often a worker must state what it does, in milliseconds; less than a third of `lease_ms`, so that two
     /// messages may be lost. Default: 5000.
     pub heartbeat_ms: u32,
@@ -124,6 +128,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
             data_dir: default_data_dir(),
             lease_ms: 30_000,
+            restart_grace_ms: 15_000,
             heartbeat_ms: 5_000,
             match_period_ms: 1_000,
             fault_limit: 5,
@@ -191,6 +196,7 @@ impl Config {
         };
         const DAY: u64 = 86_400_000;
         check("lease_ms", self.lease_ms.into(), 100, DAY);
+        check("restart_grace_ms", self.restart_grace_ms.into(), 0, DAY);
         check("heartbeat_ms", self.heartbeat_ms.into(), 10, DAY);
         check("match_period_ms", self.match_period_ms.into(), 10, 60_000);
         check("fault_limit", self.fault_limit.into(), 1, 100);

@@ -162,6 +162,28 @@ async fn an_attempt_outlives_a_coordinator_that_was_away_for_longer_than_its_lea
 }
 
 #[tokio::test]
+async fn a_worker_may_take_its_grace_to_come_back_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = config(folder.path());
+    (settings.lease_ms, settings.heartbeat_ms) = (300, 50);
+    settings.restart_grace_ms = 60_000;
+    let farm = Farm::start(settings.clone()).await;
+    let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
+    farm.submit("bsc1").await;
+    let check = worker.take(1).await.remove(0);
+    farm.coordinator.shutdown().await;
+
+    let farm = Farm::start(settings).await;
+    // Three leases long.
+    tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+    worker.move_to(&farm);
+    worker.forget();
+    worker.open().await;
+    assert_eq!(worker.take(1).await, std::slice::from_ref(&check));
+    assert_eq!(farm.get("bsc1").await.tasks[0].attempt, 1);
+}
+
+#[tokio::test]
 async fn a_submission_after_a_restart_knows_the_fleet_before_it_is_back() {
     let folder = tempfile::tempdir().unwrap();
     let farm = Farm::start(config(folder.path())).await;

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +11,11 @@ use crate::names::{InvalidName, check_codestream};
 
 /// One supported kernel build line, such as `15.5u40` or `debian12-6.1.0-50`.
 ///
-/// Ordered naturally: runs of digits compare as numbers, so `15.6u9` comes before `15.6u10`.
+/// Ordered naturally: runs of digits compare as numbers, so `15.6u9` comes before `15.6u10`. Cheap to clone: a coordinator
+/// keeps each name in many places.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Codestream(String);
+pub struct Codestream(Arc<str>);
 
 impl Codestream {
     pub fn as_str(&self) -> &str {
@@ -26,7 +28,7 @@ impl FromStr for Codestream {
 
     fn from_str(s: &str) -> Result<Self, InvalidName> {
         check_codestream(s).map_err(InvalidName)?;
-        Ok(Self(s.to_owned()))
+        Ok(Self(s.into()))
     }
 }
 
@@ -40,7 +42,7 @@ impl TryFrom<String> for Codestream {
 
 impl From<Codestream> for String {
     fn from(c: Codestream) -> String {
-        c.0
+        c.0.to_string()
     }
 }
 

@@ -90,6 +90,10 @@ fn a_drained_worker_stays_drained_over_restarts() {
     assert!(shown.contains("(new disk)"), "{shown}");
     let workers = ok(&farm, &["workers"]);
     assert!(workers.contains("drained"), "{workers}");
+    wait_until(Duration::from_secs(20), "the coordinator's log says it too", || {
+        let log = std::fs::read_to_string(farm.dir.path().join("coordinator.log")).ok()?;
+        (log.contains("tasks wait") && log.contains("a is drained since 20")).then_some(())
+    });
     ok(&farm, &["undrain", "a"]);
     let followed = farm.cli(["watch", "lp"]);
     assert_eq!(followed.code, Some(0), "{followed:?}");

@@ -1,5 +1,6 @@
 //! The farm's loop: feeds the [`Mind`] with what comes in, writes what follows, and tells the workers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::tryout::Tryouts;
 
 /// How long the farm leaves a database alone that has refused a transaction.
 const STORE_PAUSE_MS: Millis = 1_000;
+/// How often it is looked at what keeps tasks waiting, for the log.
+const OBSTACLES_MS: Millis = 5_000;
 
 struct Actor {
     config: Arc<Config>,
@@ -27,6 +30,9 @@ struct Actor {
     tryouts: Tryouts,
     /// The database has refused a transaction; not asked again before this time.
     store_pause: Millis,
+    /// What the log was told that keeps tasks waiting, and when to look again.
+    obstacles: BTreeSet<String>,
+    look_again: Millis,
     /// Something was taken in that the present round has not looked at from the start.
     unsettled: bool,
 }
@@ -57,6 +63,8 @@ pub async fn start(
         mind,
         tryouts,
         store_pause: 0,
+        obstacles: BTreeSet::new(),
+        look_again: 0,
         unsettled: true,
     };
     let task = tokio::spawn(async move {
@@ -96,7 +104,27 @@ impl Actor {
                 }
             }
             self.answer();
+            self.log_obstacles();
         }
+    }
+
+    /// Says once what has come to keep tasks waiting, and once that it is gone.
+    fn log_obstacles(&mut self) {
+        let now = self.clock.now();
+        if now < self.look_again {
+            return;
+        }
+        self.look_again = now + OBSTACLES_MS;
+        let found = self.mind.obstacles(now);
+        for (reason, tasks) in &found {
+            if !self.obstacles.contains(reason) {
+                tracing::warn!(tasks, reason, "tasks wait");
+            }
+        }
+        for reason in self.obstacles.iter().filter(|reason| !found.contains_key(*reason)) {
+            tracing::info!(reason, "tasks wait no more for this");
+        }
+        self.obstacles = found.into_keys().collect();
     }
 
     fn until_due(&self) -> Duration {

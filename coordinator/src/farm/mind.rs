@@ -1,7 +1,7 @@
 //! What the farm knows and what follows from it. Synchronous and without I/O: what happens comes in, with its time; what
 //! is to be written or told comes out. Whoever drives it (the [`super::actor`], or a simulator) writes and tells.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use klp_livepatch::names::WorkerName;
@@ -46,7 +46,8 @@ pub struct Answer {
 }
 
 impl Mind {
-    /// Takes in what is open. Every lease is renewed once: a worker that carried on meanwhile is re-adopted.
+    /// Takes in what is open. Every lease is renewed once, and by the grace for a restart, so that a worker that carried on
+    /// meanwhile is re-adopted.
     pub fn new(config: Arc<Config>, open: Open, now: Millis) -> Self {
         let mut mind = Self {
             config,
@@ -68,7 +69,7 @@ impl Mind {
         }
         for mut task in open.tasks {
             if let State::Leased(lease) = &mut task.status.state {
-                lease.renew(now, mind.config.lease_ms);
+                lease.renew(now, mind.config.lease_ms.saturating_add(mind.config.restart_grace_ms));
             }
             mind.fold(task, now);
         }
@@ -395,6 +396,12 @@ impl Mind {
             member.unanswered = false;
         }
         answers
+    }
+
+    /// What keeps tasks waiting that nobody could run now, and how many tasks each.
+    pub fn obstacles(&mut self, now: Millis) -> BTreeMap<String, usize> {
+        self.refresh(now);
+        schedule::obstacles(&self.queue, self.roster.for_scheduling())
     }
 
     pub fn views(&self, now: Millis) -> Vec<WorkerView> {

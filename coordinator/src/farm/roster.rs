@@ -292,8 +292,8 @@ impl Roster {
             false => said.slots,
         };
         worker.memory = Some(said.memory).filter(|memory| *memory > 0);
-        if worker.trees != said.trees {
-            worker.trees.clone_from(&said.trees);
+        if worker.trees.len() != said.trees.len() || said.trees.iter().any(|tree| !worker.trees.contains(tree)) {
+            worker.trees = said.trees.iter().cloned().collect();
         }
         if worker.broken_trees != said.broken_trees {
             worker.broken_trees.clone_from(&said.broken_trees);

@@ -11,14 +11,15 @@ mod waits;
 mod worker;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use klp_livepatch::Share;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::task::{LivepatchId, Platform, TaskId};
 
 pub use queue::{Need, Queue, Ready};
-pub use waits::{Waits, why_waiting};
+use queue::{NeedId, Queued};
+pub use waits::{Waits, obstacles, why_waiting};
 pub use worker::{Absence, Worker};
 
 /// How a livepatch stands in the competition for workers.
@@ -52,115 +53,142 @@ fn turn(livepatch: LivepatchId, share: Share, running: u64) -> Turn {
 /// Matches ready tasks with free slots until no task that is left could run on a slot that is left. The same arguments
 /// give the same answer.
 pub fn assign(queue: &Queue, workers: &[Worker], standings: &Standings) -> Vec<Assigned> {
-    let mut slots = Slots::new(workers);
+    let mut slots = Slots::new(queue, workers);
     let mut assigned = Vec::new();
-    let mut lines = servable(queue, &slots);
     let standing = |id: &LivepatchId| standings.get(id).copied().unwrap_or_default();
-    let mut turns: BTreeSet<Turn> = lines
-        .keys()
-        .map(|id| turn(*id, standing(id).share, standing(id).running))
-        .collect();
-    let mut started: BTreeMap<LivepatchId, u64> = BTreeMap::new();
-    while let Some((_, _, livepatch)) = turns.pop_first() {
-        let Some(lines) = lines.get_mut(&livepatch) else {
+    let turns = queue.livepatches().map(|id| {
+        let Standing { share, running } = standing(&id);
+        Reverse(turn(id, share, running))
+    });
+    // As long as nothing is free, or nothing that is free is of use, nobody's turn matters.
+    let mut turns: BinaryHeap<Reverse<Turn>> = match slots.servable.is_empty() {
+        true => BinaryHeap::new(),
+        false => turns.collect(),
+    };
+    let mut hands: HashMap<LivepatchId, Hand<'_>> = HashMap::new();
+    while let Some(Reverse((_, _, livepatch))) = turns.pop() {
+        let hand = hands
+            .entry(livepatch)
+            .or_insert_with(|| Hand::new(queue, livepatch, &slots));
+        let Some((need, queued)) = hand.next(&mut slots) else {
             continue;
         };
-        // A need that nobody can serve now stays unserved: slots only get fewer.
-        lines.retain(|line| slots.can_serve(line.need));
-        let Some(next) = (0..lines.len()).min_by_key(|&i| lines[i].head.order) else {
-            continue;
-        };
-        let (need, ready) = (lines[next].need, lines[next].head);
-        match lines[next].rest.next() {
-            Some(head) => lines[next].head = head,
-            None => drop(lines.swap_remove(next)),
-        }
-        if let Some(worker) = slots.take(need, &ready.avoid) {
+        if let Some(worker) = slots.take(need, &queued.avoid) {
             assigned.push(Assigned {
-                task: ready.task,
+                task: queued.task,
                 worker,
             });
         }
-        if slots.free.is_empty() {
+        if slots.servable.is_empty() {
             break;
         }
-        let started = started.entry(livepatch).or_default();
-        *started += 1;
+        hand.started += 1;
         let Standing { share, running } = standing(&livepatch);
-        turns.insert(turn(livepatch, share, running + *started));
+        turns.push(Reverse(turn(livepatch, share, running + hand.started)));
     }
     assigned
 }
 
-/// What free workers could run, by livepatch.
-fn servable<'a>(queue: &'a Queue, slots: &Slots<'_>) -> BTreeMap<LivepatchId, Vec<Line<'a>>> {
-    let mut platforms: BTreeSet<&Platform> = BTreeSet::new();
-    for &i in &slots.free {
-        let trees = &slots.workers[i].trees;
-        let waited_for = queue.platforms();
-        if platforms.len() == waited_for.len() {
-            break;
-        }
-        if trees.len() <= waited_for.len() {
-            let wanted = trees.iter().filter_map(|t| waited_for.get_key_value(t));
-            platforms.extend(wanted.map(|(platform, _)| platform));
-        } else {
-            platforms.extend(waited_for.keys().filter(|p| trees.contains(*p)));
-        }
-    }
-    let mut lines: BTreeMap<LivepatchId, Vec<Line<'a>>> = BTreeMap::new();
-    let needs = platforms.into_iter().filter_map(|p| queue.platforms().get(p)).flatten();
-    for (need, livepatches) in needs {
-        for (livepatch, tasks) in livepatches {
-            let line = Line::new(need, tasks);
-            lines.entry(*livepatch).or_default().extend(line);
-        }
-    }
-    lines
+/// What comes after a line's head.
+type Rest<'a> = std::iter::Flatten<std::option::IntoIter<&'a queue::Line>>;
+
+/// What a livepatch could still start during one match. Looked up only when its turn comes: most never do.
+struct Hand<'a> {
+    /// The tasks with each need that come next, and those after them.
+    lines: Vec<(NeedId, &'a Queued, Rest<'a>)>,
+    /// Places in `lines` by the order of what comes next there: oldest first.
+    heads: BinaryHeap<Reverse<(i64, usize)>>,
+    started: u64,
 }
 
-/// The tasks of one livepatch with one need, during one match.
-struct Line<'a> {
-    need: &'a Need,
-    head: &'a Ready,
-    rest: btree_map::Values<'a, i64, Ready>,
-}
+impl<'a> Hand<'a> {
+    fn new(queue: &'a Queue, livepatch: LivepatchId, slots: &Slots<'_>) -> Self {
+        let (mut lines, mut heads) = (Vec::new(), Vec::new());
+        let mut add = |need: NeedId| {
+            let mut rest = queue.line(livepatch, need).into_iter().flatten();
+            if let Some((order, queued)) = rest.next() {
+                heads.push(Reverse((*order, lines.len())));
+                lines.push((need, queued, rest));
+            }
+        };
+        let own = queue.needs_of(livepatch);
+        // From the shorter side: what it needs, or what can be served.
+        match own.len() <= slots.servable.len() {
+            true => own.for_each(&mut add),
+            false => slots.servable.iter().copied().for_each(&mut add),
+        }
+        let heads = heads.into();
+        Self {
+            lines,
+            heads,
+            started: 0,
+        }
+    }
 
-impl<'a> Line<'a> {
-    fn new(need: &'a Need, tasks: &'a queue::Line) -> Option<Self> {
-        let mut rest = tasks.values();
-        let head = rest.next()?;
-        Some(Self { need, head, rest })
+    /// The oldest task that somebody could run.
+    fn next(&mut self, slots: &mut Slots<'_>) -> Option<(NeedId, &'a Queued)> {
+        while let Some(Reverse((_, place))) = self.heads.pop() {
+            let (need, queued, rest) = &mut self.lines[place];
+            let (need, next) = (*need, *queued);
+            // A need that nobody can serve now stays unserved: slots only get fewer.
+            if !slots.can_serve(need) {
+                continue;
+            }
+            if let Some((order, after)) = rest.next() {
+                *queued = after;
+                self.heads.push(Reverse((*order, place)));
+            }
+            return Some((need, next));
+        }
+        None
     }
 }
 
 /// What is free during one match.
 struct Slots<'a> {
+    /// By id.
+    needs: Vec<Option<&'a Need>>,
     workers: &'a [Worker],
     busy: Vec<u32>,
     memory_busy: Vec<u64>,
     /// What this match has put on each worker's trees.
-    added: HashMap<(usize, Platform), u32>,
+    added: HashMap<(usize, &'a Platform), u32>,
     free: BTreeSet<usize>,
+    /// The needs that somebody free could serve.
+    servable: Vec<NeedId>,
     /// Free workers for each need that was asked for; entries that are no longer free are dropped on use.
-    serving: HashMap<Need, Vec<usize>>,
+    serving: HashMap<NeedId, Vec<usize>>,
 }
 
 impl<'a> Slots<'a> {
-    fn new(workers: &'a [Worker]) -> Self {
+    fn new(queue: &'a Queue, workers: &'a [Worker]) -> Self {
+        let free: BTreeSet<usize> = (0..workers.len()).filter(|&i| workers[i].is_free()).collect();
+        let mut needs = vec![None; queue.id_bound()];
+        let mut servable = Vec::new();
+        if !free.is_empty() {
+            for (id, waiting) in queue.needs() {
+                needs[id] = Some(&waiting.need);
+                if free.iter().any(|&i| workers[i].has(&waiting.need)) {
+                    servable.push(id);
+                }
+            }
+        }
         Self {
+            needs,
             workers,
             busy: workers.iter().map(|w| w.busy).collect(),
             memory_busy: workers.iter().map(|w| w.memory_busy).collect(),
             added: HashMap::new(),
-            free: (0..workers.len()).filter(|&i| workers[i].is_free()).collect(),
+            free,
+            servable,
             serving: HashMap::new(),
         }
     }
 
-    fn serving(&mut self, need: &Need) -> &[usize] {
+    fn serving(&mut self, id: NeedId) -> &[usize] {
+        let Some(need) = self.needs[id] else { return &[] };
         let (free, workers, memory_busy) = (&self.free, self.workers, &self.memory_busy);
-        let serving = self.serving.entry(need.clone()).or_insert_with(|| {
+        let serving = self.serving.entry(id).or_insert_with(|| {
             let able = free.iter().copied().filter(|&i| workers[i].has(need));
             able.collect()
         });
@@ -168,16 +196,17 @@ impl<'a> Slots<'a> {
         serving
     }
 
-    fn can_serve(&mut self, need: &Need) -> bool {
-        !self.serving(need).is_empty()
+    fn can_serve(&mut self, id: NeedId) -> bool {
+        !self.serving(id).is_empty()
     }
 
-    fn take(&mut self, need: &Need, avoid: &BTreeSet<WorkerName>) -> Option<WorkerName> {
-        let candidates = self.serving(need).to_vec();
+    fn take(&mut self, id: NeedId, avoid: &BTreeSet<WorkerName>) -> Option<WorkerName> {
+        let candidates = self.serving(id).to_vec();
+        let need = self.needs[id]?;
         let load = |i: usize, other: &Worker| u64::from(self.busy[i]) * u64::from(other.slots);
         let on_tree = |i: usize, worker: &Worker| {
             let before = worker.running.get(&need.platform).copied().unwrap_or_default();
-            before + self.added.get(&(i, need.platform.clone())).copied().unwrap_or_default()
+            before + self.added.get(&(i, &need.platform)).copied().unwrap_or_default()
         };
         let best = candidates.into_iter().min_by(|&a, &b| {
             let (x, y) = (&self.workers[a], &self.workers[b]);
@@ -192,9 +221,13 @@ impl<'a> Slots<'a> {
         })?;
         self.busy[best] += 1;
         self.memory_busy[best] = self.memory_busy[best].saturating_add(need.memory);
-        *self.added.entry((best, need.platform.clone())).or_default() += 1;
+        *self.added.entry((best, &need.platform)).or_default() += 1;
         if self.busy[best] >= self.workers[best].slots {
             self.free.remove(&best);
+            // Lest all who wait are asked what only this worker could have served.
+            let mut servable = std::mem::take(&mut self.servable);
+            servable.retain(|id| self.can_serve(*id));
+            self.servable = servable;
         }
         Some(self.workers[best].name.clone())
     }

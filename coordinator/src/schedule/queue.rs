@@ -1,6 +1,6 @@
-//! The ready tasks, found by what they need: a freed slot looks only at tasks it could run.
+//! The ready tasks, found by what they need and by their livepatch: a match looks only at tasks that could be next.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::spec::Backend;
@@ -28,58 +28,96 @@ pub struct Ready {
     pub avoid: BTreeSet<WorkerName>,
 }
 
+/// A need that something waits with; one that nothing waits with any more gives its id away.
+pub(super) type NeedId = usize;
+
+/// What is kept of a ready task beside its place.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub task: TaskId,
+    pub avoid: BTreeSet<WorkerName>,
+}
+
 /// The tasks of one livepatch with one need, in their order.
-pub(super) type Line = BTreeMap<i64, Ready>;
-/// What waits for one platform.
-pub(super) type Lines = BTreeMap<Need, BTreeMap<LivepatchId, Line>>;
+pub(super) type Line = BTreeMap<i64, Queued>;
+
+/// All that waits with one need.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub need: Need,
+    pub lines: BTreeMap<LivepatchId, Line>,
+}
 
 /// A cache of the database.
 #[derive(Default)]
 pub struct Queue {
-    platforms: BTreeMap<Platform, Lines>,
-    places: HashMap<TaskId, (LivepatchId, Need, i64)>,
+    ids: HashMap<Need, NeedId>,
+    /// By id; `None`: the id is free.
+    needs: Vec<Option<Waiting>>,
+    free_ids: Vec<NeedId>,
+    /// With which needs each livepatch waits.
+    livepatches: BTreeMap<LivepatchId, BTreeSet<NeedId>>,
+    places: HashMap<TaskId, (LivepatchId, NeedId, i64)>,
 }
 
 impl Queue {
     /// Puts a task in, in place of what it was before.
     pub fn insert(&mut self, ready: Ready) {
         self.remove(ready.task);
-        let place = (ready.livepatch, ready.need.clone(), ready.order);
-        self.places.insert(ready.task, place);
-        if !self.platforms.contains_key(&ready.need.platform) {
-            self.platforms.insert(ready.need.platform.clone(), Lines::new());
-        }
-        if let Some(lines) = self.platforms.get_mut(&ready.need.platform) {
-            lines
-                .entry(ready.need.clone())
-                .or_default()
-                .entry(ready.livepatch)
-                .or_default()
-                .insert(ready.order, ready);
-        }
+        let Ready {
+            task,
+            livepatch,
+            need,
+            order,
+            avoid,
+        } = ready;
+        let id = self.id(need);
+        let Some(waiting) = &mut self.needs[id] else { return };
+        let line = waiting.lines.entry(livepatch).or_default();
+        line.insert(order, Queued { task, avoid });
+        self.livepatches.entry(livepatch).or_default().insert(id);
+        self.places.insert(task, (livepatch, id, order));
     }
 
     pub fn remove(&mut self, task: TaskId) {
-        let Some((livepatch, need, order)) = self.places.remove(&task) else {
+        let Some((livepatch, id, order)) = self.places.remove(&task) else {
             return;
         };
-        let Some(lines) = self.platforms.get_mut(&need.platform) else {
+        let Some(waiting) = &mut self.needs[id] else { return };
+        let btree_map::Entry::Occupied(mut line) = waiting.lines.entry(livepatch) else {
             return;
         };
-        if let Some(livepatches) = lines.get_mut(&need) {
-            if let Some(line) = livepatches.get_mut(&livepatch) {
-                line.remove(&order);
-                if line.is_empty() {
-                    livepatches.remove(&livepatch);
-                }
-            }
-            if livepatches.is_empty() {
-                lines.remove(&need);
+        line.get_mut().remove(&order);
+        if !line.get().is_empty() {
+            return;
+        }
+        line.remove();
+        if waiting.lines.is_empty() {
+            self.ids.remove(&waiting.need);
+            self.needs[id] = None;
+            self.free_ids.push(id);
+        }
+        if let btree_map::Entry::Occupied(mut needs) = self.livepatches.entry(livepatch) {
+            needs.get_mut().remove(&id);
+            if needs.get().is_empty() {
+                needs.remove();
             }
         }
-        if lines.is_empty() {
-            self.platforms.remove(&need.platform);
+    }
+
+    /// The id of a need, which is given one if nothing waits with it yet.
+    fn id(&mut self, need: Need) -> NeedId {
+        if let Some(id) = self.ids.get(&need) {
+            return *id;
         }
+        let id = self.free_ids.pop().unwrap_or(self.needs.len());
+        if id == self.needs.len() {
+            self.needs.push(None);
+        }
+        self.ids.insert(need.clone(), id);
+        let lines = BTreeMap::new();
+        self.needs[id] = Some(Waiting { need, lines });
+        id
     }
 
     pub fn len(&self) -> usize {
@@ -94,12 +132,36 @@ impl Queue {
         self.places.contains_key(&task)
     }
 
-    pub(super) fn platforms(&self) -> &BTreeMap<Platform, Lines> {
-        &self.platforms
+    /// All needs that something waits with.
+    pub(super) fn needs(&self) -> impl Iterator<Item = (NeedId, &Waiting)> {
+        let all = self.needs.iter().enumerate();
+        all.filter_map(|(id, waiting)| Some((id, waiting.as_ref()?)))
     }
 
-    /// The livepatches with tasks of exactly this need.
+    /// Every id is below this.
+    pub(super) fn id_bound(&self) -> usize {
+        self.needs.len()
+    }
+
+    /// The livepatches that wait.
+    pub(super) fn livepatches(&self) -> impl Iterator<Item = LivepatchId> {
+        self.livepatches.keys().copied()
+    }
+
+    /// With how many needs a livepatch waits, and with which.
+    pub(super) fn needs_of(&self, livepatch: LivepatchId) -> impl ExactSizeIterator<Item = NeedId> {
+        let needs = self.livepatches.get(&livepatch);
+        needs.map(BTreeSet::iter).unwrap_or_default().copied()
+    }
+
+    /// What waits of a livepatch with this need.
+    pub(super) fn line(&self, livepatch: LivepatchId, id: NeedId) -> Option<&Line> {
+        self.needs.get(id)?.as_ref()?.lines.get(&livepatch)
+    }
+
+    /// What waits with exactly this need, by livepatch.
     pub(super) fn sharing(&self, need: &Need) -> Option<&BTreeMap<LivepatchId, Line>> {
-        self.platforms.get(&need.platform)?.get(need)
+        let id = self.ids.get(need)?;
+        self.needs.get(*id)?.as_ref().map(|waiting| &waiting.lines)
     }
 }

@@ -159,7 +159,7 @@ fn a_queue_forgets_what_is_removed_and_replaces_what_is_repeated() {
     let assigned = assign(&q, &[worker("w", 5, &[1, 2])], &Standings::new());
     assert_eq!(assigned.len(), 1);
     q.remove(TaskId(Uuid::from_u128(1)));
-    assert!(q.is_empty() && q.platforms().is_empty());
+    assert!(q.is_empty() && q.needs().next().is_none() && q.livepatches().next().is_none());
 }
 
 fn why(need: &Need, workers: &[Worker]) -> String {
@@ -240,6 +240,16 @@ fn whoever_waits_hears_how_many_are_ahead() {
     assert_eq!(ahead(9, &Standings::new()), 12);
     let urgent = Standings::from([(livepatch(2), standing(9, 1, 7))]);
     assert_eq!(ahead(0, &urgent), 3);
+}
+
+#[test]
+fn what_nobody_could_run_is_counted_by_reason_and_what_only_waits_for_a_slot_is_not() {
+    let mut w = worker("w", 1, &[1]);
+    w.busy = 1;
+    let tasks = [ready(1, 1, 1, None), ready(2, 1, 9, None), ready(3, 2, 9, None)];
+    let found = obstacles(&queue(tasks), &[w]);
+    let expected = ("no worker holds 15.6u9/x86_64".to_owned(), 2);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), [expected]);
 }
 
 fn any_backend() -> impl Strategy<Value = Option<Backend>> {

@@ -1,5 +1,6 @@
 //! Why a ready task is not running, in words for whoever waits for it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use klp_livepatch::names::WorkerName;
@@ -53,41 +54,10 @@ pub fn why_waiting(
     workers: &[Worker],
     standings: &Standings,
 ) -> Waits {
-    let platform = &need.platform;
-    let holders: Vec<&Worker> = workers.iter().filter(|w| w.trees.contains(platform)).collect();
-    if holders.is_empty() {
-        let broken: Vec<_> = workers
-            .iter()
-            .filter_map(|w| Some((w.name.clone(), w.broken_trees.get(platform)?.clone())))
-            .collect();
-        return match broken.is_empty() {
-            true => Waits::NoTree(platform.clone()),
-            false => Waits::TreeBroken(platform.clone(), broken),
-        };
-    }
-    let able: Vec<&Worker> = holders.iter().copied().filter(|w| w.has(need)).collect();
-    if let (true, Some(backend)) = (able.is_empty(), need.backend) {
-        let broken = holders
-            .iter()
-            .filter_map(|w| Some((w.name.clone(), w.broken_backends.get(&backend)?.clone())));
-        return Waits::NoBackend {
-            platform: platform.clone(),
-            backend,
-            broken: broken.collect(),
-        };
-    }
-    let lends = |w: &Worker| w.memory.unwrap_or(u64::MAX);
-    let most = able.iter().map(|w| lends(w)).max().unwrap_or_default();
-    if most < need.memory {
-        let memory = need.memory;
-        return Waits::TooLarge { memory, most };
-    }
-    let roomy = able.iter().copied().filter(|w| lends(w) >= need.memory);
-    let (present, absent): (Vec<&Worker>, Vec<&Worker>) = roomy.partition(|w| w.absence.is_none());
-    if present.is_empty() {
-        let why = |w: &&Worker| Some((w.name.clone(), w.absence.clone()?));
-        return Waits::Absent(absent.iter().filter_map(why).collect());
-    }
+    let present = match able(need, workers) {
+        Ok(present) => present,
+        Err(obstacle) => return obstacle,
+    };
     let names = |workers: &[&Worker]| workers.iter().map(|w| w.name.clone()).collect();
     let free: Vec<&Worker> = present.iter().copied().filter(|w| w.is_free()).collect();
     if free.is_empty() {
@@ -104,6 +74,58 @@ pub fn why_waiting(
         };
     }
     Waits::Turn
+}
+
+/// What keeps tasks waiting that no worker could run now even if all slots were free, and how many tasks each.
+pub fn obstacles(queue: &Queue, workers: &[Worker]) -> BTreeMap<String, usize> {
+    let mut obstacles = BTreeMap::new();
+    for (_, waiting) in queue.needs() {
+        if let Err(obstacle) = able(&waiting.need, workers) {
+            let tasks: usize = waiting.lines.values().map(BTreeMap::len).sum();
+            *obstacles.entry(obstacle.to_string()).or_default() += tasks;
+        }
+    }
+    obstacles
+}
+
+/// The workers that are there and could run such a task on a free slot, or why there are none.
+fn able<'a>(need: &Need, workers: &'a [Worker]) -> Result<Vec<&'a Worker>, Waits> {
+    let platform = &need.platform;
+    let holders: Vec<&Worker> = workers.iter().filter(|w| w.trees.contains(platform)).collect();
+    if holders.is_empty() {
+        let broken: Vec<_> = workers
+            .iter()
+            .filter_map(|w| Some((w.name.clone(), w.broken_trees.get(platform)?.clone())))
+            .collect();
+        return Err(match broken.is_empty() {
+            true => Waits::NoTree(platform.clone()),
+            false => Waits::TreeBroken(platform.clone(), broken),
+        });
+    }
+    let able: Vec<&Worker> = holders.iter().copied().filter(|w| w.has(need)).collect();
+    if let (true, Some(backend)) = (able.is_empty(), need.backend) {
+        let broken = holders
+            .iter()
+            .filter_map(|w| Some((w.name.clone(), w.broken_backends.get(&backend)?.clone())));
+        return Err(Waits::NoBackend {
+            platform: platform.clone(),
+            backend,
+            broken: broken.collect(),
+        });
+    }
+    let lends = |w: &Worker| w.memory.unwrap_or(u64::MAX);
+    let most = able.iter().map(|w| lends(w)).max().unwrap_or_default();
+    if most < need.memory {
+        let memory = need.memory;
+        return Err(Waits::TooLarge { memory, most });
+    }
+    let roomy = able.iter().copied().filter(|w| lends(w) >= need.memory);
+    let (present, absent): (Vec<&Worker>, Vec<&Worker>) = roomy.partition(|w| w.absence.is_none());
+    if present.is_empty() {
+        let why = |w: &&Worker| Some((w.name.clone(), w.absence.clone()?));
+        return Err(Waits::Absent(absent.iter().filter_map(why).collect()));
+    }
+    Ok(present)
 }
 
 /// How many tasks with the same need would be given a slot before this one, if slots became free one after the other.

@@ -1,6 +1,6 @@
 //! A worker as far as scheduling cares.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::spec::Backend;
@@ -21,12 +21,12 @@ pub struct Worker {
     pub memory: Option<u64>,
     pub memory_busy: u64,
     /// Trees and tools that passed its readiness check, and those that did not, with the reason.
-    pub trees: BTreeSet<Platform>,
+    pub trees: HashSet<Platform>,
     pub backends: BTreeSet<Backend>,
     pub broken_trees: BTreeMap<Platform, String>,
     pub broken_backends: BTreeMap<Backend, String>,
     /// How many attempts it runs on each platform.
-    pub running: BTreeMap<Platform, u32>,
+    pub running: HashMap<Platform, u32>,
     /// Platforms it ran lately.
     pub warm: BTreeSet<Platform>,
 }
@@ -56,11 +56,11 @@ impl Worker {
             busy: 0,
             memory: None,
             memory_busy: 0,
-            trees: BTreeSet::new(),
+            trees: HashSet::new(),
             backends: BTreeSet::new(),
             broken_trees: BTreeMap::new(),
             broken_backends: BTreeMap::new(),
-            running: BTreeMap::new(),
+            running: HashMap::new(),
             warm: BTreeSet::new(),
         }
     }

@@ -95,6 +95,7 @@ impl World {
         let workers = workers.collect();
         let config = Config {
             lease_ms: 10_000,
+            restart_grace_ms: 0,
             heartbeat_ms: 2_000,
             quarantine_ms: 3_000,
             quarantine_max_ms: 10_000,

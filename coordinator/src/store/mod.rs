@@ -197,9 +197,11 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // The log is copied into the database each 4 MiB, and is not left larger than this, however far a long read, such as
+    // Room, in KiB, for the pages that a busy farm changes again and again.
+    connection.pragma_update(None, "cache_size", -(16 << 10))?;
+    // The log is copied into the database each 16 MiB, and is not left larger than this, however far a long read, such as
     // a backup's, had held that up.
-    connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.set_prepared_statement_cache_capacity(128);
     connection.busy_timeout(std::time::Duration::from_secs(5))

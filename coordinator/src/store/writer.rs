@@ -124,7 +124,7 @@ fn run(connection: &Connection, mut queue: mpsc::Receiver<Job>, sink: &impl Fn(V
 fn run_group(connection: &Connection, group: &mut Vec<Job>, sink: &impl Fn(Vec<Change>)) {
     let mut changes = Vec::new();
     let mut answers = Vec::with_capacity(group.len());
-    let mut broken = connection.execute_batch("BEGIN IMMEDIATE").err();
+    let mut broken = execute(connection, "BEGIN IMMEDIATE").err();
     for job in group.drain(..) {
         let (answer, result) = match broken {
             None => run_job(connection, job, &mut changes),
@@ -161,16 +161,21 @@ fn run_group(connection: &Connection, group: &mut Vec<Job>, sink: &impl Fn(Vec<C
 
 /// Runs one job in a savepoint. The error is the savepoint's own, and spoils the whole group.
 fn run_job(connection: &Connection, job: Job, changes: &mut Vec<Change>) -> (Answer, rusqlite::Result<()>) {
-    if let Err(error) = connection.execute_batch("SAVEPOINT job") {
+    if let Err(error) = execute(connection, "SAVEPOINT job") {
         return (job(None).1, Err(error));
     }
     let mut tx = Tx::new(connection);
     let (keep, answer) = job(Some(&mut tx));
     let end = if keep {
         changes.extend(tx.into_changes());
-        "RELEASE job"
+        execute(connection, "RELEASE job")
     } else {
-        "ROLLBACK TO job; RELEASE job"
+        connection.execute_batch("ROLLBACK TO job; RELEASE job")
     };
-    (answer, connection.execute_batch(end))
+    (answer, end)
+}
+
+/// Runs a statement that recurs with every job, and so is prepared once.
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
 }

@@ -35,6 +35,7 @@ pub fn config(data_dir: &Path) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         data_dir: data_dir.to_owned(),
+        restart_grace_ms: 0,
         backoff_ms: 1,
         backoff_max_ms: 20,
         // Scripted workers say what they are asked to; a test of tryouts turns them on.
