@@ -119,6 +119,23 @@ fn what_is_started_together_is_spread_over_those_who_hold_the_tree() {
 }
 
 #[test]
+fn a_match_counts_what_it_has_put_on_each_tree() {
+    let workers = [worker("a", 8, &[1, 2]), worker("b", 8, &[1, 2])];
+    let tasks = [ready(1, 1, 1, None), ready(2, 1, 2, None), ready(3, 1, 1, None)];
+    let assigned = assign(&queue(tasks), &workers, &Standings::new());
+    let to: Vec<&str> = assigned.iter().map(|a| a.worker.as_str()).collect();
+    assert_eq!(to, ["a", "b", "b"]);
+}
+
+#[test]
+fn a_worker_is_as_busy_as_the_part_of_its_slots() {
+    let (mut small, mut large) = (worker("z", 4, &[1]), worker("a", 10, &[1]));
+    (small.busy, large.busy) = (1, 4);
+    let assigned = assign(&queue([ready(1, 1, 1, None)]), &[small, large], &Standings::new());
+    assert_eq!(assigned[0].worker.as_str(), "z");
+}
+
+#[test]
 fn memory_is_lent_like_slots() {
     let large = |order| {
         let mut task = ready(order, 1, 1, None);
@@ -194,6 +211,8 @@ fn waiting_has_a_reason() {
         why(&need, &[a.clone()]),
         "it needs 3072 MiB of memory and no worker that could run it lends more than 2048 MiB"
     );
+    a.memory = Some(3 << 30);
+    assert_eq!(why(&need, &[a.clone()]), "about to be assigned");
     (a.memory, a.memory_busy) = (Some(4 << 30), 2 << 30);
     assert_eq!(
         why(&need, &[a.clone()]),
