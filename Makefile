@@ -52,10 +52,11 @@ simulate: deps
 mutants: deps
 	./tests/mutants.sh
 
-## cargo-mutants: each small change to the pure core must fail a test, in some 20 minutes; MUTANTS_ARGS='-f plan.rs' for less
+## cargo-mutants: each small change to the pure core must fail a test, in half an hour; MUTANTS_ARGS='-F plan.rs' for less
 cargo-mutants: deps
 	command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
-	CARGO_PROFILE_DEV_DEBUG=false PROPTEST_MAX_SHRINK_ITERS=0 cargo mutants --output target $(MUTANTS_ARGS)
+	CARGO_PROFILE_DEV_DEBUG=false PROPTEST_MAX_SHRINK_ITERS=0 cargo mutants --output target $(MUTANTS_ARGS) \
+	    || [ $$? = 3 ] # some loop for ever, which is noticed
 
 deps:
 	./deploy/deps.sh

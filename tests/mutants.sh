@@ -9,7 +9,7 @@ only=${1:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target/mutants}"
-export KLP_SIM_SEEDS="${KLP_SIM_SEEDS:-400}" RUST_BACKTRACE=0
+export KLP_SIM_SEEDS="${KLP_SIM_SEEDS:-400}" RUST_BACKTRACE=0 PROPTEST_MAX_SHRINK_ITERS=0
 survivors=0
 
 tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$work" -xf -
