@@ -88,6 +88,8 @@ impl NativeBackend {
             // Before the whole attempt's limit, so that what the tool said is still logged.
             wall: context.time_limit.saturating_sub(LAST_WORDS),
             memory: Some(context.memory_limit),
+            // The log keeps head and tail by itself.
+            output_kept: u64::MAX,
             ..Limits::default()
         };
         let mut sink = |_, line: &str| context.log.line(line);
