@@ -11,6 +11,7 @@ use klp_livepatch::spec::{Backend, Target};
 use klp_livepatch::task::{AttemptId, Platform, TaskKind};
 use klp_proto::convert;
 use klp_proto::v1::Assignment;
+use nix::sys::statvfs::statvfs;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt_log::AttemptLog;
@@ -154,8 +155,40 @@ async fn with_scratch(
     };
     match job.kind {
         TaskKind::Check => run_check(tree, job, &context).await,
-        TaskKind::Extract => run_extract(shared, &tree, &job, &context).await,
+        TaskKind::Extract => {
+            let done = run_extract(shared, &tree, &job, &context).await;
+            match disk_is_full(scratch.path()) {
+                true => blame_the_disk(shared, done),
+                false => done,
+            }
+        }
     }
+}
+
+/// Less free room than this is taken for a full disk, in bytes: what could not be written is removed again by then.
+const ROOM: u64 = 16 << 20;
+
+fn disk_is_full(dir: &Path) -> bool {
+    // A system that won't say is not to blame.
+    statvfs(dir).is_ok_and(|disk| disk.blocks_available() * disk.fragment_size() < ROOM)
+}
+
+/// What fails on a full disk fails by this worker's fault, whatever it looks like: a compiler that can't write its object
+/// ends like one that can't compile its source.
+fn blame_the_disk(shared: &Shared, done: Result<Product, Failure>) -> Result<Product, Failure> {
+    let (Ok(Product {
+        ending: Ending::Failed(failure),
+        ..
+    })
+    | Err(failure)) = done
+    else {
+        return done;
+    };
+    let (name, dir) = (&shared.config.name, shared.config.data_dir.display());
+    Err(farm(format!(
+        "worker {name}: the disk of {dir} is full, so that this may mean nothing: {}",
+        failure.message
+    )))
 }
 
 async fn run_check(tree: Tree, job: Job, context: &Context) -> Result<Product, Failure> {
