@@ -49,8 +49,8 @@ simulate: deps
 	KLP_SIM_SEEDS=$(SEEDS) cargo test --locked -p klp-coordinator --lib simulation
 
 ## mutants: each guard that a promise rests on is removed, and a test must notice
-mutants: deps
-	./tests/mutants.sh
+mutants: deps trees
+	KLP_FARM_TREES=$(TREES) ./tests/mutants.sh
 
 deps:
 	./deploy/deps.sh

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+use std::path::Path;
 use std::time::Duration;
 
 use klp_tests::{Farm, SUBMIT, Tools, WorkerOptions, one_codestream, runs, trees, wait_until};
@@ -35,13 +36,17 @@ stay();
 fn farm_with(tools: &Tools, settings: &str) -> Option<Farm> {
     let trees = trees()?;
     let mut farm = Farm::with_settings(settings);
+    add_worker(&mut farm, tools, &trees);
+    Some(farm)
+}
+
+fn add_worker(farm: &mut Farm, tools: &Tools, trees: &Path) {
     farm.add_worker(WorkerOptions {
-        trees: &trees,
-        codestreams: &one_codestream(&trees),
+        trees,
+        codestreams: &one_codestream(trees),
         tools: Some(tools.path()),
         ..WorkerOptions::default()
     });
-    Some(farm)
 }
 
 fn ok(farm: &Farm, args: &[&str]) -> String {
@@ -108,6 +113,23 @@ fn what_is_cancelled_is_gone_with_all_its_family_whatever_it_ignores() {
 }
 
 #[test]
+fn what_a_killed_worker_left_running_is_gone_with_its_next_start() {
+    let tools = Tools::new();
+    // One that has shed its environment too is known by nothing once its parents are gone.
+    tools.put("make", &HYDRA.replace("%ENV = (); ", ""));
+    let Some(mut farm) = farm_with(&tools, "") else { return };
+    ok(&farm, &SUBMIT);
+    let pids = tools.pids(4);
+    farm.workers[0].kill();
+    assert!(pids.iter().any(|pid| runs(*pid)));
+    tools.remove("make");
+    add_worker(&mut farm, &tools, &trees().unwrap());
+    are_gone(&pids);
+    farm.ends_in_success("lp");
+    farm.is_sound("lp");
+}
+
+#[test]
 fn of_a_gibibyte_of_log_the_head_and_the_tail_are_kept_and_no_memory_is_lost() {
     let tools = Tools::new();
     tools.put(
@@ -131,7 +153,7 @@ for my $n (1 .. 1 << 20) { print $log "line $n $rest\n" }
     let last: u64 = last.split(' ').next().unwrap().parse().unwrap();
     assert!(last > 250_000, "the tail is that of the first {last} KiB");
     let most = farm.workers[0].most_memory();
-    assert!(most < 128 << 20, "the worker took {} MiB", most >> 20);
+    assert!(most < 64 << 20, "the worker took {} MiB", most >> 20);
     recovers(&farm, &tools);
 }
 

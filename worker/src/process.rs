@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use lines::{Budget, LineSplitter};
 use reap::Family;
-pub use reap::leave_nothing;
+pub use reap::{kill_left_over, leave_nothing};
 
 /// Variables a child keeps from this process: where programs are, and how to reach the network. Everything else (a
 /// surrounding `make`'s MAKEFLAGS above all) would make its work depend on who started us.

@@ -19,6 +19,7 @@ use crate::attempts::Attempts;
 use crate::check;
 use crate::extract::{ExtractRequest, Extracted};
 use crate::outbox::Product;
+use crate::process;
 use crate::trees::Tree;
 use crate::worker::{Shared, handed_back};
 
@@ -55,12 +56,18 @@ impl Context {
     }
 }
 
-/// Removes what former runs left in the scratch folder.
+/// Where attempts have their folders.
+fn scratch_of(data_dir: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(data_dir.join("scratch"))
+}
+
+/// Kills and removes what former runs left in the scratch folder.
 ///
 /// # Errors
 /// The disk refused.
 pub fn clear_scratch(data_dir: &Path) -> io::Result<()> {
-    let scratch = data_dir.join("scratch");
+    let scratch = scratch_of(data_dir)?;
+    process::kill_left_over(&scratch);
     if scratch.exists() {
         fs::remove_dir_all(&scratch)?;
     }
@@ -140,9 +147,11 @@ async fn with_scratch(
         .trees
         .get(&job.platform)
         .map_err(|e| farm(format!("{}: {e}", shared.config.name)))?;
-    let scratch = tempfile::Builder::new()
-        .prefix(&format!("{id}-").replace('#', "-"))
-        .tempdir_in(shared.config.data_dir.join("scratch"))
+    let scratch = scratch_of(&shared.config.data_dir)
+        .and_then(|dir| {
+            let prefix = format!("{id}-").replace('#', "-");
+            tempfile::Builder::new().prefix(&prefix).tempdir_in(dir)
+        })
         .map_err(|e| farm(format!("{}: can't make a scratch folder: {e}", shared.config.name)))?;
     let context = Context {
         id,

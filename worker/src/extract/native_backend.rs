@@ -80,6 +80,8 @@ impl NativeBackend {
         std::fs::write(&job_path, bytes).map_err(|e| farm(format!("can't write {}: {e}", job_path.display())))?;
         let command = own_program(&context.scratch)
             .map_err(farm)?
+            // What a compiler leaves when it is killed goes with the rest.
+            .env("TMPDIR", &context.scratch)
             .arg("--job")
             .arg(&job_path)
             .arg("--answer")

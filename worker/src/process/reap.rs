@@ -3,6 +3,7 @@
 //! given.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -60,12 +61,7 @@ impl Family {
     /// Living processes that carry the mark, wherever they moved.
     fn strays(&self) -> Vec<Pid> {
         let wanted = format!("{MARK}={}", self.mark);
-        processes()
-            .filter(|pid| {
-                std::fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|environ| environ.split(|b| *b == 0).any(|entry| entry == wanted.as_bytes()))
-            })
-            .collect()
+        whose_environment_has(|entry| entry == wanted.as_bytes())
     }
 
     /// Whether a process that runs no more than a zombie does is still in the group.
@@ -74,6 +70,31 @@ impl Family {
             .filter_map(Stat::of)
             .any(|stat| stat.lives && stat.group == group)
     }
+}
+
+/// Kills what a worker that was killed itself left running: all whose folder for temporary files is below `scratch`.
+pub fn kill_left_over(scratch: &Path) {
+    let below = ["TMPDIR=".as_bytes(), scratch.as_os_str().as_bytes(), b"/"].concat();
+    let until = Instant::now() + HUNT;
+    loop {
+        let left = whose_environment_has(|entry| entry.starts_with(&below));
+        if left.is_empty() || Instant::now() > until {
+            return;
+        }
+        for pid in left {
+            // It may be gone already, which is what we want.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn whose_environment_has(wanted: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
+    let has = |pid: &Pid| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ"));
+        environ.is_ok_and(|environ| environ.split(|b| *b == 0).any(&wanted))
+    };
+    processes().filter(has).collect()
 }
 
 /// Kills what this process started, directly or not, and left running.
