@@ -49,8 +49,8 @@ simulate: deps
 	KLP_SIM_SEEDS=$(SEEDS) cargo test --locked -p klp-coordinator --lib simulation
 
 ## mutants: each guard that a promise rests on is removed, and a test must notice
-mutants: deps
-	./tests/mutants.sh
+mutants: deps trees
+	KLP_FARM_TREES=$(TREES) ./tests/mutants.sh
 
 ## cargo-mutants: each small change to the pure core must fail a test, in half an hour; MUTANTS_ARGS='-F plan.rs' for less
 cargo-mutants: deps

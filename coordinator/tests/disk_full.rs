@@ -1,13 +1,14 @@
 //! A disk that fills up under a coordinator, and has room again. Each test mounts a small tmpfs, for which it must be root.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+#[path = "../../tests/src/disk.rs"]
+mod disk;
 mod support;
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use disk::Disk;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use klp_proto::v1::{self, Disposition, LivepatchState};
 use support::data::submission;
@@ -16,52 +17,8 @@ use tonic::Code;
 
 const MIB: u64 = 1 << 20;
 
-/// A small disk of its own.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None`, having said why, where it can't be mounted.
-    fn mount(mib: u64) -> Option<Disk> {
-        let folder = tempfile::tempdir().unwrap();
-        let options = format!("size={mib}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(folder.path())
-            .output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Disk(folder)),
-            other => {
-                eprintln!("skipped: can't mount a tmpfs, which takes root: {other:?}");
-                None
-            }
-        }
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.0.path().join("data")
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.path().join("filler")
-    }
-
-    /// Takes all room but `left` bytes.
-    fn fill(&self, left: u64) {
-        let mut filler = File::options().create(true).append(true).open(self.filler()).unwrap();
-        while filler.write_all(&[7; 4096]).is_ok() {}
-        let length = filler.metadata().unwrap().len();
-        filler.set_len(length.checked_sub(left).unwrap()).unwrap();
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
+fn data_dir(disk: &Disk) -> PathBuf {
+    disk.path().join("data")
 }
 
 fn settings(data_dir: &Path, min_free_bytes: u64) -> klp_coordinator::Config {
@@ -97,7 +54,7 @@ async fn submit_until_full(farm: &Farm, disk: &Disk) -> (Vec<v1::SubmitRequest>,
 #[tokio::test]
 async fn on_a_full_disk_everything_is_refused_and_nothing_lost_and_with_room_it_goes_on() {
     let Some(disk) = Disk::mount(16) else { return };
-    let farm = Farm::start(settings(&disk.data_dir(), 0)).await;
+    let farm = Farm::start(settings(&data_dir(&disk), 0)).await;
     let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
     farm.submit("one").await;
     let check = worker.take(1).await.remove(0);
@@ -153,14 +110,14 @@ async fn on_a_full_disk_everything_is_refused_and_nothing_lost_and_with_room_it_
         assert_eq!(ended.state(), LivepatchState::Succeeded, "{name}");
     }
     farm.coordinator.shutdown().await;
-    let (code, out, err) = support::process::run(&disk.data_dir(), &["check"]).await;
+    let (code, out, err) = support::process::run(&data_dir(&disk), &["check"]).await;
     assert_eq!(code, 0, "{out}{err}");
 }
 
 #[tokio::test]
 async fn the_last_room_is_for_what_runs() {
     let Some(disk) = Disk::mount(32) else { return };
-    let farm = Farm::start(settings(&disk.data_dir(), 8 * MIB)).await;
+    let farm = Farm::start(settings(&data_dir(&disk), 8 * MIB)).await;
     let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
     let first = submission("one");
     farm.livepatches.clone().submit(first.clone()).await.unwrap();
@@ -196,9 +153,9 @@ async fn the_last_room_is_for_what_runs() {
 #[tokio::test]
 async fn what_was_acknowledged_on_a_disk_that_filled_up_survives_a_kill() {
     let Some(disk) = Disk::mount(16) else { return };
-    let file = disk.0.path().join("c.toml");
+    let file = disk.path().join("c.toml");
     fs::write(&file, "min_free_bytes = 0\ntryout_ms = 0\n").unwrap();
-    let start = || support::process::Process::start_with(&disk.data_dir(), &["--config", file.to_str().unwrap()]);
+    let start = || support::process::Process::start_with(&data_dir(&disk), &["--config", file.to_str().unwrap()]);
     let process = start();
     support::process::announce_a_tree(&process.url).await;
     let client = LivepatchServiceClient::connect(process.url.clone()).await.unwrap();
@@ -244,6 +201,6 @@ async fn what_was_acknowledged_on_a_disk_that_filled_up_survives_a_kill() {
     }
     client.submit(submission("after")).await.unwrap();
     process.kill();
-    let (code, out, err) = support::process::run(&disk.data_dir(), &["check"]).await;
+    let (code, out, err) = support::process::run(&data_dir(&disk), &["check"]).await;
     assert_eq!(code, 0, "{out}{err}");
 }

@@ -26,6 +26,20 @@ pub struct WorkerOptions<'a> {
     pub trees: &'a Path,
     pub codestreams: &'a str,
     pub slots: u32,
+    /// A folder of programs that come before the machine's own.
+    pub tools: Option<&'a Path>,
+}
+
+impl Default for WorkerOptions<'_> {
+    fn default() -> Self {
+        Self {
+            name: "a",
+            trees: Path::new("/nowhere"),
+            codestreams: "",
+            slots: 1,
+            tools: None,
+        }
+    }
 }
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -74,15 +88,7 @@ impl Farm {
     /// As [`Farm::with_settings`], with the coordinator on a host of its own.
     pub fn start_on(net: Option<&Net>, settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let lease = match settings.contains("lease_ms") {
-            true => "",
-            false => "lease_ms = 3000\n",
-        };
-        std::fs::write(
-            dir.path().join("coordinator.toml"),
-            format!("{lease}heartbeat_ms = 500\n{settings}"),
-        )
-        .expect("config");
+        Self::configure(dir.path(), settings);
         let host = net.map(|net| net.here.clone());
         let address = if host.is_some() { ADDRESS } else { LOOPBACK };
         let listen = format!("{address}:0");
@@ -95,6 +101,15 @@ impl Farm {
             url,
             dir,
         }
+    }
+
+    fn configure(dir: &Path, settings: &str) {
+        let lease = match settings.contains("lease_ms") {
+            true => "",
+            false => "lease_ms = 3000\n",
+        };
+        let text = format!("{lease}heartbeat_ms = 500\n{settings}");
+        std::fs::write(dir.join("coordinator.toml"), text).expect("config");
     }
 
     /// A farm that somebody else runs.
@@ -140,6 +155,12 @@ impl Farm {
         });
     }
 
+    /// Starts the coordinator again, with other settings.
+    pub fn restart_with(&mut self, settings: &str) {
+        Self::configure(self.dir.path(), settings);
+        self.restart_coordinator();
+    }
+
     /// Starts a worker and waits until the farm knows it.
     pub fn add_worker(&mut self, options: WorkerOptions<'_>) {
         let host = self.host.clone();
@@ -166,8 +187,15 @@ impl Farm {
             "--grace".as_ref(),
             "0".as_ref(),
         ];
+        let mut command = command_on(host, "klp-worker");
+        command.args(args);
+        if let Some(tools) = options.tools {
+            let rest = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::iter::once(tools.to_owned()).chain(std::env::split_paths(&rest));
+            command.env("PATH", std::env::join_paths(folders).expect("folders without colons"));
+        }
         self.workers
-            .push(Proc::start_on(host, options.name, "klp-worker", args, self.dir.path()));
+            .push(Proc::start_as(options.name, command, self.dir.path()));
         let name = options.name.to_owned();
         wait_until(Duration::from_secs(30), &format!("{name} is connected"), || {
             let workers = self.cli(["workers", "--output", "json"]);
@@ -212,6 +240,39 @@ impl Farm {
     /// A livepatch's tasks, as `status --output json` says them.
     pub fn tasks(&self, name: &str) -> Vec<Value> {
         self.status(name)["tasks"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The outcomes that were recorded: for each event that tells of one, the task and its attempt.
+    pub fn outcomes(&self, name: &str) -> Vec<(String, u64)> {
+        let events = self.cli(["watch", name, "--output", "json"]).stdout;
+        let events = events
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let ended = events.filter(|event| event["task"]["ended_ms"].is_i64());
+        ended
+            .map(|event| {
+                let task = &event["task"];
+                (task["id"].to_string(), task["attempt"].as_u64().unwrap_or_default())
+            })
+            .collect()
+    }
+
+    /// That nothing is wrong with what the coordinator stores, and that no attempt's outcome was recorded twice.
+    pub fn is_sound(&self, name: &str) {
+        let outcomes = self.outcomes(name);
+        let once: std::collections::BTreeSet<_> = outcomes.iter().collect();
+        assert_eq!(
+            once.len(),
+            outcomes.len(),
+            "an outcome was committed twice: {outcomes:?}"
+        );
+        let checked = command_on(None, "klp-coordinator")
+            .args(["check", "--online"])
+            .arg("--data-dir")
+            .arg(self.dir.path().join("coordinator"))
+            .output()
+            .expect("klp-coordinator runs");
+        assert!(checked.status.success(), "{checked:?}");
     }
 
     pub fn wait_until_extracting(&self, name: &str) {

@@ -6,15 +6,19 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 pub mod bench;
+mod disk;
 mod farm;
 mod net;
 mod proc;
+mod tools;
 
+pub use disk::Disk;
 pub use farm::{CommandResult, Farm, SUBMIT, WorkerOptions};
 pub use net::Net;
 pub use proc::{Proc, wait_until};
+pub use tools::{Tools, runs};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The folder of kernel trees. `None` only for who asks to go without: a test that is skipped unasked proves nothing.
 pub fn trees() -> Option<PathBuf> {
@@ -29,4 +33,17 @@ pub fn trees() -> Option<PathBuf> {
              to go without the tests on real kernels"
         ),
     }
+}
+
+/// One codestream that these trees hold, for a test to which one is enough.
+pub fn one_codestream(trees: &Path) -> String {
+    let kernels = std::fs::read_dir(trees.join("x86_64")).expect("trees of x86_64");
+    let names = kernels.map(|entry| {
+        entry
+            .expect("readable")
+            .file_name()
+            .into_string()
+            .expect("a codestream")
+    });
+    names.max().expect("a tree")
 }

@@ -50,11 +50,17 @@ impl Proc {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         dir: &Path,
     ) -> Self {
+        let mut command = command_on(host, exe);
+        command.args(args);
+        Self::start_as(name, command, dir)
+    }
+
+    /// Starts a command whose log is that of `name` in `dir`.
+    pub fn start_as(name: &str, mut command: Command, dir: &Path) -> Self {
         let log = dir.join(format!("{name}.log"));
         let stdout = dir.join(format!("{name}.out"));
         let append = |path: &Path| File::options().create(true).append(true).open(path).expect("log file");
-        let child = command_on(host, exe)
-            .args(args)
+        let child = command
             .env(
                 "RUST_LOG",
                 "info,klp_coordinator=debug,klp_worker=debug,rusqlite_migration=warn",
@@ -74,6 +80,14 @@ impl Proc {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory that it ever had, in bytes.
+    pub fn most_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let most = most.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        most.expect("the kernel tells") << 10
     }
 
     pub fn log(&self) -> String {

@@ -93,6 +93,7 @@ fn what_no_kernel_has_is_refused_and_not_stored() {
         trees: &trees,
         codestreams: "debian12-6.1",
         slots: 1,
+        ..WorkerOptions::default()
     });
     let cases: [(&str, &[&str], &[&str]); 5] = [
         ("--conf", &["CONFIG_SND_PCMX"], &["CONFIG_SND_PCMX"]),

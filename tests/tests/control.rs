@@ -21,6 +21,7 @@ fn add_worker(farm: &mut Farm, trees: &Path, slots: u32) {
         trees,
         codestreams: "debian12-6.1",
         slots,
+        ..WorkerOptions::default()
     });
 }
 
@@ -178,6 +179,7 @@ fn add_worker_with(farm: &mut Farm, trees: &Path) {
         trees,
         codestreams: "",
         slots: 1,
+        ..WorkerOptions::default()
     });
 }
 

@@ -24,6 +24,7 @@ fn add_worker(farm: &mut Farm, name: &str, trees: &Path) {
         trees,
         codestreams: "",
         slots: 2,
+        ..WorkerOptions::default()
     });
 }
 

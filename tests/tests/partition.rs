@@ -13,6 +13,7 @@ fn options<'a>(name: &'a str, trees: &'a Path) -> WorkerOptions<'a> {
         trees,
         codestreams: "debian12-6.1",
         slots: 2,
+        ..WorkerOptions::default()
     }
 }
 

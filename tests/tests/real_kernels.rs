@@ -26,6 +26,7 @@ fn farm_with_two_kernels() -> Option<(Farm, [String; 2])> {
             trees: &trees,
             codestreams: &only,
             slots: 1,
+            ..WorkerOptions::default()
         });
     }
     Some((farm, two))

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use lines::{Budget, LineSplitter};
 use reap::Family;
+pub use reap::{kill_left_over, leave_nothing};
 
 /// Variables a child keeps from this process: where programs are, and how to reach the network. Everything else (a
 /// surrounding `make`'s MAKEFLAGS above all) would make its work depend on who started us.
@@ -341,6 +342,8 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
                 setrlimit(Resource::RLIMIT_AS, bytes, bytes)?;
             }
             setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+            // So that what its family daemonizes is still known as its own.
+            nix::sys::prctl::set_child_subreaper(true)?;
             Ok(())
         });
     }

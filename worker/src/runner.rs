@@ -11,6 +11,7 @@ use klp_livepatch::spec::{Backend, Target};
 use klp_livepatch::task::{AttemptId, Platform, TaskKind};
 use klp_proto::convert;
 use klp_proto::v1::Assignment;
+use nix::sys::statvfs::statvfs;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt_log::AttemptLog;
@@ -18,6 +19,7 @@ use crate::attempts::Attempts;
 use crate::check;
 use crate::extract::{ExtractRequest, Extracted};
 use crate::outbox::Product;
+use crate::process;
 use crate::trees::Tree;
 use crate::worker::{Shared, handed_back};
 
@@ -54,12 +56,18 @@ impl Context {
     }
 }
 
-/// Removes what former runs left in the scratch folder.
+/// Where attempts have their folders.
+fn scratch_of(data_dir: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(data_dir.join("scratch"))
+}
+
+/// Kills and removes what former runs left in the scratch folder.
 ///
 /// # Errors
 /// The disk refused.
 pub fn clear_scratch(data_dir: &Path) -> io::Result<()> {
-    let scratch = data_dir.join("scratch");
+    let scratch = scratch_of(data_dir)?;
+    process::kill_left_over(&scratch);
     if scratch.exists() {
         fs::remove_dir_all(&scratch)?;
     }
@@ -139,9 +147,11 @@ async fn with_scratch(
         .trees
         .get(&job.platform)
         .map_err(|e| farm(format!("{}: {e}", shared.config.name)))?;
-    let scratch = tempfile::Builder::new()
-        .prefix(&format!("{id}-").replace('#', "-"))
-        .tempdir_in(shared.config.data_dir.join("scratch"))
+    let scratch = scratch_of(&shared.config.data_dir)
+        .and_then(|dir| {
+            let prefix = format!("{id}-").replace('#', "-");
+            tempfile::Builder::new().prefix(&prefix).tempdir_in(dir)
+        })
         .map_err(|e| farm(format!("{}: can't make a scratch folder: {e}", shared.config.name)))?;
     let context = Context {
         id,
@@ -154,8 +164,40 @@ async fn with_scratch(
     };
     match job.kind {
         TaskKind::Check => run_check(tree, job, &context).await,
-        TaskKind::Extract => run_extract(shared, &tree, &job, &context).await,
+        TaskKind::Extract => {
+            let done = run_extract(shared, &tree, &job, &context).await;
+            match disk_is_full(scratch.path()) {
+                true => blame_the_disk(shared, done),
+                false => done,
+            }
+        }
     }
+}
+
+/// Less free room than this is taken for a full disk, in bytes: what could not be written is removed again by then.
+const ROOM: u64 = 16 << 20;
+
+fn disk_is_full(dir: &Path) -> bool {
+    // A system that won't say is not to blame.
+    statvfs(dir).is_ok_and(|disk| disk.blocks_available() * disk.fragment_size() < ROOM)
+}
+
+/// What fails on a full disk fails by this worker's fault, whatever it looks like: a compiler that can't write its object
+/// ends like one that can't compile its source.
+fn blame_the_disk(shared: &Shared, done: Result<Product, Failure>) -> Result<Product, Failure> {
+    let (Ok(Product {
+        ending: Ending::Failed(failure),
+        ..
+    })
+    | Err(failure)) = done
+    else {
+        return done;
+    };
+    let (name, dir) = (&shared.config.name, shared.config.data_dir.display());
+    Err(farm(format!(
+        "worker {name}: the disk of {dir} is full, so that this may mean nothing: {}",
+        failure.message
+    )))
 }
 
 async fn run_check(tree: Tree, job: Job, context: &Context) -> Result<Product, Failure> {

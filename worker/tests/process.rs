@@ -195,3 +195,35 @@ async fn a_dropped_run_leaves_nothing() {
     assert!(task.await.unwrap_err().is_cancelled());
     assert!(!runs(&pid));
 }
+
+#[tokio::test]
+async fn a_family_that_sheds_its_marks_is_killed_with_its_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    // A daemon: an orphan in a session of its own, without the environment it was given.
+    let script = format!(
+        "(env -i setsid sh -c 'echo $$ > {}; exec sleep 1000' &) ; sleep 1000",
+        pid.display()
+    );
+    let done = captured(&sh(&script), &limits(1000)).await;
+    assert_eq!(done.finish.end, End::TimedOut(Duration::from_millis(1000)));
+    let pid = std::fs::read_to_string(pid).unwrap();
+    assert!(!runs(&pid), "{pid} still runs");
+}
+
+#[tokio::test]
+async fn a_process_that_lives_on_in_ever_new_children_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = dir.path().join("last");
+    let script = format!(
+        "use POSIX 'setsid'; while (1) {{ setsid; open F, '>', '{}'; print F \"$$\\n\"; close F; fork and exit }}",
+        last.display()
+    );
+    let command = Command::new("perl", "/").args(["-e", &format!("fork or do {{ {script} }}; sleep 1 while 1")]);
+    let done = captured(&command, &limits(1000)).await;
+    assert_eq!(done.finish.end, End::TimedOut(Duration::from_millis(1000)));
+    std::thread::sleep(Duration::from_millis(100));
+    let then = std::fs::read_to_string(&last).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(std::fs::read_to_string(&last).unwrap(), then, "it lives on");
+}

@@ -62,7 +62,7 @@ impl WorkerService for Workers {
         }
         if self.0.tryouts.contains(id.task) {
             // Its problems come with the outcome; nobody will ask for the log.
-            let next_offset = request.offset + request.data.len() as u64;
+            let next_offset = request.offset.saturating_add(request.data.len() as u64);
             return Ok(Response::new(v1::AppendLogResponse { next_offset }));
         }
         let known = move |db: &rusqlite::Connection| store::attempt(db, id.task, id.number).map_err(Failed::from);
@@ -194,8 +194,8 @@ async fn drive(
     loop {
         tokio::select! {
             state = states.message() => {
-                // A stream that breaks is answered by nobody.
-                let Ok(Some(state)) = state else { return Ok(()) };
+                // What can't be read is answered; a stream that breaks hears nothing any more.
+                let Some(state) = state? else { return Ok(()) };
                 silent_at = Instant::now() + patience;
                 let report = report(state).map_err(|violations| invalid_argument(&violations))?;
                 let said = (report.worker.clone(), report.registration.incarnation);
@@ -269,7 +269,7 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
         tools.push((tool.backend, tool.version));
     }
     let (broken_trees, broken_tools) = unready(state.unready, &trees, &mut bad);
-    let mut attempts = Vec::with_capacity(state.attempts.len());
+    let (mut attempts, mut listed) = (Vec::with_capacity(state.attempts.len()), BTreeSet::new());
     for (i, running) in state.attempts.into_iter().enumerate() {
         if running.progress.len() > MAX_WORD {
             bad.push(violation(
@@ -278,6 +278,9 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
             ));
         }
         if let Some(id) = note(&mut bad, convert::attempt(running.attempt)) {
+            if !listed.insert(id) {
+                bad.push(violation(format!("attempts[{i}]"), format!("{id} is listed twice")));
+            }
             attempts.push((id, running.progress));
         }
     }

@@ -146,6 +146,10 @@ impl Logs {
                 let archive = present(Archive::open(&compressed(&path)))?;
                 return archive.map_or(Ok(Vec::new()), |mut archive| archive.read(offset, limit));
             };
+            // Beyond the end is no error, however far.
+            if offset > file.metadata()?.len() {
+                return Ok(Vec::new());
+            }
             let mut data = Vec::new();
             file.seek(SeekFrom::Start(offset))?;
             file.take(limit).read_to_end(&mut data)?;

@@ -4,6 +4,7 @@
 
 pub mod data;
 pub mod process;
+pub mod raw;
 pub mod steady;
 
 use std::collections::BTreeSet;

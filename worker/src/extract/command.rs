@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, words};
+use super::{Error, tool, words};
 
 /// How the kernel's build compiles one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,24 +132,22 @@ fn from_make(from: &CommandSource<'_>, file: &str) -> Result<CompileCommand, Err
     let target = file
         .strip_suffix(".c")
         .ok_or_else(|| fail("only .c files can be extracted from".into()))?;
-    let output = Command::new("make")
-        .arg("-sn")
-        .args(from.make_args)
-        .arg("--")
-        .arg(format!("{target}.o"))
-        .current_dir(from.obj_dir)
-        .env_remove("MAKEFLAGS")
-        .env_remove("MAKELEVEL")
-        .output()
-        .map_err(|source| Error::Tool {
-            tool: "make".into(),
-            source,
-        })?;
+    let output = tool::output(
+        Command::new("make")
+            .arg("-sn")
+            .args(from.make_args)
+            .arg("--")
+            .arg(format!("{target}.o"))
+            .current_dir(from.obj_dir)
+            .env_remove("MAKEFLAGS")
+            .env_remove("MAKELEVEL"),
+    )?;
     let text = String::from_utf8_lossy(&output.stdout);
     command_in(&text, from.cc, &format!("{target}.o"), file, from.obj_dir).ok_or_else(|| {
         let talk = String::from_utf8_lossy(&output.stderr);
         let last = talk.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no message");
-        fail(format!("`make -sn CC={} {target}.o` in the object directory names no compile command for it (make said: {last}); is the tree configured?", from.cc))
+        let limit = tool::limited(output.status);
+        fail(format!("`make -sn CC={} {target}.o` in the object directory names no compile command for it (make said: {last}){limit}; is the tree configured?", from.cc))
     })
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use object::{Object, ObjectSymbol};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Extraction, Request, Symbols};
+use super::{Error, Extraction, Request, Symbols, tool};
 
 /// What the check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,19 +85,16 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         move |source| Error::Io { action, path, source }
     };
     std::fs::write(&source, &extraction.source).map_err(io("write", &source))?;
-    let run = Command::new(&request.command.compiler)
-        .args(module_args(request))
-        // No -w: it would silence what the kernel's flags make an error of, such as an undeclared function.
-        .args(["-fno-diagnostics-color", "-c", "-o"])
-        .arg(&output)
-        .arg(&source)
-        .current_dir(&request.command.directory)
-        .env("LC_ALL", "C")
-        .output()
-        .map_err(|source| Error::Tool {
-            tool: request.command.compiler.clone(),
-            source,
-        })?;
+    let run = tool::output(
+        Command::new(&request.command.compiler)
+            .args(module_args(request))
+            // No -w: it would silence what the kernel's flags make an error of, such as an undeclared function.
+            .args(["-fno-diagnostics-color", "-c", "-o"])
+            .arg(&output)
+            .arg(&source)
+            .current_dir(&request.command.directory)
+            .env("LC_ALL", "C"),
+    )?;
     let mut check = CompileCheck::default();
     if !run.status.success() {
         read_errors(
@@ -107,9 +104,11 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
             &mut check,
         );
         if check.errors.is_empty() {
+            let limit = tool::limited(run.status);
+            let compiler = &request.command.compiler;
             check
                 .errors
-                .push(format!("{} ended with {}", request.command.compiler, run.status));
+                .push(format!("{compiler} ended with {}{limit}", run.status));
         }
         return Ok(check);
     }

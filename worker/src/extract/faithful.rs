@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::compile_check::module_args;
 use super::native::lexer::{Kind, Token, closing, same_length_text, tokens};
-use super::{Error, Extraction, Request};
+use super::{Error, Extraction, Request, tool};
 
 /// The first place where a replacement differs from its original.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,16 +70,13 @@ pub fn differences(request: &Request, extraction: &Extraction, source: &Path) ->
 
 fn preprocess(request: &Request, file: &Path, module: bool) -> Result<String, Error> {
     let args = module_args(request).into_iter().filter(|a| module || a != "-DMODULE");
-    let output = Command::new(&request.command.compiler)
-        .args(args)
-        .args(["-E", "-P"])
-        .arg(file)
-        .current_dir(&request.command.directory)
-        .output()
-        .map_err(|source| Error::Tool {
-            tool: request.command.compiler.clone(),
-            source,
-        })?;
+    let output = tool::output(
+        Command::new(&request.command.compiler)
+            .args(args)
+            .args(["-E", "-P"])
+            .arg(file)
+            .current_dir(&request.command.directory),
+    )?;
     Ok(same_length_text(output.stdout))
 }
 

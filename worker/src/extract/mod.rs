@@ -11,6 +11,7 @@ pub mod flags;
 pub mod native;
 pub mod native_backend;
 pub mod native_child;
+mod tool;
 pub mod words;
 
 use std::collections::BTreeSet;
@@ -176,6 +177,8 @@ pub enum Error {
     BadPath { file: String, why: &'static str },
     #[error("{tool} can't be started ({source}): install it, or correct the tree's compiler")]
     Tool { tool: String, source: std::io::Error },
+    #[error("{tool} was killed after {most} MiB of output (limit)")]
+    Flood { tool: String, most: u64 },
     #[error("{file}: the preprocessor failed: {why}")]
     Preprocess { file: String, why: String },
     #[error("{action} {}: {source}", path.display())]
@@ -191,7 +194,9 @@ impl Error {
     pub fn cause(&self) -> Cause {
         match self {
             Self::NoFunction { .. } | Self::BadPath { .. } => Cause::Yours,
-            Self::Command { .. } | Self::Parse { .. } | Self::Preprocess { .. } => Cause::Codestream,
+            Self::Command { .. } | Self::Parse { .. } | Self::Flood { .. } | Self::Preprocess { .. } => {
+                Cause::Codestream
+            }
             Self::LibclangMissing { .. } | Self::Tool { .. } | Self::Io { .. } => Cause::Farm,
         }
     }

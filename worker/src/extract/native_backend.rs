@@ -80,6 +80,8 @@ impl NativeBackend {
         std::fs::write(&job_path, bytes).map_err(|e| farm(format!("can't write {}: {e}", job_path.display())))?;
         let command = own_program(&context.scratch)
             .map_err(farm)?
+            // What a compiler leaves when it is killed goes with the rest.
+            .env("TMPDIR", &context.scratch)
             .arg("--job")
             .arg(&job_path)
             .arg("--answer")
@@ -88,6 +90,8 @@ impl NativeBackend {
             // Before the whole attempt's limit, so that what the tool said is still logged.
             wall: context.time_limit.saturating_sub(LAST_WORDS),
             memory: Some(context.memory_limit),
+            // The log keeps head and tail by itself.
+            output_kept: u64::MAX,
             ..Limits::default()
         };
         let mut sink = |_, line: &str| context.log.line(line);

@@ -11,6 +11,7 @@ use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
 
 use super::{CommandSource, CompileCheck, Error, Extraction, Request, compile_command, native};
+use crate::process;
 use crate::symbols::{SymbolError, Symbols};
 use crate::trees::{Tree, TreeError};
 
@@ -75,7 +76,10 @@ pub fn native_main(args: NativeArgs) -> anyhow::Result<()> {
         cause: cause(&error),
         message: format!("{error:#}"),
     });
-    write(&answer, &outcome)
+    let written = write(&answer, &outcome);
+    // What a tool daemonized is still this process's, but not the worker's any more once this one has ended.
+    process::leave_nothing();
+    written
 }
 
 fn write(path: &Path, answer: &Answer) -> anyhow::Result<()> {

@@ -1,7 +1,9 @@
-//! Kills a child with all its descendants: its process group, and those that left the group but still carry the mark
-//! their environment was given.
+//! Kills a child with all its descendants: those that descend from it, which is known as long as it lives, for it adopts
+//! its family's orphans; its process group; and those that left the group but still carry the mark their environment was
+//! given.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -34,6 +36,12 @@ impl Family {
     pub(super) fn kill(&mut self) {
         let Some(group) = self.group.take() else { return };
         let until = Instant::now() + HUNT;
+        // Unless it was reaped, for then its number may be another's.
+        if Stat::of(group).is_some_and(|leader| leader.parent == Pid::this()) {
+            // Stopped, it makes no more children and stays a parent to those it has.
+            let _ = kill(group, Signal::SIGSTOP);
+            kill_descendants(group, until);
+        }
         loop {
             // The leader may be reaped already; its group's number stays taken as long as a member lives.
             let group_left = killpg(group, Signal::SIGKILL) != Err(Errno::ESRCH);
@@ -53,25 +61,109 @@ impl Family {
     /// Living processes that carry the mark, wherever they moved.
     fn strays(&self) -> Vec<Pid> {
         let wanted = format!("{MARK}={}", self.mark);
-        processes()
-            .filter(|pid| {
-                std::fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|environ| environ.split(|b| *b == 0).any(|entry| entry == wanted.as_bytes()))
-            })
-            .collect()
+        whose_environment_has(|entry| entry == wanted.as_bytes())
     }
 
     /// Whether a process that runs no more than a zombie does is still in the group.
     fn others_in(&self, group: Pid) -> bool {
-        processes().any(|pid| {
-            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-                return false;
-            };
-            // After the name in parentheses: state, parent, group.
-            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-            let state = fields.next();
-            let its_group = fields.nth(1).and_then(|g| g.parse().ok());
-            state != Some("Z") && state != Some("X") && its_group == Some(group.as_raw())
+        processes()
+            .filter_map(Stat::of)
+            .any(|stat| stat.lives && stat.group == group)
+    }
+}
+
+/// Kills what a worker that was killed itself left running: all whose folder for temporary files is below `scratch`.
+pub fn kill_left_over(scratch: &Path) {
+    let below = ["TMPDIR=".as_bytes(), scratch.as_os_str().as_bytes(), b"/"].concat();
+    let until = Instant::now() + HUNT;
+    loop {
+        let left = whose_environment_has(|entry| entry.starts_with(&below));
+        if left.is_empty() || Instant::now() > until {
+            return;
+        }
+        for pid in left {
+            // It may be gone already, which is what we want.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn whose_environment_has(wanted: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
+    let has = |pid: &Pid| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ"));
+        environ.is_ok_and(|environ| environ.split(|b| *b == 0).any(&wanted))
+    };
+    processes().filter(has).collect()
+}
+
+/// Kills what this process started, directly or not, and left running.
+pub fn leave_nothing() {
+    kill_descendants(Pid::this(), Instant::now() + HUNT);
+}
+
+/// Where the kernel does not list a process's children (CONFIG_PROC_CHILDREN), its group and its mark have to do.
+fn kill_descendants(of: Pid, until: Instant) {
+    loop {
+        let found = descendants(of);
+        // The newest first, and at once: one that lives on in ever new children is gone again in no time.
+        for pid in found.iter().rev() {
+            // It may be gone already, which is what we want.
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        let lives = |pid: &Pid| Stat::of(*pid).is_some_and(|stat| stat.lives);
+        if !found.iter().any(lives) && descendants(of).len() <= found.len() || Instant::now() > until {
+            return;
+        }
+    }
+}
+
+/// All that descend from a process, zombies too, children after their parents.
+fn descendants(of: Pid) -> Vec<Pid> {
+    let mut found = vec![of];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(children(parent));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+fn children(of: Pid) -> Vec<Pid> {
+    let threads = std::fs::read_dir(format!("/proc/{of}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|id| id.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .map(Pid::from_raw)
+        .collect()
+}
+
+/// What the system tells of a process.
+struct Stat {
+    /// It is no zombie.
+    lives: bool,
+    parent: Pid,
+    group: Pid,
+}
+
+impl Stat {
+    fn of(pid: Pid) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the name in parentheses, which may hold anything: state, parent, group.
+        let mut fields = stat.rsplit(')').next()?.split_whitespace();
+        let state = fields.next()?;
+        let mut id = || Some(Pid::from_raw(fields.next()?.parse().ok()?));
+        Some(Self {
+            lives: state != "Z" && state != "X",
+            parent: id()?,
+            group: id()?,
         })
     }
 }
