@@ -14,24 +14,43 @@ survivors=0
 
 tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$work" -xf -
 
-# mutant NAME FILE PERL: applies a Perl substitution over the whole file, runs the coordinator's unit tests and the
-# simulation, if these pass the tests over the wire, and prints those that fail.
+# run ARGS: runs tests on the mutant.
+run() {
+    (cd "$work" && timeout 900 cargo test --quiet --locked "$@") >"$work/log" 2>&1
+}
+
+# The coordinator's unit tests and the simulation. What only makes recovery slower shows over the wire.
+coordinator_tests() {
+    run -p klp-coordinator --lib &&
+        run --no-fail-fast -p klp-coordinator --test control --test faults --test main_path
+}
+
+network_tests() {
+    run -p klp-tests --test turmoil promises
+}
+
+# mutant NAME FILE PERL: of the coordinator, for its own tests.
 mutant() {
+    judge "$1" "coordinator/src/$2" "$3" coordinator_tests
+}
+
+# over_the_network NAME FILE PERL: of any crate, for the farm on a simulated network.
+over_the_network() {
+    judge "$1" "$2" "$3" network_tests
+}
+
+# judge NAME FILE PERL TESTS: applies a Perl substitution over the whole file, runs the tests and prints those that fail.
+judge() {
     case "$1" in *"$only"*) ;; *) return 0 ;; esac
-    file="$work/coordinator/src/$2"
+    file="$work/$2"
     cp -p "$file" "$work/original"
     perl -0pi -e "$3" "$file"
     if cmp -s "$file" "$work/original"; then
-        echo "mutant \`$1\` changes nothing in coordinator/src/$2: adapt its pattern in tests/mutants.sh" >&2
+        echo "mutant \`$1\` changes nothing in $2: adapt its pattern in tests/mutants.sh" >&2
         exit 2
     fi
     status=0
-    (cd "$work" && timeout 900 cargo test --quiet --locked -p klp-coordinator --lib) >"$work/log" 2>&1 || status=$?
-    if [ "$status" -eq 0 ]; then
-        # What only makes recovery slower shows over the wire.
-        (cd "$work" && timeout 900 cargo test --quiet --locked --no-fail-fast -p klp-coordinator \
-            --test control --test faults --test main_path) >"$work/log" 2>&1 || status=$?
-    fi
+    "$4" || status=$?
     if grep -q '^error' "$work/log" && ! grep -q '^test result' "$work/log"; then
         cat "$work/log" >&2
         echo "mutant \`$1\` does not compile" >&2
@@ -93,5 +112,24 @@ mutant 'a drained worker gets nothing' farm/roster.rs \
     's/if let Some\(drain\) = &self\.standing\.drain \{/if let Some(drain) = self.standing.drain.as_ref().filter(|_| false) {/'
 mutant 'who is forgotten is drained no more' farm/roster.rs \
     's/self\.think\(worker, Standing::default\(\)\);//'
+
+over_the_network 'network: a lost attempt commits nothing' coordinator/src/lifecycle.rs \
+    's/(AttemptState::Cancelled => \{\s*)Commit::Superseded/$1Commit::Accepted(self.end(ending, retry, now, noise))/'
+over_the_network 'network: a repeated commit changes nothing' coordinator/src/lifecycle.rs \
+    's/=> Commit::Repeated,/=> Commit::Accepted(self.end(ending, retry, now, noise)),/'
+over_the_network 'network: a repeated commit is answered the same' coordinator/src/lifecycle.rs \
+    's/=> Commit::Repeated,/=> Commit::Superseded,/'
+over_the_network 'network: a repeated submission is answered' coordinator/src/ledger/submit.rs \
+    's/if existing\.spec == \*spec \{/if false {/'
+over_the_network 'network: a restart renews every lease' coordinator/src/farm/mind.rs \
+    's/lease\.renew\(now, mind\.config\.lease_ms\);/let _ = (&lease, now);/'
+over_the_network 'network: the coordinator probes connections' coordinator/src/server.rs \
+    's/\.http2_keepalive_interval\(Some\(ms\(config.keepalive_ms\)\)\)//'
+over_the_network 'network: a worker probes its connection' worker/src/delivery.rs \
+    's/\.http2_keep_alive_interval\(Duration::from_secs\(5\)\)//'
+over_the_network 'network: who is away is asked again' worker/src/delivery.rs \
+    's/Code::InvalidArgument \| Code::NotFound/Code::Unavailable | Code::NotFound/'
+over_the_network 'network: a worker never runs an attempt twice' worker/src/attempts.rs \
+    's/\|\| !table\.seen\.insert\(id\)/|| table.open.contains_key(&id)/'
 
 [ "$survivors" -eq 0 ] || { echo "$survivors guards can be removed unnoticed" >&2; exit 1; }
