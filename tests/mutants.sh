@@ -12,7 +12,8 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target/mutants}"
 export KLP_SIM_SEEDS="${KLP_SIM_SEEDS:-400}" RUST_BACKTRACE=0
 survivors=0
 
-tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$work" -xf -
+# With new times (-m), so that cargo does not take a mutant for built from these that a former run left in the target folder.
+tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$work" -xmf -
 
 # run ARGS: runs tests on the mutant.
 run() {
