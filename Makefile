@@ -44,9 +44,10 @@ eval: release trees
 	target/release/klp-extract-eval --trees $(TREES) --work $(CACHE)/eval \
 	    --list worker/tests/fixtures/extract/changed-a.txt
 
-## simulate: the farm by seed; make simulate SEEDS=100000
+## simulate: the farm by seed, alone and over a simulated network; make simulate SEEDS=100000
 simulate: deps
 	KLP_SIM_SEEDS=$(SEEDS) cargo test --locked -p klp-coordinator --lib simulation
+	KLP_TURMOIL_SEEDS=$$(($(SEEDS) / 50)) cargo test --locked -p klp-tests --test turmoil promises
 
 ## mutants: each guard that a promise rests on is removed, and a test must notice
 mutants: deps trees

@@ -19,7 +19,8 @@ kept=
 
 rm -rf "$work"
 mkdir -p "$work"
-tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$work" -xf -
+# With new times (-m), so that cargo does not take a mutant for built from these that a former run left in the target folder.
+tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$work" -xmf -
 
 # judge TARGETS...: runs these tests of the mutated sources.
 judge() {
@@ -206,6 +207,27 @@ mutant 10 'the end of a flood is kept' worker/src/extract/native_backend.rs \
 mutant 10 'what a tool answers is bounded' worker/src/extract/tool.rs \
     's/const MOST: u64 = 64 << 20;/const MOST: u64 = 64 << 30;/' \
     '-p klp-tests --test rogue answer'
+
+# On a simulated network.
+network='-p klp-tests --test turmoil promises'
+mutant 2 'network: a lost attempt commits nothing' coordinator/src/lifecycle.rs \
+    's/(AttemptState::Cancelled => \{\s*)Commit::Superseded/$1Commit::Accepted(self.end(ending, retry, now, noise))/' "$network"
+mutant 3 'network: a repeated commit changes nothing' coordinator/src/lifecycle.rs \
+    's/=> Commit::Repeated,/=> Commit::Accepted(self.end(ending, retry, now, noise)),/' "$network"
+mutant 3 'network: a repeated commit is answered the same' coordinator/src/lifecycle.rs \
+    's/=> Commit::Repeated,/=> Commit::Superseded,/' "$network"
+mutant 1 'network: a repeated submission is answered' coordinator/src/ledger/submit.rs \
+    's/if existing\.spec == \*spec \{/if false {/' "$network"
+mutant 7 'network: a restart renews every lease' coordinator/src/farm/mind.rs \
+    's/lease\.renew\(now, mind\.config\.lease_ms\..*?\);\n/let _ = (&lease, now);\n/' "$network"
+mutant 4 'network: the coordinator probes connections' coordinator/src/server.rs \
+    's/\.http2_keepalive_interval\(Some\(ms\(config.keepalive_ms\)\)\)//' "$network"
+mutant 4 'network: a worker probes its connection' worker/src/delivery.rs \
+    's/\.http2_keep_alive_interval\(Duration::from_secs\(5\)\)//' "$network"
+mutant 4 'network: who is away is asked again' worker/src/delivery.rs \
+    's/Code::InvalidArgument \| Code::NotFound/Code::Unavailable | Code::NotFound/' "$network"
+mutant 7 'network: a worker never runs an attempt twice' worker/src/attempts.rs \
+    's/\|\| !table\.seen\.insert\(id\)/|| table.open.contains_key(&id)/' "$network"
 
 # Rules beside the promises.
 mutant - 'lists are bounded' livepatch/src/spec.rs \

@@ -18,6 +18,15 @@ pub struct Client {
     channel: Channel,
 }
 
+/// Whether the connection could not be made, or broke before the answer was there: it may have been done or not.
+pub fn is_broken(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        // The latter three as tonic has it, depending on where in the request it broke.
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
+    )
+}
+
 impl Client {
     /// Connects at the first call.
     pub fn new(uri: Uri) -> Self {

@@ -6,21 +6,23 @@
 //! it stays.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use klp_livepatch::outcome::{Artifact, Digest};
-use tokio::fs::{self, File};
-use tokio::io::AsyncWriteExt;
 
+use crate::aside::Aside;
+use crate::disk::present;
 use crate::failpoint::{self, Point};
 
 /// The folder of all blobs.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     dir: PathBuf,
+    aside: Aside,
     /// What commits in flight name, and how many of them.
     pins: Arc<Mutex<HashMap<Digest, usize>>>,
 }
@@ -52,20 +54,22 @@ impl Blobs {
     ///
     /// # Errors
     /// The disk's.
-    pub async fn open(dir: PathBuf) -> Result<Self, BlobError> {
+    pub fn open(dir: PathBuf, aside: Aside) -> Result<Self, BlobError> {
         let tmp = dir.join("tmp");
-        match fs::remove_dir_all(&tmp).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("can't clear", &tmp)(error)),
-            _ => {}
-        }
-        fs::create_dir_all(&tmp).await.map_err(failed("can't make", &tmp))?;
-        Ok(Self::at(dir))
+        present(fs::remove_dir_all(&tmp)).map_err(failed("can't clear", &tmp))?;
+        fs::create_dir_all(&tmp).map_err(failed("can't make", &tmp))?;
+        Ok(Self { aside, ..Self::at(dir) })
     }
 
     /// The folder as it is, to be looked at or cleared.
     pub fn at(dir: PathBuf) -> Self {
-        let pins = Arc::default();
-        Self { dir, pins }
+        let (aside, pins) = Default::default();
+        Self { dir, aside, pins }
+    }
+
+    /// Where work on what is read from here is done.
+    pub fn aside(&self) -> Aside {
+        self.aside
     }
 
     fn pins(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
@@ -98,7 +102,7 @@ impl Blobs {
         if pins.contains_key(digest) || needed()? {
             return Ok(false);
         }
-        match std::fs::remove_file(self.path(digest)) {
+        match fs::remove_file(self.path(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             removed => Ok(removed.is_ok()),
         }
@@ -115,12 +119,12 @@ impl Blobs {
         if !self.dir.exists() {
             return Ok(());
         }
-        for shard in std::fs::read_dir(&self.dir)? {
+        for shard in fs::read_dir(&self.dir)? {
             let shard = shard?;
             if shard.file_name() == "tmp" || !shard.file_type()?.is_dir() {
                 continue;
             }
-            for entry in std::fs::read_dir(shard.path())? {
+            for entry in fs::read_dir(shard.path())? {
                 let entry = entry?;
                 let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                     continue;
@@ -146,12 +150,21 @@ impl Blobs {
     /// # Errors
     /// The disk's.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        let path = self.path(digest);
-        match fs::metadata(&path).await {
-            Ok(metadata) => Ok(Some(metadata.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("can't look at", &path)(error)),
-        }
+        let size = |path: &Path| Ok(present(fs::metadata(path))?.map(|metadata| metadata.len()));
+        self.on("can't look at", self.path(digest), size).await
+    }
+
+    /// Does `work` on a file aside.
+    async fn on<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        path: PathBuf,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, BlobError> {
+        let on = path.clone();
+        let done = self.aside.run(move || work(&on)).await;
+        done.unwrap_or_else(|e| Err(io::Error::other(e)))
+            .map_err(failed(what, &path))
     }
 
     /// Those of the artifacts that are not stored, each digest once.
@@ -178,13 +191,10 @@ impl Blobs {
     ///
     /// # Errors
     /// The disk's.
-    pub async fn read(&self, digest: &Digest) -> Result<Option<File>, BlobError> {
-        let path = self.path(digest);
-        match File::open(&path).await {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("can't open", &path)(error)),
-        }
+    pub async fn read(&self, digest: &Digest) -> Result<Option<tokio::fs::File>, BlobError> {
+        let open = |path: &Path| present(File::open(path));
+        let file = self.on("can't open", self.path(digest), open).await?;
+        Ok(file.map(tokio::fs::File::from_std))
     }
 
     /// Begins to store content of this digest and size.
@@ -202,9 +212,9 @@ impl Blobs {
             size,
             written: 0,
             hasher: blake3::Hasher::new(),
-            file: File::from_std(file),
+            file: Arc::new(file),
             tmp: path,
-            target: self.path(&digest),
+            blobs: self.clone(),
         })
     }
 }
@@ -253,24 +263,23 @@ pub struct Upload {
     size: u64,
     written: u64,
     hasher: blake3::Hasher,
-    file: File,
+    file: Arc<File>,
     tmp: tempfile::TempPath,
-    target: PathBuf,
+    blobs: Blobs,
 }
 
 impl Upload {
     /// # Errors
     /// The disk's, or there are more bytes than announced.
-    pub async fn write(&mut self, data: &[u8]) -> Result<(), BlobError> {
+    pub async fn write(&mut self, data: Vec<u8>) -> Result<(), BlobError> {
         self.written += data.len() as u64;
         if self.written > self.size {
             return Err(self.wrong_size());
         }
-        self.hasher.update(data);
-        self.file
-            .write_all(data)
-            .await
-            .map_err(failed("can't write", &self.tmp))
+        self.hasher.update(&data);
+        let file = Arc::clone(&self.file);
+        let write = move |_: &Path| (&*file).write_all(&data);
+        self.blobs.on("can't write", self.tmp.to_path_buf(), write).await
     }
 
     /// Puts the content in its place, durably.
@@ -286,16 +295,12 @@ impl Upload {
             let expected = self.digest;
             return Err(BlobError::WrongDigest { expected, found });
         }
-        let Self {
-            mut file, tmp, target, ..
-        } = self;
-        file.flush().await.map_err(failed("can't write", &tmp))?;
-        file.sync_all().await.map_err(failed("can't sync", &tmp))?;
-        let place = target.clone();
-        let placed = tokio::task::spawn_blocking(move || place_durably(tmp, &target)).await;
-        placed
-            .unwrap_or_else(|e| Err(io::Error::other(e)))
-            .map_err(failed("can't store", &place))
+        let Self { file, tmp, blobs, .. } = self;
+        let place = move |target: &Path| {
+            file.sync_all()?;
+            place_durably(tmp, target)
+        };
+        blobs.on("can't store", blobs.path(&found), place).await
     }
 
     fn wrong_size(&self) -> BlobError {
@@ -312,14 +317,14 @@ fn place_durably(tmp: tempfile::TempPath, target: &Path) -> io::Result<()> {
         return Err(io::Error::other("a blob's place has no folder"));
     };
     if !shard.exists() {
-        std::fs::create_dir_all(shard)?;
+        fs::create_dir_all(shard)?;
         if let Some(dir) = shard.parent() {
-            std::fs::File::open(dir)?.sync_all()?;
+            fs::File::open(dir)?.sync_all()?;
         }
     }
     failpoint::pass(Point::BeforeRename);
     tmp.persist(target).map_err(|e| e.error)?;
-    std::fs::File::open(shard)?.sync_all()?;
+    fs::File::open(shard)?.sync_all()?;
     failpoint::pass(Point::AfterRename);
     Ok(())
 }
@@ -333,20 +338,20 @@ mod tests {
     async fn put(blobs: &Blobs, digest: Digest, size: u64, parts: &[&[u8]]) -> Result<(), BlobError> {
         let mut upload = blobs.begin(digest, size).await?;
         for part in parts {
-            upload.write(part).await?;
+            upload.write(part.to_vec()).await?;
         }
         upload.finish().await
     }
 
     fn files_below(dir: &Path) -> usize {
-        let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
         entries.map(|p| if p.is_dir() { files_below(&p) } else { 1 }).sum()
     }
 
     #[tokio::test]
     async fn what_is_stored_is_what_was_announced() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path().join("blobs")).await.unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs"), Aside::Threads).unwrap();
         let digest = Digest::of(b"hello world");
         put(&blobs, digest, 11, &[b"hello ", b"world"]).await.unwrap();
         // Twice is once.
@@ -362,7 +367,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_as_announced_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path().join("blobs")).await.unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs"), Aside::Threads).unwrap();
         let digest = Digest::of(b"hello");
         let wrong = put(&blobs, digest, 5, &[b"HELLO"]).await;
         assert!(matches!(wrong, Err(BlobError::WrongDigest { .. })));
@@ -378,7 +383,7 @@ mod tests {
     #[tokio::test]
     async fn missing_artifacts_are_named_once_and_sizes_must_be_true() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path().join("blobs")).await.unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs"), Aside::Threads).unwrap();
         let here = Digest::of(b"x");
         put(&blobs, here, 1, &[b"x"]).await.unwrap();
         let artifact = |digest, size| Artifact {
@@ -396,7 +401,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_pinned_or_needed_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path().join("blobs")).await.unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs"), Aside::Threads).unwrap();
         let digest = Digest::of(b"x");
         put(&blobs, digest, 1, &[b"x"]).await.unwrap();
         let artifact = Artifact {
@@ -425,9 +430,9 @@ mod tests {
     #[tokio::test]
     async fn leftovers_of_a_crash_are_cleared() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("tmp")).unwrap();
-        std::fs::write(folder.path().join("tmp/half"), "x").unwrap();
-        Blobs::open(folder.path().to_owned()).await.unwrap();
+        fs::create_dir_all(folder.path().join("tmp")).unwrap();
+        fs::write(folder.path().join("tmp/half"), "x").unwrap();
+        Blobs::open(folder.path().to_owned(), Aside::Threads).unwrap();
         assert_eq!(files_below(folder.path()), 0);
     }
 }

@@ -1,6 +1,10 @@
-//! The time, as the farm counts it.
+//! Time and chance, as the farm gets them.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+// Not the system's: where a runtime's time is simulated, so is this.
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::lifecycle::Millis;
 
@@ -10,20 +14,29 @@ use crate::lifecycle::Millis;
 pub struct Clock {
     epoch: Duration,
     started: Instant,
+    dice: fn() -> u128,
 }
 
 impl Clock {
     pub fn system() -> Self {
-        Self {
-            // A clock before 1970 counts from 1970.
-            epoch: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            started: Instant::now(),
-        }
+        // A clock before 1970 counts from 1970.
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::new(epoch, || Uuid::now_v7().as_u128())
+    }
+
+    /// A clock on which `epoch` after 1970 is now. The low 80 bits of what `dice` answers are random.
+    pub fn new(epoch: Duration, dice: fn() -> u128) -> Self {
+        let started = Instant::now();
+        Self { epoch, started, dice }
     }
 
     pub fn now(&self) -> Millis {
         let now = self.epoch + self.started.elapsed();
         Millis::try_from(now.as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    pub fn roll(&self) -> u128 {
+        (self.dice)()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Points where a test has the process die, as by a power cut. Release builds have none.
 //!
-//! `KLP_FARM_FAILPOINT=after-commit:3` ends the process the third time it gets to that point.
+//! `KLP_FARM_FAILPOINT=after-commit:3` ends the process the third time it gets to that point. A simulation, whose
+//! coordinators share its process, [`watch`]es the points instead.
 
 /// Where it can die. Each lies between two steps whose order a promise rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub fn pass(point: Point) {
     static WANTED: OnceLock<Option<(Point, u64)>> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);
 
+    WATCHER.with_borrow(|watcher| watcher.iter().for_each(|watcher| watcher(point)));
     let wanted = WANTED.get_or_init(|| parse(&std::env::var("KLP_FARM_FAILPOINT").ok()?));
     if let Some((at, count)) = *wanted
         && at == point
@@ -38,6 +40,20 @@ pub fn pass(point: Point) {
         // No destructor runs and no buffer is flushed.
         std::process::abort();
     }
+}
+
+#[cfg(debug_assertions)]
+type Watcher = Box<dyn Fn(Point)>;
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static WATCHER: std::cell::RefCell<Option<Watcher>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Has `watcher` called at each point that this thread passes, in place of who watched before.
+#[cfg(debug_assertions)]
+pub fn watch(watcher: impl Fn(Point) + 'static) {
+    WATCHER.set(Some(Box::new(watcher)));
 }
 
 #[cfg(debug_assertions)]

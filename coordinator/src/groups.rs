@@ -27,7 +27,7 @@ pub async fn of_tasks(blobs: &Blobs, tasks: &[TaskRow]) -> Result<Vec<Group>, Bl
             None => {
                 let texts = read(blobs, &task.artifacts).await?;
                 // Normalising is work for a thread that may be busy.
-                let computed = tokio::task::spawn_blocking(move || grouping::digest(texts)).await;
+                let computed = blobs.aside().run(move || grouping::digest(texts)).await;
                 let digest = computed.map_err(|error| BlobError::Io {
                     what: "can't normalise the outputs of",
                     path: task.key.to_string().into(),

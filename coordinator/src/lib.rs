@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod failpoint;
 pub mod lifecycle;
 pub mod plan;
 pub mod schedule;
@@ -20,11 +21,11 @@ pub mod standing;
 pub mod store;
 
 mod api;
+mod aside;
 mod bell;
 mod blobs;
 mod clock;
 mod disk;
-mod failpoint;
 mod farm;
 mod groups;
 pub mod ledger;
@@ -37,5 +38,7 @@ mod simulation;
 mod space;
 mod tryout;
 
+pub use aside::Aside;
+pub use clock::Clock;
 pub use config::{Config, ConfigError};
-pub use server::{Coordinator, StartError};
+pub use server::{Connection, Coordinator, Ground, StartError};

@@ -1,6 +1,7 @@
 //! The coordinator as a whole: opens its data, starts its parts, serves, and stops in order.
 
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +12,18 @@ use klp_proto::v1::fleet_service_server::FleetServiceServer;
 use klp_proto::v1::livepatch_service_server::LivepatchServiceServer;
 use klp_proto::v1::worker_service_server::WorkerServiceServer;
 use klp_proto::{MAX_ANSWER, MAX_LOG, MAX_MESSAGE};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::{Connected, Router, TcpIncoming};
 
 use crate::admin::{Folder, gc};
 use crate::api::{Fleet, Livepatches, Shared, Workers};
+use crate::aside::Aside;
 use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
 use crate::clock::Clock;
@@ -27,7 +31,7 @@ use crate::config::{Config, ConfigError};
 use crate::farm::{self, Input};
 use crate::logs::{self, Logs};
 use crate::space::Space;
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Change, Store, StoreError, Writing};
 use crate::tryout::Tryouts;
 
 /// Why a coordinator can't start.
@@ -58,6 +62,27 @@ pub enum StartError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+/// What a coordinator stands on beside its disk and its network. A simulation brings its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground {
+    pub clock: Clock,
+    pub aside: Aside,
+}
+
+impl Ground {
+    pub fn system() -> Self {
+        Self {
+            clock: Clock::system(),
+            aside: Aside::Threads,
+        }
+    }
+}
+
+/// A connection that can be served.
+pub trait Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static {}
+
+impl<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static> Connection for C {}
+
 /// A running coordinator. Dropped without [`Coordinator::shutdown`], it goes on until its runtime ends.
 pub struct Coordinator {
     address: SocketAddr,
@@ -66,7 +91,7 @@ pub struct Coordinator {
     farm: JoinHandle<()>,
     /// Compresses and clears; ends soon after `stop`.
     upkeep: JoinHandle<()>,
-    writer: std::thread::JoinHandle<()>,
+    writer: Writing,
     patience: Duration,
     /// Held as long as the data is used.
     _lock: File,
@@ -78,21 +103,8 @@ impl Coordinator {
     /// # Errors
     /// A setting is not valid, the data can't be used, or the address can't be listened on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let folder = Folder::new(&config.data_dir);
-        Self::start_in(&folder, config).await.map_err(|error| match error {
-            StartError::Store(error) if error.is_corrupt() => StartError::Corrupt {
-                path: folder.database(),
-                dir: folder.path().to_owned(),
-                error: Box::new(error),
-            },
-            other => other,
-        })
-    }
-
-    async fn start_in(folder: &Folder, config: Config) -> Result<Self, StartError> {
         config.validate()?;
-        let config = Arc::new(config);
-        let lock = lock_data_dir(folder)?;
+        let lock = lock_data_dir(&config)?;
         let listener = TcpListener::bind(config.listen).await;
         let failed = |error| StartError::Listen {
             address: config.listen,
@@ -103,28 +115,55 @@ impl Coordinator {
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "there is no authentication: whoever reaches this address may use the farm");
         }
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        Self::open(config, lock, address, incoming, Ground::system()).await
+    }
 
-        let clock = Clock::system();
+    /// Starts a coordinator that serves the connections that come `incoming`, and listens at no address of its own.
+    ///
+    /// # Errors
+    /// A setting is not valid, or the data can't be used.
+    pub async fn start_on<C: Connection>(
+        config: Config,
+        incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
+        ground: Ground,
+    ) -> Result<Self, StartError> {
+        config.validate()?;
+        let (lock, address) = (lock_data_dir(&config)?, config.listen);
+        Self::open(config, lock, address, incoming, ground).await
+    }
+
+    async fn open<C: Connection>(
+        config: Config,
+        lock: File,
+        address: SocketAddr,
+        incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
+        Ground { clock, aside }: Ground,
+    ) -> Result<Self, StartError> {
+        let folder = Folder::new(&config.data_dir);
+        let config = Arc::new(config);
         let stop = CancellationToken::new();
         let events = Bells::default();
         let (inbox, inputs) = mpsc::unbounded_channel();
         let sink = sink(inbox.clone(), events.clone());
-        let (store, writer) = Store::open(&folder.database(), config.readers as usize, sink)?;
+        let corrupt = |error| corrupt(&folder, error);
+        let opened = Store::open(&folder.database(), config.readers as usize, aside, sink);
+        let (store, writer) = opened.map_err(corrupt)?;
         let tryouts = Tryouts::default();
         let parts = (inbox, inputs);
-        let (farm, farm_task) = farm::start(
+        let started = farm::start(
             config.clone(),
             clock,
             store.clone(),
             parts,
             tryouts.clone(),
             stop.clone(),
-        )
-        .await?;
-        let blobs = Blobs::open(folder.blobs()).await?;
+        );
+        let (farm, farm_task) = started.await.map_err(corrupt)?;
+        let blobs = Blobs::open(folder.blobs(), aside)?;
         let space = Space::new(config.data_dir.clone(), config.min_free_bytes);
-        let logs = Logs::new(folder.logs(), MAX_LOG, space.clone());
-        let upkeep = upkeep(&config, clock, &store, &logs, &blobs, &stop);
+        let logs = Logs::new(folder.logs(), MAX_LOG, space.clone(), aside);
+        let upkeep = upkeep(&config, Ground { clock, aside }, &store, &logs, &blobs, &stop);
         let shared = Arc::new(Shared {
             blobs,
             logs,
@@ -138,7 +177,6 @@ impl Coordinator {
             config: config.clone(),
         });
         let router = router(&config, shared).await?;
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopped = stop.clone().cancelled_owned();
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped));
         tracing::info!(%address, data_dir = %config.data_dir.display(), "serving");
@@ -184,8 +222,7 @@ impl Coordinator {
             tracing::warn!("upkeep did not end in time");
         }
         // Every handle to the store is gone or goes with its request; the writer ends after what was queued.
-        let writer = tokio::task::spawn_blocking(move || self.writer.join());
-        if tokio::time::timeout(self.patience, writer).await.is_err() {
+        if tokio::time::timeout(self.patience, self.writer).await.is_err() {
             tracing::warn!("the database is still in use; what was acknowledged is stored");
         }
     }
@@ -212,7 +249,7 @@ fn sink(farm: farm::Inbox, events: Bells<klp_livepatch::task::LivepatchId>) -> i
 /// Starts what goes on beside all requests: compressing logs, and clearing away what nobody needs.
 fn upkeep(
     config: &Config,
-    clock: Clock,
+    Ground { clock, aside }: Ground,
     store: &Store,
     logs: &Logs,
     blobs: &Blobs,
@@ -220,13 +257,26 @@ fn upkeep(
 ) -> JoinHandle<()> {
     let every = Duration::from_millis(config.log_compact_ms.into());
     let compacting = logs::keep_compact(logs.clone(), store.clone(), every, stop.clone());
-    let clearing = gc::keep_clear(config.clone(), blobs.clone(), clock, stop.clone());
+    let clearing = gc::keep_clear(config.clone(), blobs.clone(), clock, aside, stop.clone());
     tokio::spawn(async {
         tokio::join!(compacting, clearing);
     })
 }
 
-fn lock_data_dir(folder: &Folder) -> Result<File, StartError> {
+/// A damaged database is told apart: there is something to be done about it.
+fn corrupt(folder: &Folder, error: StoreError) -> StartError {
+    if !error.is_corrupt() {
+        return error.into();
+    }
+    StartError::Corrupt {
+        path: folder.database(),
+        dir: folder.path().to_owned(),
+        error: Box::new(error),
+    }
+}
+
+fn lock_data_dir(config: &Config) -> Result<File, StartError> {
+    let folder = Folder::new(&config.data_dir);
     let path = folder.path();
     let failed = |error| StartError::DataDir {
         path: path.to_owned(),

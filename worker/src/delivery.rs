@@ -10,13 +10,24 @@ use klp_proto::v1::worker_service_client::WorkerServiceClient;
 use klp_proto::v1::{CommitResponse, Disposition};
 use klp_proto::{MAX_MESSAGE, convert};
 use tonic::Code;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::upload::upload;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// The way to the coordinator. It is probed: whoever waits for an answer on a connection that is half-open would wait for
+/// ever.
+pub fn endpoint(coordinator: Uri) -> Endpoint {
+    Endpoint::from(coordinator)
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+}
 
 /// What delivery needs of the worker.
 #[derive(Clone)]
@@ -31,18 +42,25 @@ impl Courier {
         WorkerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    /// Returns when the coordinator has acknowledged the outcome. One that it can never take is replaced by a failure that
-    /// says so, lest the attempt wait for its lease to run out without a word.
-    pub async fn deliver(&self, parcel: &Parcel) {
+    /// Returns when the coordinator has acknowledged the outcome, with what became of it. One that it can never take is
+    /// replaced by a failure that says so, lest the attempt wait for its lease to run out without a word; `None` if it
+    /// takes not even that.
+    pub async fn deliver(&self, parcel: &Parcel) -> Option<Disposition> {
         let attempt = parcel.attempt;
         let mut pause = FIRST_RETRY;
         let mut outcome = parcel.outcome.clone();
         let mut replaced = false;
         let mut reported = false;
         loop {
-            match self.try_once(parcel, &outcome).await {
-                Ok(Disposition::Committed) => tracing::info!(%attempt, "outcome committed"),
-                Ok(Disposition::Superseded) => tracing::warn!(%attempt, "outcome superseded: the farm moved on"),
+            let answer = match self.try_once(parcel, &outcome).await {
+                Ok(answer @ Disposition::Committed) => {
+                    tracing::info!(%attempt, "outcome committed");
+                    Some(answer)
+                }
+                Ok(answer @ Disposition::Superseded) => {
+                    tracing::warn!(%attempt, "outcome superseded: the farm moved on");
+                    Some(answer)
+                }
                 Ok(Disposition::ArtifactsMissing | Disposition::Unspecified) => {
                     tracing::warn!(%attempt, "the coordinator lacks artifacts; uploading them again");
                     tokio::time::sleep(pause).await;
@@ -58,6 +76,7 @@ impl Courier {
                 }
                 Err(error) if is_final(&error) => {
                     tracing::error!(%attempt, error = format!("{error:#}"), "the coordinator takes nothing for this attempt");
+                    None
                 }
                 Err(error) => {
                     if !reported {
@@ -68,14 +87,14 @@ impl Courier {
                     pause = (pause * 2).min(LAST_RETRY);
                     continue;
                 }
-            }
+            };
             match self.outbox.remove(attempt) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::error!(%attempt, %error, "can't remove a delivered outcome from the outbox");
                 }
                 _ => {}
             }
-            return;
+            return answer;
         }
     }
 

@@ -6,16 +6,17 @@
 use std::time::Duration;
 
 use klp_livepatch::task::AttemptId;
-use klp_proto::v1::{FarmState, WorkerState};
+use klp_proto::v1::{Assignment, FarmState, WorkerState};
 use klp_proto::{MAX_MESSAGE, convert};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Uri;
 use tonic::{Code, Status};
-use uuid::Uuid;
 
-use crate::worker::Shared;
+use crate::attempts::Attempts;
+use crate::delivery::Courier;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(15);
@@ -33,17 +34,32 @@ pub enum SessionError {
     Refused(String),
 }
 
+/// Whom a session speaks for: the worker, or what a simulation has in its place.
+pub trait Party: Sync {
+    fn coordinator(&self) -> &Uri;
+    fn courier(&self) -> &Courier;
+    fn attempts(&self) -> &Attempts;
+    /// All that it says of itself, but for its attempts and whether it takes new ones.
+    fn describe(&self) -> WorkerState;
+    /// Starts an attempt, unless it was started before or nothing new is taken.
+    fn start(&self, id: AttemptId, assignment: Assignment);
+    /// The coordinator has heard that nothing new is taken.
+    fn bid_farewell(&self);
+    /// Random bits.
+    fn noise(&self) -> u16;
+}
+
 /// Keeps a session open until `stop`.
 ///
 /// # Errors
 /// The coordinator said that coming back is no use.
-pub async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), SessionError> {
+pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), SessionError> {
     let mut pause = FIRST_PAUSE;
     let mut reported = false;
     loop {
         let mut connected = false;
         let ended = tokio::select! {
-            ended = drive(shared, &mut connected) => ended,
+            ended = drive(party, &mut connected) => ended,
             () = stop.cancelled() => return Ok(()),
         };
         match ended.code() {
@@ -58,11 +74,11 @@ pub async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), Sessi
             reported = false;
         }
         if !reported {
-            tracing::warn!(coordinator = %shared.config.coordinator, reason = ended.message(), "not connected; will keep trying");
+            tracing::warn!(coordinator = %party.coordinator(), reason = ended.message(), "not connected; will keep trying");
             reported = true;
         }
         tokio::select! {
-            () = tokio::time::sleep(jittered(pause, Uuid::now_v7().as_u128() as u16)) => {}
+            () = tokio::time::sleep(jittered(pause, party.noise())) => {}
             () = stop.cancelled() => return Ok(()),
         }
         pause = (pause * 2).min(LAST_PAUSE);
@@ -70,10 +86,10 @@ pub async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), Sessi
 }
 
 /// One session, until it breaks; answers why, and tells by `connected` whether the coordinator ever spoke.
-async fn drive(shared: &Shared, connected: &mut bool) -> Status {
-    let mut client = shared.courier.client().max_encoding_message_size(MAX_MESSAGE);
+async fn drive(party: &impl Party, connected: &mut bool) -> Status {
+    let mut client = party.courier().client().max_encoding_message_size(MAX_MESSAGE);
     let (states, receiver) = mpsc::channel(1);
-    let first = state(shared);
+    let first = state(party);
     let mut told_draining = first.draining;
     if states.send(first).await.is_err() {
         return Status::internal("session channel closed");
@@ -86,6 +102,7 @@ async fn drive(shared: &Shared, connected: &mut bool) -> Status {
     let mut next_beat = Instant::now() + heartbeat;
     loop {
         tokio::select! {
+            biased;
             message = farm.message() => {
                 let message = match message {
                     Ok(Some(message)) => message,
@@ -93,21 +110,21 @@ async fn drive(shared: &Shared, connected: &mut bool) -> Status {
                     Err(status) => return status,
                 };
                 if !*connected {
-                    tracing::info!(coordinator = %shared.config.coordinator, "connected");
+                    tracing::info!(coordinator = %party.coordinator(), "connected");
                     *connected = true;
                 }
                 heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
                 next_beat = next_beat.min(Instant::now() + heartbeat);
-                apply(shared, message);
+                apply(party, message);
                 if told_draining {
-                    shared.farewell.cancel();
+                    party.bid_farewell();
                 }
                 continue;
             }
-            () = shared.attempts.changed() => {}
+            () = party.attempts().changed() => {}
             () = tokio::time::sleep_until(next_beat) => next_beat = Instant::now() + heartbeat,
         }
-        let state = state(shared);
+        let state = state(party);
         told_draining = state.draining;
         if states.send(state).await.is_err() {
             return Status::unavailable("session lost");
@@ -116,35 +133,28 @@ async fn drive(shared: &Shared, connected: &mut bool) -> Status {
 }
 
 /// All that this worker does and has.
-fn state(shared: &Shared) -> WorkerState {
-    let (attempts, draining) = shared.attempts.to_wire();
-    let mut state = WorkerState {
-        worker: shared.config.name.to_string(),
-        incarnation: shared.incarnation.to_string(),
+fn state(party: &impl Party) -> WorkerState {
+    let (attempts, draining) = party.attempts().to_wire();
+    WorkerState {
         attempts,
-        slots: shared.config.slots,
-        memory: shared.config.memory,
         draining,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..WorkerState::default()
-    };
-    shared.inventory.describe(&mut state);
-    state
+        ..party.describe()
+    }
 }
 
 /// Starts what is new, stops what is not wanted.
-fn apply(shared: &Shared, farm: FarmState) {
+fn apply(party: &impl Party, farm: FarmState) {
     let mut wanted: Vec<AttemptId> = Vec::with_capacity(farm.assignments.len());
     for assignment in farm.assignments {
         match convert::attempt(assignment.attempt.clone()) {
             Ok(id) => {
                 wanted.push(id);
-                shared.start(id, assignment);
+                party.start(id, assignment);
             }
             Err(violation) => tracing::error!(%violation, "the coordinator sent an assignment that can't be read"),
         }
     }
-    shared.attempts.cancel_unless(|id| wanted.contains(id));
+    party.attempts().cancel_unless(|id| wanted.contains(id));
 }
 
 /// Between half and all of `pause`: `noise` spreads the workers of a farm that all lost the same coordinator.

@@ -12,17 +12,17 @@ use klp_proto::v1::{Assignment, WorkerState};
 use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Endpoint;
+use tonic::transport::Uri;
 use uuid::Uuid;
 
 use crate::attempt_log::AttemptLog;
 use crate::attempts::Attempts;
 use crate::config::WorkerConfig;
-use crate::delivery::Courier;
+use crate::delivery::{self, Courier};
 use crate::inventory::Inventory;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::runner;
-use crate::session;
+use crate::session::{self, Party};
 use crate::trees::TreeStore;
 
 /// How long a stopping worker tries to deliver what it has; what is left is delivered at its next start.
@@ -65,13 +65,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     let outbox = Outbox::open(data_dir).with_context(|| format!("can't open the outbox in {}", data_dir.display()))?;
     let left_over = outbox.list()?;
 
-    let channel = Endpoint::from(config.coordinator.clone())
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect_lazy();
+    let channel = delivery::endpoint(config.coordinator.clone()).connect_lazy();
     let trees = Arc::new(TreeStore::open(&config.trees_dir)?);
     let inventory = Inventory::new(trees.clone(), config.codestreams.clone(), config.readiness_period);
     inventory.refresh().await;
@@ -160,41 +154,6 @@ impl Shared {
         }
     }
 
-    /// Starts an attempt, unless it was started before or the worker is draining.
-    pub fn start(&self, id: AttemptId, assignment: Assignment) {
-        let Some(cancel) = self.attempts.begin(id) else { return };
-        let shared = self.clone();
-        self.tracker.spawn(async move {
-            let log = AttemptLog::default();
-            let sender = tokio::spawn({
-                let (log, client) = (log.clone(), shared.courier.client());
-                async move { log.send(id, client).await }
-            });
-            // In a task of its own: whatever happens there, the attempt must come to an end here.
-            let running = tokio::spawn({
-                let (shared, log) = (shared.clone(), log.clone());
-                async move { runner::run(&shared, id, assignment, &log, cancel).await }
-            });
-            let product = running.await.unwrap_or_else(|error| {
-                let message = format!("worker {}: the attempt broke off: {error}", shared.config.name);
-                Product::failed(Failure::new(Cause::Farm, message))
-            });
-            let at_fault = matches!(&product.ending, Ending::Failed(failure) if failure.cause == Cause::Farm);
-            let parcel = shared.store(id, product);
-            log.close();
-            shared.attempts.ended(id);
-            // The log first, so that whoever sees the verdict can read why.
-            let _ = tokio::time::timeout(Duration::from_secs(10), sender).await;
-            shared.courier.deliver(&parcel).await;
-            if at_fault {
-                // Before the farm hears that there is a slot again: what is broken here must not be tried here again.
-                shared.inventory.doubt();
-                shared.inventory.refresh().await;
-            }
-            shared.attempts.remove(id);
-        });
-    }
-
     /// Puts a product into the outbox. If the disk refuses, the attempt has failed by this worker's fault; that is then
     /// delivered from memory.
     fn store(&self, id: AttemptId, product: Product) -> Parcel {
@@ -248,6 +207,76 @@ impl Shared {
         while self.attempts.counts().0 > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+impl Party for Shared {
+    fn coordinator(&self) -> &Uri {
+        &self.config.coordinator
+    }
+
+    fn courier(&self) -> &Courier {
+        &self.courier
+    }
+
+    fn attempts(&self) -> &Attempts {
+        &self.attempts
+    }
+
+    fn describe(&self) -> WorkerState {
+        let mut state = WorkerState {
+            worker: self.config.name.to_string(),
+            incarnation: self.incarnation.to_string(),
+            slots: self.config.slots,
+            memory: self.config.memory,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..WorkerState::default()
+        };
+        self.inventory.describe(&mut state);
+        state
+    }
+
+    fn start(&self, id: AttemptId, assignment: Assignment) {
+        let Some(cancel) = self.attempts.begin(id) else { return };
+        let shared = self.clone();
+        self.tracker.spawn(async move {
+            let log = AttemptLog::default();
+            let sender = tokio::spawn({
+                let (log, client) = (log.clone(), shared.courier.client());
+                async move { log.send(id, client).await }
+            });
+            // In a task of its own: whatever happens there, the attempt must come to an end here.
+            let running = tokio::spawn({
+                let (shared, log) = (shared.clone(), log.clone());
+                async move { runner::run(&shared, id, assignment, &log, cancel).await }
+            });
+            let product = running.await.unwrap_or_else(|error| {
+                let message = format!("worker {}: the attempt broke off: {error}", shared.config.name);
+                Product::failed(Failure::new(Cause::Farm, message))
+            });
+            let at_fault = matches!(&product.ending, Ending::Failed(failure) if failure.cause == Cause::Farm);
+            let parcel = shared.store(id, product);
+            log.close();
+            shared.attempts.ended(id);
+            // The log first, so that whoever sees the verdict can read why.
+            let _ = tokio::time::timeout(Duration::from_secs(10), sender).await;
+            shared.courier.deliver(&parcel).await;
+            if at_fault {
+                // Before the farm hears that there is a slot again: what is broken here must not be tried here again.
+                shared.inventory.doubt();
+                shared.inventory.refresh().await;
+            }
+            shared.attempts.remove(id);
+        });
+    }
+
+    fn bid_farewell(&self) {
+        self.farewell.cancel();
+    }
+
+    fn noise(&self) -> u16 {
+        // The low bits are random; truncation is meant.
+        Uuid::now_v7().as_u128() as u16
     }
 }
 

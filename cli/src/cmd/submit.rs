@@ -7,10 +7,9 @@ use klp_livepatch::Share;
 use klp_livepatch::spec::{Draft, Spec, TargetDraft};
 use klp_proto::v1;
 use klp_worker::config;
-use tonic::Code;
 use uuid::Uuid;
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::follow;
 use crate::output::{self, Failed, Mode};
 use crate::view;
@@ -180,7 +179,7 @@ async fn send(client: &Client, spec: &Spec, share: Share) -> Result<v1::Livepatc
         tries += 1;
         match client.livepatches().submit(request.clone()).await {
             Ok(response) => return Ok(response.into_inner().livepatch.unwrap_or_default()),
-            Err(status) if status.code() == Code::Unavailable && tries < 3 => {
+            Err(status) if client::is_broken(&status) && tries < 3 => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             Err(status) => return Err(client.explain(status)),

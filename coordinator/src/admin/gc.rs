@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Folder;
 use super::check::Files;
+use crate::aside::Aside;
 use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -61,13 +62,13 @@ pub fn offline(dir: &Path, retain_ended_days: u32, dry_run: bool) -> anyhow::Res
 }
 
 /// Clears, again and again, until the coordinator stops.
-pub async fn keep_clear(config: Config, blobs: Blobs, clock: Clock, stop: CancellationToken) {
+pub async fn keep_clear(config: Config, blobs: Blobs, clock: Clock, aside: Aside, stop: CancellationToken) {
     let folder = Folder::new(&config.data_dir);
     while !stop.is_cancelled() {
         let before = cutoff(clock.now(), config.retain_ended_days);
         let (folder, blobs, stopped) = (folder.clone(), blobs.clone(), stop.clone());
         let clearing = move || clear(&folder, &blobs, before, &stopped);
-        match tokio::task::spawn_blocking(clearing).await {
+        match aside.run(clearing).await {
             Ok(Ok(Some(cleared))) if cleared != Cleared::default() => tracing::info!(
                 livepatches = cleared.livepatches.join(" "),
                 artifacts = cleared.artifacts.count,

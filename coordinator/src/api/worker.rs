@@ -107,7 +107,7 @@ impl WorkerService for Workers {
                     format!("{} bytes; at most {MAX_CHUNK}", data.len()),
                 ));
             }
-            upload.write(&data).await.map_err(blob_status)?;
+            upload.write(data).await.map_err(blob_status)?;
         }
         upload.finish().await.map_err(blob_status)?;
         Ok(Response::new(v1::UploadArtifactResponse {}))
@@ -192,18 +192,11 @@ async fn drive(
     let mut silent_at = Instant::now() + patience;
     let mut identity = None;
     loop {
+        // In this order: however much the worker says, it is answered and can be ended.
         tokio::select! {
-            state = states.message() => {
-                // What can't be read is answered; a stream that breaks hears nothing any more.
-                let Some(state) = state? else { return Ok(()) };
-                silent_at = Instant::now() + patience;
-                let report = report(state).map_err(|violations| invalid_argument(&violations))?;
-                let said = (report.worker.clone(), report.registration.incarnation);
-                if *identity.get_or_insert(said.clone()) != said {
-                    return Err(wire::invalid("worker", "a session belongs to one incarnation of one worker"));
-                }
-                session.report(report);
-            }
+            biased;
+            () = shared.stop.cancelled() => return Err(stopping()),
+            () = worker.closed() => return Ok(()),
             changed = signals.changed() => {
                 if changed.is_err() {
                     return Err(stopping());
@@ -220,12 +213,21 @@ async fn drive(
                     Signal::Replaced(reason) => return Err(Status::aborted(reason)),
                 }
             }
+            state = states.message() => {
+                // What can't be read is answered; a stream that breaks hears nothing any more.
+                let Some(state) = state? else { return Ok(()) };
+                silent_at = Instant::now() + patience;
+                let report = report(state).map_err(|violations| invalid_argument(&violations))?;
+                let said = (report.worker.clone(), report.registration.incarnation);
+                if *identity.get_or_insert(said.clone()) != said {
+                    return Err(wire::invalid("worker", "a session belongs to one incarnation of one worker"));
+                }
+                session.report(report);
+            }
             () = tokio::time::sleep_until(silent_at) => {
                 let silence = patience.as_secs_f32();
                 return Err(Status::deadline_exceeded(format!("the worker said nothing for {silence} s")));
             }
-            () = worker.closed() => return Ok(()),
-            () = shared.stop.cancelled() => return Err(stopping()),
         }
     }
 }

@@ -83,6 +83,7 @@ impl Actor {
             if !self.unsettled {
                 let pause = self.until_due();
                 tokio::select! {
+                    biased;
                     input = self.inbox.recv() => match input {
                         Some(input) => self.take_in(input),
                         None => return,

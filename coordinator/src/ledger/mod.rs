@@ -9,7 +9,6 @@ mod submit;
 
 use klp_livepatch::outcome::Failure;
 use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
-use uuid::Uuid;
 
 pub use control::{ChangeError, Selection, cancel, pause, resume, retry, set_share};
 pub use fleet::{ForgetError, drain, forget, register, undrain};
@@ -48,7 +47,7 @@ impl Now {
     pub fn of(clock: &crate::clock::Clock) -> Self {
         Self {
             ms: clock.now(),
-            seed: Uuid::now_v7().as_u128(),
+            seed: clock.roll(),
         }
     }
 }

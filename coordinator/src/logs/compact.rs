@@ -16,7 +16,7 @@ use crate::store::{self, Store, StoreError};
 /// Compresses what can be, again and again, until the coordinator stops.
 pub async fn keep_compact(logs: Logs, store: Store, every: Duration, stop: CancellationToken) {
     let left = logs.clone();
-    let found = tokio::task::spawn_blocking(move || left.find_plain()).await;
+    let found = logs.aside.run(move || left.find_plain()).await;
     if let Err(error) = found.unwrap_or_else(|e| Err(io::Error::other(e))) {
         tracing::warn!(%error, "can't list the logs left from before; they stay uncompressed");
     }
@@ -47,8 +47,8 @@ async fn sweep(logs: &Logs, store: &Store, stop: &CancellationToken) -> Result<(
         if stop.is_cancelled() {
             break;
         }
-        let logs = logs.clone();
-        let compacted = tokio::task::spawn_blocking(move || logs.compact(id)).await;
+        let of = logs.clone();
+        let compacted = logs.aside.run(move || of.compact(id)).await;
         compacted
             .unwrap_or_else(|e| Err(io::Error::other(e)))
             .map_err(|error| format!("the log of attempt {id}: {error}"))?;
@@ -92,6 +92,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::aside::Aside;
     use crate::space::Space;
 
     const ID: AttemptId = AttemptId {
@@ -100,7 +101,7 @@ mod tests {
     };
 
     async fn logs_with(dir: &std::path::Path, text: &[u8]) -> Logs {
-        let logs = Logs::new(dir.to_owned(), 1 << 20, Space::default());
+        let logs = Logs::new(dir.to_owned(), 1 << 20, Space::default(), Aside::Threads);
         logs.append(ID, 0, text.to_vec()).await.unwrap();
         logs
     }
@@ -155,7 +156,7 @@ mod tests {
         fs::write(&plain, [&all[..], b"more\n"].concat()).unwrap();
         assert!(text(&logs).await.ends_with(b"more\n"));
         // A new process finds the plain file and goes on.
-        let logs = Logs::new(folder.path().to_owned(), 1 << 20, Space::default());
+        let logs = Logs::new(folder.path().to_owned(), 1 << 20, Space::default(), Aside::Threads);
         logs.find_plain().unwrap();
         assert_eq!(logs.plain().iter().copied().collect::<Vec<_>>(), [ID]);
         logs.compact(ID).unwrap();

@@ -24,6 +24,7 @@ use klp_livepatch::task::{AttemptId, TaskId};
 
 use self::archive::Archive;
 pub use self::compact::keep_compact;
+use crate::aside::Aside;
 use crate::bell::{Bells, Listener};
 use crate::disk::{present, sync_folder};
 use crate::space::Space;
@@ -38,6 +39,7 @@ pub struct Logs {
     /// Most bytes kept of one log, the note not counted.
     bound: u64,
     space: Space,
+    aside: Aside,
     locks: Arc<[Mutex<()>]>,
     bells: Bells<AttemptId>,
     /// Those that are plain files.
@@ -53,11 +55,12 @@ pub enum LogError {
 }
 
 impl Logs {
-    pub fn new(dir: PathBuf, bound: u64, space: Space) -> Self {
+    pub fn new(dir: PathBuf, bound: u64, space: Space, aside: Aside) -> Self {
         Self {
             dir,
             bound,
             space,
+            aside,
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             bells: Bells::default(),
             plain: Arc::default(),
@@ -163,7 +166,7 @@ impl Logs {
         id: AttemptId,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, LogError> {
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = self.aside.run(work).await;
         let path = self.path(id);
         done.unwrap_or_else(|e| Err(io::Error::other(e)))
             .map_err(|error| LogError::Io { path, error })
@@ -298,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn appending_is_idempotent_by_offset() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().to_owned(), 1000, Space::default());
+        let logs = Logs::new(folder.path().to_owned(), 1000, Space::default(), Aside::Threads);
         assert_eq!(logs.append(ID, 0, b"hello ".to_vec()).await.unwrap(), 6);
         assert_eq!(logs.append(ID, 0, b"hello ".to_vec()).await.unwrap(), 6);
         assert_eq!(logs.append(ID, 4, b"o world".to_vec()).await.unwrap(), 11);
@@ -313,7 +316,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_bounded_and_its_sender_goes_on() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().to_owned(), 10, Space::default());
+        let logs = Logs::new(folder.path().to_owned(), 10, Space::default(), Aside::Threads);
         assert_eq!(logs.append(ID, 0, b"0123456789".to_vec()).await.unwrap(), 10);
         assert_eq!(text(&logs).await, "0123456789");
         let next = logs.append(ID, 10, b"abc".to_vec()).await.unwrap();
@@ -330,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn concurrent_senders_of_the_same_bytes_write_them_once() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().to_owned(), 1 << 20, Space::default());
+        let logs = Logs::new(folder.path().to_owned(), 1 << 20, Space::default(), Aside::Threads);
         let line = vec![b'a'; 10_000];
         let sending: Vec<_> = (0..8)
             .map(|_| {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::thread::JoinHandle;
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Artifact, Digest, Outcome};
@@ -18,10 +17,11 @@ use uuid::Uuid;
 
 use super::farm::{Answer, FILTERS, LEASE_MS, MAX_OPEN, MAX_PLATFORMS, RULES};
 use super::moves::{Commit, Job, Order, Report as Reported, TaskName};
+use crate::aside::Aside;
 use crate::ledger::{self, ChangeError, CommitError, Disposition, ForgetError, Grant, Now, Selection, SubmitError};
 use crate::lifecycle::{Holder, Millis};
 use crate::standing::Standing;
-use crate::store::{self, Change, OpenLivepatch, OpenTask, Registration, Store, StoreError, Tx, forget};
+use crate::store::{self, Change, OpenLivepatch, OpenTask, Registration, Store, StoreError, Tx, Writing, forget};
 
 /// In their natural order.
 const PLATFORMS: [(&str, Arch); 3] = [
@@ -148,7 +148,7 @@ pub struct Real {
     /// How often the files were left as they were, and copied.
     copies: u32,
     runtime: Runtime,
-    open: Option<(Store, JoinHandle<()>, Connection)>,
+    open: Option<(Store, Writing, Connection)>,
     changes: Arc<Mutex<Vec<Change>>>,
     pub view: View,
     pub now: Millis,
@@ -177,15 +177,19 @@ impl Real {
 
     fn start(&mut self) {
         let changes = self.changes.clone();
-        let (store, thread) = Store::open(&self.path(), 1, move |new| changes.lock().unwrap().extend(new)).unwrap();
+        let (store, writing) = Store::open(&self.path(), 1, Aside::Threads, move |new| {
+            changes.lock().unwrap().extend(new)
+        })
+        .unwrap();
         let to_forget = forget::open_to_forget(&self.path()).unwrap();
-        self.open = Some((store, thread, to_forget));
+        self.open = Some((store, writing, to_forget));
     }
 
     pub fn stop(&mut self) {
-        let (store, thread, to_forget) = self.open.take().unwrap();
+        let (store, writing, to_forget) = self.open.take().unwrap();
         drop((store, to_forget));
-        thread.join().unwrap();
+        // The writer has nothing to say but that it has ended.
+        self.runtime.block_on(writing).unwrap_err();
     }
 
     /// Ends and starts again; if it died, on the files as they were at that moment.

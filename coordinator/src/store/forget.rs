@@ -77,7 +77,7 @@ mod tests {
     fn all_that_refers_to_a_livepatch_goes_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("farm.db");
-        drop(crate::store::Store::open(&path, 1, |_| {}).unwrap());
+        drop(crate::store::Store::open(&path, 1, crate::aside::Aside::Threads, |_| {}).unwrap());
         let db = open_to_forget(&path).unwrap();
         let mut referring: Vec<String> = db
             .prepare(

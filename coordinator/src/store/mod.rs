@@ -26,6 +26,8 @@ use klp_livepatch::names::WorkerName;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
+use crate::aside::Aside;
+
 pub use attempts::{
     AttemptRow, add_artifacts, attempt, bury_lost, deaths_of, end_attempt, faults_since, faulty_workers, insert_attempt,
 };
@@ -43,7 +45,7 @@ pub use tasks::{
     TaskRow, ended_in_vain, has_open_task, insert_task, open_task, open_tasks, open_tasks_of, planned, task, tasks_of,
     update_task,
 };
-pub use writer::Tx;
+pub use writer::{Tx, Writing};
 
 const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0001_first.sql")),
@@ -128,15 +130,16 @@ pub struct Store {
 
 impl Store {
     /// Opens the database at `path`, made and brought up to date if need be. `sink` is told of all changes of each
-    /// committed transaction, in order; it must not block.
+    /// committed transaction, in order; it must not block. What is answered beside the store ends after its writer.
     ///
     /// # Errors
     /// The file can't be opened or migrated, or is of a newer version.
     pub fn open(
         path: &Path,
         readers: usize,
+        aside: Aside,
         sink: impl Fn(Vec<Change>) + Send + 'static,
-    ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
+    ) -> Result<(Self, Writing), StoreError> {
         let failed = |error| StoreError::Open {
             path: path.to_owned(),
             error,
@@ -148,9 +151,9 @@ impl Store {
             .map(|_| open_reader(path))
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)?;
-        let (writer, thread) = writer::start(connection, sink)?;
-        let readers = Arc::new(reader::Readers::new(readers));
-        Ok((Self { writer, readers }, thread))
+        let (writer, writing) = writer::start(connection, aside, sink)?;
+        let readers = Arc::new(reader::Readers::new(readers, aside));
+        Ok((Self { writer, readers }, writing))
     }
 
     /// Runs `work` in a transaction that commits before this answers. If `work` fails, it changed nothing.

@@ -6,17 +6,20 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::StoreError;
+use crate::aside::Aside;
 
 pub(super) struct Readers {
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    aside: Aside,
 }
 
 impl Readers {
-    pub(super) fn new(connections: Vec<Connection>) -> Self {
+    pub(super) fn new(connections: Vec<Connection>, aside: Aside) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(connections.len())),
             idle: Mutex::new(connections),
+            aside,
         }
     }
 
@@ -32,7 +35,7 @@ impl Readers {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| StoreError::Closed)?;
         let readers = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || {
+        let task = self.aside.run(move || {
             let _permit = permit;
             let lent = Lent {
                 connection: Some(readers.take()?),

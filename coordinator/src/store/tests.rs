@@ -39,12 +39,12 @@ fn at(ms: i64) -> Now {
 
 type Changes = Arc<Mutex<Vec<Change>>>;
 
-fn open(folder: &TempDir) -> (Store, std::thread::JoinHandle<()>, Changes) {
+fn open(folder: &TempDir) -> (Store, Writing, Changes) {
     let changes = Changes::default();
     let sink = changes.clone();
     let path = folder.path().join("farm.db");
-    let (store, thread) = Store::open(&path, 2, move |new| sink.lock().unwrap().extend(new)).unwrap();
-    (store, thread, changes)
+    let (store, writing) = Store::open(&path, 2, Aside::Threads, move |new| sink.lock().unwrap().extend(new)).unwrap();
+    (store, writing, changes)
 }
 
 fn holder() -> Holder {
@@ -136,7 +136,7 @@ async fn commit(store: &Store, attempt: AttemptId) -> Disposition {
 #[tokio::test]
 async fn a_reopened_database_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, thread, _) = open(&folder);
+    let (store, writing, _) = open(&folder);
     with_worker(&store, &["a", "b"]).await;
     let one = submission("one");
     let id = one.id;
@@ -155,7 +155,8 @@ async fn a_reopened_database_goes_on_where_it_was() {
     };
     let told = events(store.clone()).await;
     drop(store);
-    thread.join().unwrap();
+    // The writer has nothing to say but that it has ended.
+    writing.await.unwrap_err();
 
     let (store, _, _) = open(&folder);
     assert_eq!(tasks(&store, id).await, before);
@@ -298,11 +299,11 @@ async fn a_full_disk_refuses_and_recovers() {
 fn a_newer_schema_is_refused_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("farm.db");
-    Store::open(&path, 1, |_| {}).unwrap();
+    Store::open(&path, 1, Aside::Threads, |_| {}).unwrap();
     let connection = Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
-    let error = Store::open(&path, 1, |_| {}).map(drop).unwrap_err();
+    let error = Store::open(&path, 1, Aside::Threads, |_| {}).map(drop).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
     assert!(error.to_string().contains("newer coordinator"));
 }

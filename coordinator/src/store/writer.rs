@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Change, StoreError, is_full};
+use crate::aside::Aside;
 use crate::failpoint::{self, Point};
 
 /// The most jobs in one transaction: bounds how long the first of them waits for the last.
@@ -53,17 +54,37 @@ pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
 }
 
-/// Starts the thread. It ends when the last handle is dropped and what was queued is done.
+/// Resolves, with an error, when the writer has ended and closed the database.
+pub type Writing = oneshot::Receiver<()>;
+
+/// Starts the thread, or in its place a task. It ends when the last handle is dropped and what was queued is done.
 pub(super) fn start(
     connection: Connection,
+    aside: Aside,
     sink: impl Fn(Vec<Change>) + Send + 'static,
-) -> Result<(Writer, std::thread::JoinHandle<()>), StoreError> {
-    let (jobs, queue) = mpsc::channel(QUEUE);
-    let thread = std::thread::Builder::new()
-        .name("store-writer".to_owned())
-        .spawn(move || run(&connection, queue, &sink))
-        .map_err(|e| StoreError::Commit(format!("can't start the writer thread: {e}")))?;
-    Ok((Writer { jobs }, thread))
+) -> Result<(Writer, Writing), StoreError> {
+    let (jobs, mut queue) = mpsc::channel(QUEUE);
+    let (end, writing) = oneshot::channel();
+    match aside {
+        Aside::InPlace => drop(tokio::spawn(async move {
+            while let Some(first) = queue.recv().await {
+                run_all(&connection, first, &mut queue, &sink);
+            }
+            drop((connection, end));
+        })),
+        Aside::Threads => {
+            let thread = std::thread::Builder::new().name("store-writer".to_owned());
+            let run = move || {
+                while let Some(first) = queue.blocking_recv() {
+                    run_all(&connection, first, &mut queue, &sink);
+                }
+                drop((connection, end));
+            };
+            let started = thread.spawn(run);
+            started.map_err(|e| StoreError::Commit(format!("can't start the writer thread: {e}")))?;
+        }
+    }
+    Ok((Writer { jobs }, writing))
 }
 
 impl Writer {
@@ -107,25 +128,23 @@ fn refused(error: &rusqlite::Error) -> StoreError {
     }
 }
 
-fn run(connection: &Connection, mut queue: mpsc::Receiver<Job>, sink: &impl Fn(Vec<Change>)) {
-    let mut group = Vec::with_capacity(MAX_GROUP);
-    while let Some(first) = queue.blocking_recv() {
-        group.push(first);
-        while group.len() < MAX_GROUP {
-            match queue.try_recv() {
-                Ok(job) => group.push(job),
-                Err(_) => break,
-            }
+/// Runs a job and those that wait behind it.
+fn run_all(connection: &Connection, first: Job, queue: &mut mpsc::Receiver<Job>, sink: &impl Fn(Vec<Change>)) {
+    let mut group = vec![first];
+    while group.len() < MAX_GROUP {
+        match queue.try_recv() {
+            Ok(job) => group.push(job),
+            Err(_) => break,
         }
-        run_group(connection, &mut group, sink);
     }
+    run_group(connection, group, sink);
 }
 
-fn run_group(connection: &Connection, group: &mut Vec<Job>, sink: &impl Fn(Vec<Change>)) {
+fn run_group(connection: &Connection, group: Vec<Job>, sink: &impl Fn(Vec<Change>)) {
     let mut changes = Vec::new();
     let mut answers = Vec::with_capacity(group.len());
     let mut broken = execute(connection, "BEGIN IMMEDIATE").err();
-    for job in group.drain(..) {
+    for job in group {
         let (answer, result) = match broken {
             None => run_job(connection, job, &mut changes),
             Some(_) => (job(None).1, Ok(())),
