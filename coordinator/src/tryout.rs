@@ -172,8 +172,13 @@ pub async fn refuse_slips(
         for _ in wave {
             match tokio::time::timeout_at(deadline, answers.recv()).await {
                 Ok(Some(Some(said))) => problems.extend(said),
-                // Fine, unknown, or too late: not for us to refuse.
-                Ok(Some(None) | None) | Err(_) => return Ok(()),
+                // Fine or unknown: not for us to refuse.
+                Ok(Some(None) | None) => return Ok(()),
+                Err(_) => {
+                    let waited = patience.as_secs_f32();
+                    tracing::info!(livepatch = %spec.name, "stored untried: no answer from the workers within {waited} s");
+                    return Ok(());
+                }
             }
         }
     }

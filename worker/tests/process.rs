@@ -215,11 +215,12 @@ async fn a_family_that_sheds_its_marks_is_killed_with_its_leader() {
 async fn a_process_that_lives_on_in_ever_new_children_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let last = dir.path().join("last");
+    // Where this fails, it ends with the folder.
     let script = format!(
-        "use POSIX 'setsid'; while (1) {{ setsid; open F, '>', '{}'; print F \"$$\\n\"; close F; fork and exit }}",
+        "use POSIX 'setsid'; while (1) {{ setsid; open F, '>', '{}' or exit; print F \"$$\\n\"; close F; fork and exit }}",
         last.display()
     );
-    let command = Command::new("perl", "/").args(["-e", &format!("fork or do {{ {script} }}; sleep 1 while 1")]);
+    let command = Command::new("perl", "/").args(["-e", &format!("fork or do {{ {script} }}; sleep 1000")]);
     let done = captured(&command, &limits(1000)).await;
     assert_eq!(done.finish.end, End::TimedOut(Duration::from_millis(1000)));
     std::thread::sleep(Duration::from_millis(100));

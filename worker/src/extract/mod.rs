@@ -160,6 +160,11 @@ pub enum Error {
         list(searched)
     )]
     LibclangMissing { searched: Vec<PathBuf>, why: String },
+    #[error("libclang alone does not fit into this attempt's memory, which was limited to {} MiB: raise memory_limit", limit >> 20)]
+    NoRoom {
+        /// Bytes.
+        limit: u64,
+    },
     #[error("no compile command for {file}: {why}")]
     Command { file: String, why: String },
     #[error("{file} can't be parsed: {why}")]
@@ -194,9 +199,11 @@ impl Error {
     pub fn cause(&self) -> Cause {
         match self {
             Self::NoFunction { .. } | Self::BadPath { .. } => Cause::Yours,
-            Self::Command { .. } | Self::Parse { .. } | Self::Flood { .. } | Self::Preprocess { .. } => {
-                Cause::Codestream
-            }
+            Self::Command { .. }
+            | Self::NoRoom { .. }
+            | Self::Parse { .. }
+            | Self::Flood { .. }
+            | Self::Preprocess { .. } => Cause::Codestream,
             Self::LibclangMissing { .. } | Self::Tool { .. } | Self::Io { .. } => Cause::Farm,
         }
     }

@@ -2,6 +2,7 @@
 //! its family's orphans; its process group; and those that left the group but still carry the mark their environment was
 //! given.
 
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -104,29 +105,37 @@ pub fn leave_nothing() {
 
 /// Where the kernel does not list a process's children (CONFIG_PROC_CHILDREN), its group and its mark have to do.
 fn kill_descendants(of: Pid, until: Instant) {
+    // Zombies as long as `of` does not reap them, so that their numbers are nobody else's.
+    let mut dead = HashSet::new();
     loop {
-        let found = descendants(of);
-        // The newest first, and at once: one that lives on in ever new children is gone again in no time.
-        for pid in found.iter().rev() {
-            // It may be gone already, which is what we want.
-            let _ = kill(*pid, Signal::SIGKILL);
-        }
-        let lives = |pid: &Pid| Stat::of(*pid).is_some_and(|stat| stat.lives);
-        if !found.iter().any(lives) && descendants(of).len() <= found.len() || Instant::now() > until {
+        let known = dead.len();
+        let alive = kill_children(of, &mut dead);
+        if !alive && dead.len() == known || Instant::now() > until {
             return;
         }
     }
 }
 
-/// All that descend from a process, zombies too, children after their parents.
-fn descendants(of: Pid) -> Vec<Pid> {
-    let mut found = vec![of];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        found.extend(children(parent));
-        next += 1;
+/// Kills what descends from a process and is not known to be dead; answers whether something was still alive.
+fn kill_children(of: Pid, dead: &mut HashSet<Pid>) -> bool {
+    let (mut parents, mut alive) = (vec![of], false);
+    while let Some(parent) = parents.pop() {
+        // The newest first, and each at once: one that lives on in ever new children is gone again in no time.
+        for child in children(parent).into_iter().rev() {
+            if dead.contains(&child) {
+                continue;
+            }
+            // It may be gone already, which is what we want.
+            let _ = kill(child, Signal::SIGKILL);
+            if Stat::of(child).is_some_and(|stat| stat.lives) {
+                alive = true;
+                parents.push(child);
+            } else {
+                dead.insert(child);
+            }
+        }
     }
-    found.split_off(1)
+    alive
 }
 
 fn children(of: Pid) -> Vec<Pid> {

@@ -9,6 +9,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use clang_sys::*;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use crate::extract::Error;
 
@@ -22,10 +23,7 @@ impl Library {
     /// Loads the newest libclang found (`LIBCLANG_PATH` overrides the search).
     pub fn load() -> Result<Self, Error> {
         if !is_loaded() {
-            let library = load_manually().map_err(|why| Error::LibclangMissing {
-                searched: searched(),
-                why,
-            })?;
+            let library = load_manually().map_err(not_loaded)?;
             set_library(Some(Arc::new(library)));
         }
         Ok(Self { _thread: PhantomData })
@@ -35,6 +33,17 @@ impl Library {
     pub fn version(&self) -> String {
         // SAFETY: the library is loaded; the string is owned by us and disposed of once.
         unsafe { take(clang_getClangVersion()) }
+    }
+}
+
+/// The dynamic linker calls it a failure to map where memory is limited; elsewhere the library itself is amiss.
+fn not_loaded(why: String) -> Error {
+    match getrlimit(Resource::RLIMIT_AS) {
+        Ok((limit, _)) if limit != RLIM_INFINITY && why.contains("failed to map") => Error::NoRoom { limit },
+        _ => Error::LibclangMissing {
+            searched: searched(),
+            why,
+        },
     }
 }
 
