@@ -156,8 +156,8 @@ struct Slots<'a> {
     free: BTreeSet<usize>,
     /// The needs that somebody free could serve.
     servable: Vec<NeedId>,
-    /// Free workers for each need that was asked for; entries that are no longer free are dropped on use.
-    serving: HashMap<NeedId, Vec<usize>>,
+    /// By need's id, once it was asked for: the workers that can serve it, and some that no longer can.
+    serving: Vec<Option<Vec<usize>>>,
 }
 
 impl<'a> Slots<'a> {
@@ -181,34 +181,43 @@ impl<'a> Slots<'a> {
             added: HashMap::new(),
             free,
             servable,
-            serving: HashMap::new(),
+            serving: vec![None; queue.id_bound()],
         }
     }
 
-    fn serving(&mut self, id: NeedId) -> &[usize] {
-        let Some(need) = self.needs[id] else { return &[] };
-        let (free, workers, memory_busy) = (&self.free, self.workers, &self.memory_busy);
-        let serving = self.serving.entry(id).or_insert_with(|| {
-            let able = free.iter().copied().filter(|&i| workers[i].has(need));
-            able.collect()
-        });
-        serving.retain(|&i| free.contains(&i) && workers[i].has_room(need.memory, memory_busy[i]));
-        serving
+    /// Looks no further than to the first who still can: this is asked for every need each time a worker fills up.
+    fn can_serve(&mut self, id: NeedId) -> bool {
+        let mut serving = self.lend_serving(id);
+        while serving.pop_if(|i| !self.still_serves(*i, id)).is_some() {}
+        let can = !serving.is_empty();
+        self.serving[id] = Some(serving);
+        can
     }
 
-    fn can_serve(&mut self, id: NeedId) -> bool {
-        !self.serving(id).is_empty()
+    /// The workers that could serve a need when it was first asked for, to be put back.
+    fn lend_serving(&mut self, id: NeedId) -> Vec<usize> {
+        let look_up = || {
+            let able = |i: &usize| self.needs[id].is_some_and(|need| self.workers[*i].has(need));
+            self.free.iter().copied().filter(able).collect()
+        };
+        self.serving[id].take().unwrap_or_else(look_up)
+    }
+
+    fn still_serves(&self, worker: usize, id: NeedId) -> bool {
+        let room = |need: &Need| self.workers[worker].has_room(need.memory, self.memory_busy[worker]);
+        self.free.contains(&worker) && self.needs[id].is_some_and(room)
     }
 
     fn take(&mut self, id: NeedId, avoid: &BTreeSet<WorkerName>) -> Option<WorkerName> {
-        let candidates = self.serving(id).to_vec();
         let need = self.needs[id]?;
+        let mut serving = self.lend_serving(id);
+        serving.retain(|&i| self.still_serves(i, id));
         let load = |i: usize, other: &Worker| u64::from(self.busy[i]) * u64::from(other.slots);
         let on_tree = |i: usize, worker: &Worker| {
             let before = worker.running.get(&need.platform).copied().unwrap_or_default();
             before + self.added.get(&(i, &need.platform)).copied().unwrap_or_default()
         };
-        let best = candidates.into_iter().min_by(|&a, &b| {
+        let best = serving.iter().copied().min_by(|&a, &b| {
             let (x, y) = (&self.workers[a], &self.workers[b]);
             avoid
                 .contains(&x.name)
@@ -218,7 +227,9 @@ impl<'a> Slots<'a> {
                 .then_with(|| on_tree(a, x).cmp(&on_tree(b, y)))
                 .then_with(|| y.warm.contains(&need.platform).cmp(&x.warm.contains(&need.platform)))
                 .then_with(|| x.name.cmp(&y.name))
-        })?;
+        });
+        self.serving[id] = Some(serving);
+        let best = best?;
         self.busy[best] += 1;
         self.memory_busy[best] = self.memory_busy[best].saturating_add(need.memory);
         *self.added.entry((best, &need.platform)).or_default() += 1;
