@@ -89,13 +89,10 @@ pub fn assign(queue: &Queue, workers: &[Worker], standings: &Standings) -> Vec<A
     assigned
 }
 
-/// What comes after a line's head.
-type Rest<'a> = std::iter::Flatten<std::option::IntoIter<&'a queue::Line>>;
-
 /// What a livepatch could still start during one match. Looked up only when its turn comes: most never do.
 struct Hand<'a> {
     /// The tasks with each need that come next, and those after them.
-    lines: Vec<(NeedId, &'a Queued, Rest<'a>)>,
+    lines: Vec<(NeedId, &'a Queued, queue::Line<'a>)>,
     /// Places in `lines` by the order of what comes next there: oldest first.
     heads: BinaryHeap<Reverse<(i64, usize)>>,
     started: u64,
@@ -105,8 +102,8 @@ impl<'a> Hand<'a> {
     fn new(queue: &'a Queue, livepatch: LivepatchId, slots: &Slots<'_>) -> Self {
         let (mut lines, mut heads) = (Vec::new(), Vec::new());
         let mut add = |need: NeedId| {
-            let mut rest = queue.line(livepatch, need).into_iter().flatten();
-            if let Some((order, queued)) = rest.next() {
+            let mut rest = queue.line(livepatch, need);
+            if let Some(((_, order), queued)) = rest.next() {
                 heads.push(Reverse((*order, lines.len())));
                 lines.push((need, queued, rest));
             }
@@ -134,7 +131,7 @@ impl<'a> Hand<'a> {
             if !slots.can_serve(need) {
                 continue;
             }
-            if let Some((order, after)) = rest.next() {
+            if let Some(((_, order), after)) = rest.next() {
                 *queued = after;
                 self.heads.push(Reverse((*order, place)));
             }

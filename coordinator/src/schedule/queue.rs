@@ -38,14 +38,24 @@ pub(super) struct Queued {
     pub avoid: BTreeSet<WorkerName>,
 }
 
-/// The tasks of one livepatch with one need, in their order.
-pub(super) type Line = BTreeMap<i64, Queued>;
+/// The tasks with one need, those of each livepatch together and in their order. One map for all livepatches: most have
+/// a single task with each need, for which a map of its own would take ten times the room.
+pub(super) type Lines = BTreeMap<(LivepatchId, i64), Queued>;
+
+/// The tasks of one livepatch among them.
+pub(super) type Line<'a> = btree_map::Range<'a, (LivepatchId, i64), Queued>;
 
 /// All that waits with one need.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub need: Need,
-    pub lines: BTreeMap<LivepatchId, Line>,
+    pub lines: Lines,
+}
+
+impl Waiting {
+    pub fn line(&self, livepatch: LivepatchId) -> Line<'_> {
+        self.lines.range((livepatch, i64::MIN)..=(livepatch, i64::MAX))
+    }
 }
 
 /// A cache of the database.
@@ -73,8 +83,7 @@ impl Queue {
         } = ready;
         let id = self.id(need);
         let Some(waiting) = &mut self.needs[id] else { return };
-        let line = waiting.lines.entry(livepatch).or_default();
-        line.insert(order, Queued { task, avoid });
+        waiting.lines.insert((livepatch, order), Queued { task, avoid });
         self.livepatches.entry(livepatch).or_default().insert(id);
         self.places.insert(task, (livepatch, id, order));
     }
@@ -84,14 +93,10 @@ impl Queue {
             return;
         };
         let Some(waiting) = &mut self.needs[id] else { return };
-        let btree_map::Entry::Occupied(mut line) = waiting.lines.entry(livepatch) else {
-            return;
-        };
-        line.get_mut().remove(&order);
-        if !line.get().is_empty() {
+        waiting.lines.remove(&(livepatch, order));
+        if waiting.line(livepatch).next().is_some() {
             return;
         }
-        line.remove();
         if waiting.lines.is_empty() {
             self.ids.remove(&waiting.need);
             self.needs[id] = None;
@@ -155,13 +160,14 @@ impl Queue {
     }
 
     /// What waits of a livepatch with this need.
-    pub(super) fn line(&self, livepatch: LivepatchId, id: NeedId) -> Option<&Line> {
-        self.needs.get(id)?.as_ref()?.lines.get(&livepatch)
+    pub(super) fn line(&self, livepatch: LivepatchId, id: NeedId) -> Line<'_> {
+        let waiting = self.needs.get(id).and_then(Option::as_ref);
+        waiting.map(|waiting| waiting.line(livepatch)).unwrap_or_default()
     }
 
-    /// What waits with exactly this need, by livepatch.
-    pub(super) fn sharing(&self, need: &Need) -> Option<&BTreeMap<LivepatchId, Line>> {
+    /// What waits with exactly this need.
+    pub(super) fn sharing(&self, need: &Need) -> Option<&Waiting> {
         let id = self.ids.get(need)?;
-        self.needs.get(*id)?.as_ref().map(|waiting| &waiting.lines)
+        self.needs.get(*id)?.as_ref()
     }
 }

@@ -81,7 +81,7 @@ pub fn obstacles(queue: &Queue, workers: &[Worker]) -> BTreeMap<String, usize> {
     let mut obstacles = BTreeMap::new();
     for (_, waiting) in queue.needs() {
         if let Err(obstacle) = able(&waiting.need, workers) {
-            let tasks: usize = waiting.lines.values().map(BTreeMap::len).sum();
+            let tasks = waiting.lines.len();
             *obstacles.entry(obstacle.to_string()).or_default() += tasks;
         }
     }
@@ -130,18 +130,21 @@ fn able<'a>(need: &Need, workers: &'a [Worker]) -> Result<Vec<&'a Worker>, Waits
 
 /// How many tasks with the same need would be given a slot before this one, if slots became free one after the other.
 fn ahead(need: &Need, livepatch: LivepatchId, order: i64, queue: &Queue, standings: &Standings) -> u64 {
-    let Some(lines) = queue.sharing(need) else { return 0 };
+    let Some(waiting) = queue.sharing(need) else { return 0 };
     let standing = |id: LivepatchId| standings.get(&id).copied().unwrap_or_default();
-    let before = lines
-        .get(&livepatch)
-        .map_or(0, |line| line.range(..order).count() as u64);
+    let earlier = waiting.line(livepatch).take_while(|((_, other), _)| *other < order);
+    let before = earlier.count() as u64;
     let mine = standing(livepatch);
     let my_turn = turn(livepatch, mine.share, mine.running + before);
-    let others = lines.iter().filter(|(id, _)| **id != livepatch).map(|(id, line)| {
-        let theirs = standing(*id);
-        let earlier = |n: u64| turn(*id, theirs.share, theirs.running + n) < my_turn;
-        turns_before(line.len() as u64, earlier)
-    });
+    let keys: Vec<LivepatchId> = waiting.lines.keys().map(|(id, _)| *id).collect();
+    let others = keys
+        .chunk_by(|a, b| a == b)
+        .filter(|line| line[0] != livepatch)
+        .map(|line| {
+            let theirs = standing(line[0]);
+            let earlier = |n: u64| turn(line[0], theirs.share, theirs.running + n) < my_turn;
+            turns_before(line.len() as u64, earlier)
+        });
     before + others.sum::<u64>()
 }
 
