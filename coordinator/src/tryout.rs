@@ -248,6 +248,7 @@ mod tests {
             connected,
             draining: false,
             busy: 0,
+            prefetched: 0,
             last_seen: 0,
             registered: 0,
             memory_busy: 0,

@@ -30,6 +30,7 @@ pub struct AttemptLog {
 struct Shared {
     buffer: Mutex<Buffer>,
     written: Notify,
+    closed: Notify,
 }
 
 #[derive(Default)]
@@ -106,6 +107,7 @@ impl AttemptLog {
     /// Ends the log. [`AttemptLog::send`] returns once all of it has arrived.
     pub fn close(&self) {
         self.buffer().close();
+        self.shared.closed.notify_one();
         self.shared.written.notify_one();
     }
 
@@ -128,7 +130,8 @@ impl AttemptLog {
                     return;
                 }
                 self.shared.written.notified().await;
-                tokio::time::sleep(GATHER).await;
+                // What is written last is not held back.
+                let _ = tokio::time::timeout(GATHER, self.shared.closed.notified()).await;
                 continue;
             }
             let request = AppendLogRequest {

@@ -26,8 +26,8 @@ struct Shared {
 #[derive(Default)]
 struct Table {
     open: BTreeMap<AttemptId, Open>,
-    /// Every attempt this process ever took. A state that was on its way while an attempt was delivered may still list
-    /// it; it must not run again.
+    /// Attempts that were taken and that the coordinator may still list: a state that was on its way while an attempt was
+    /// delivered does. They must not run again.
     seen: HashSet<AttemptId>,
     /// Nothing new is taken.
     closed: bool,
@@ -85,9 +85,12 @@ impl Attempts {
         self.shared.changed.notify_one();
     }
 
-    /// Stops the running attempts for which `keep` says no.
+    /// Stops the running attempts for which `keep` says no. What it says no to once it will never ask for again.
     pub fn cancel_unless(&self, keep: impl Fn(&AttemptId) -> bool) {
-        for (id, open) in &self.table().open {
+        let mut table = self.table();
+        let Table { open, seen, .. } = &mut *table;
+        seen.retain(|id| open.contains_key(id) || keep(id));
+        for (id, open) in open {
             if !open.ended && !keep(id) && !open.cancel.is_cancelled() {
                 tracing::info!(attempt = %id, "stopping: the coordinator no longer wants it");
                 open.cancel.cancel();

@@ -10,6 +10,7 @@ use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::task::{AttemptId, Incarnation};
 use klp_proto::v1::{Assignment, WorkerState};
 use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Uri;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub draining: CancellationToken,
     /// Cancelled when the coordinator has heard that this worker takes nothing new.
     pub farewell: CancellationToken,
+    /// One permit for each attempt that may run now.
+    slots: Arc<Semaphore>,
     tracker: TaskTracker,
 }
 
@@ -82,6 +85,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         draining: CancellationToken::new(),
         farewell: CancellationToken::new(),
         tracker: TaskTracker::new(),
+        slots: Arc::new(Semaphore::new(config.slots as usize)),
         config: Arc::new(config),
     };
     shared.announce();
@@ -184,6 +188,20 @@ impl Shared {
         }
     }
 
+    /// Waits for a slot, first come, first served; `None` if the attempt is not to be started any more.
+    async fn slot(&self, id: AttemptId, cancel: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Some(slot);
+        }
+        self.attempts.set_progress(id, "waiting for a slot");
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            () = self.draining.cancelled() => None,
+            slot = Arc::clone(&self.slots).acquire_owned() => slot.ok(),
+        }
+    }
+
     async fn finish_or_hand_back(&self) {
         self.tracker.close();
         let (running, _) = self.attempts.counts();
@@ -248,7 +266,12 @@ impl Party for Shared {
             // In a task of its own: whatever happens there, the attempt must come to an end here.
             let running = tokio::spawn({
                 let (shared, log) = (shared.clone(), log.clone());
-                async move { runner::run(&shared, id, assignment, &log, cancel).await }
+                async move {
+                    match shared.slot(id, &cancel).await {
+                        Some(_slot) => runner::run(&shared, id, assignment, &log, cancel).await,
+                        None => handed_back(&shared),
+                    }
+                }
             });
             let product = running.await.unwrap_or_else(|error| {
                 let message = format!("worker {}: the attempt broke off: {error}", shared.config.name);

@@ -32,16 +32,13 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
         let trees = trees.chain(broken_trees.into_iter().map(broken));
         let tools = worker.tools.iter().map(|t| format!("{} {}", t.backend, t.version));
         let tools = tools.chain(broken_tools.into_iter().map(broken));
-        let busy = match worker.memory {
-            0 => format!("{} of {}", worker.slots_busy, worker.slots),
-            memory => format!(
-                "{} of {}, {} of {} GiB",
-                worker.slots_busy,
-                worker.slots,
-                gib(worker.memory_busy),
-                gib(memory)
-            ),
-        };
+        let mut busy = format!("{} of {}", worker.slots_busy, worker.slots);
+        if worker.prefetched > 0 {
+            busy += &format!(" and {} prefetched", worker.prefetched);
+        }
+        if worker.memory > 0 {
+            busy += &format!(", {} of {} GiB", gib(worker.memory_busy), gib(worker.memory));
+        }
         table.add_row([
             worker.name,
             state,

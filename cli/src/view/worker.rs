@@ -16,6 +16,7 @@ pub struct Worker {
     pub registered_ms: i64,
     pub slots: u32,
     pub slots_busy: u32,
+    pub prefetched: u32,
     /// Bytes; absent: it did not say, and is not limited.
     pub memory: Option<u64>,
     pub memory_busy: u64,
@@ -69,6 +70,7 @@ impl From<v1::Worker> for Worker {
             registered_ms: w.registered_ms,
             slots: w.slots,
             slots_busy: w.slots_busy,
+            prefetched: w.prefetched,
             memory: Some(w.memory).filter(|memory| *memory > 0),
             memory_busy: w.memory_busy,
             draining: w.draining,

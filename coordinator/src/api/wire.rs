@@ -114,6 +114,7 @@ pub fn worker(view: WorkerView) -> v1::Worker {
         last_seen_ms: view.last_seen,
         slots: view.registration.slots,
         slots_busy: view.busy,
+        prefetched: view.prefetched,
         trees: view.registration.trees.iter().map(v1::Platform::from).collect(),
         tools: view.registration.tools.into_iter().map(tool).collect(),
         draining: view.draining,

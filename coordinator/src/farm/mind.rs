@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use klp_livepatch::names::WorkerName;
+use klp_livepatch::spec::Backend;
 use klp_livepatch::task::{AttemptId, LivepatchId, TaskId, TaskKind};
 use tokio::sync::watch;
 
@@ -156,6 +157,12 @@ impl Mind {
         {
             lease.expires = lease.expires.max(renewed.expires);
         }
+        if task.status.state == State::Succeeded
+            && let Some(Lease { holder, .. }) = self.lease(task.id).map(|(_, lease)| lease)
+        {
+            let worker = holder.worker.clone();
+            self.roster.succeeded(&worker, self.backend(&task), now);
+        }
         self.forget(task.id);
         match &task.status.state {
             State::Waiting { not_before } if *not_before > now => {
@@ -212,15 +219,20 @@ impl Mind {
     }
 
     fn need(&self, task: &OpenTask) -> Option<Need> {
-        let backend = match task.key.kind {
-            TaskKind::Check => None,
-            TaskKind::Extract => Some(self.livepatches.get(&task.livepatch)?.spec.backend),
-        };
+        self.livepatches.get(&task.livepatch)?;
         Some(Need {
             platform: task.key.platform.clone(),
-            backend,
+            backend: self.backend(task),
             memory: self.memory(task),
         })
+    }
+
+    /// The tool that a task runs, if it runs one.
+    fn backend(&self, task: &OpenTask) -> Option<Backend> {
+        match task.key.kind {
+            TaskKind::Check => None,
+            TaskKind::Extract => Some(self.livepatches.get(&task.livepatch)?.spec.backend),
+        }
     }
 
     /// What is set aside for a task on its worker, in bytes.

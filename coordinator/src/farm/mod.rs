@@ -10,6 +10,7 @@
 
 mod actor;
 pub mod mind;
+mod pace;
 mod roster;
 
 use std::collections::HashMap;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use klp_livepatch::names::WorkerName;
+use klp_livepatch::spec::Backend;
 use klp_livepatch::task::{AttemptId, Platform, TaskId};
 use tokio::sync::watch;
 
+use super::pace::Pace;
 use super::{Report, SessionId, Signal};
 use crate::lifecycle::Millis;
 use crate::schedule::{self, Absence};
@@ -29,6 +31,8 @@ pub struct WorkerView {
     pub connected: bool,
     pub draining: bool,
     pub busy: u32,
+    /// What it was given beyond its slots, to start when one becomes free.
+    pub prefetched: u32,
     pub memory_busy: u64,
     /// 0: not since the coordinator started.
     pub last_seen: Millis,
@@ -67,6 +71,8 @@ pub(super) struct Member {
     pub last_seen: Millis,
     standing: Standing,
     recent: VecDeque<Platform>,
+    /// How fast it succeeds, with each tool or none.
+    paces: BTreeMap<Option<Backend>, Pace>,
     replaced: VecDeque<Millis>,
 }
 
@@ -180,6 +186,13 @@ impl Roster {
         }
     }
 
+    /// A worker has succeeded at something.
+    pub(super) fn succeeded(&mut self, worker: &WorkerName, backend: Option<Backend>, now: Millis) {
+        if let Some(&place) = self.places.get(worker) {
+            self.members[place].paces.entry(backend).or_default().step(now);
+        }
+    }
+
     /// The farm thinks otherwise of a worker.
     pub(super) fn think(&mut self, worker: &WorkerName, standing: Standing) {
         if let Some(&place) = self.places.get(worker) {
@@ -207,8 +220,14 @@ impl Roster {
 
     /// Brings up to date who takes nothing new: one not heard of since `silent_since`, too, until it speaks again.
     pub(super) fn refresh(&mut self, now: Millis, silent_since: Millis) {
-        for (member, worker) in self.members.iter().zip(&mut self.schedulable) {
+        for (member, worker) in self.members.iter_mut().zip(&mut self.schedulable) {
             worker.absence = member.absence(now, silent_since);
+            worker.prefetch.clear();
+            if !member.standing.on_probation() {
+                member.paces.retain(|_, pace| !pace.is_over(now));
+                let prefetch = member.paces.iter().map(|(backend, pace)| (*backend, pace.prefetch(worker.slots)));
+                worker.prefetch.extend(prefetch.filter(|(_, beyond)| *beyond > 0));
+            }
         }
     }
 
@@ -246,7 +265,8 @@ impl Roster {
                 registered: member.registered,
                 connected: member.session.is_some(),
                 draining: member.session.is_some() && member.draining,
-                busy: worker.busy,
+                busy: worker.busy.min(worker.slots),
+                prefetched: worker.busy.saturating_sub(worker.slots),
                 memory_busy: worker.memory_busy,
                 last_seen: member.last_seen,
                 standing: member.standing.clone(),
@@ -277,6 +297,7 @@ impl Roster {
             last_seen: 0,
             standing: Standing::default(),
             recent: VecDeque::new(),
+            paces: BTreeMap::new(),
             replaced: VecDeque::new(),
         });
         self.schedulable.push(schedule::Worker::unknown(name.clone()));

@@ -5,6 +5,9 @@
 //! one. It goes to the worker that is relatively least busy; among equals to the one that runs the least on this tree,
 //! then to one that ran it lately, whose caches are warm. A worker on which the task failed by the farm's fault is the
 //! last choice, but better than none.
+//!
+//! A worker that ends short attempts faster than new ones reach it is given some beyond its slots, which it starts as its
+//! slots become free. What has failed before waits for a slot: it may be what its worker dies of.
 
 mod queue;
 mod waits;
@@ -159,13 +162,14 @@ struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     fn new(queue: &'a Queue, workers: &'a [Worker]) -> Self {
-        let free: BTreeSet<usize> = (0..workers.len()).filter(|&i| workers[i].is_free()).collect();
+        let free: BTreeSet<usize> = (0..workers.len()).filter(|&i| workers[i].absence.is_none() && workers[i].busy < workers[i].last_limit()).collect();
         let mut needs = vec![None; queue.id_bound()];
         let mut servable = Vec::new();
         if !free.is_empty() {
             for (id, waiting) in queue.needs() {
                 needs[id] = Some(&waiting.need);
-                if free.iter().any(|&i| workers[i].has(&waiting.need)) {
+                let able = |w: &Worker| w.has(&waiting.need) && w.busy < w.limit(&waiting.need);
+                if free.iter().any(|&i| able(&workers[i])) {
                     servable.push(id);
                 }
             }
@@ -201,7 +205,8 @@ impl<'a> Slots<'a> {
     }
 
     fn still_serves(&self, worker: usize, id: NeedId) -> bool {
-        let room = |need: &Need| self.workers[worker].has_room(need.memory, self.memory_busy[worker]);
+        let (busy, lent, described) = (self.busy[worker], self.memory_busy[worker], &self.workers[worker]);
+        let room = |need: &Need| busy < described.limit(need) && described.has_room(need.memory, lent);
         self.free.contains(&worker) && self.needs[id].is_some_and(room)
     }
 
@@ -214,7 +219,9 @@ impl<'a> Slots<'a> {
             let before = worker.running.get(&need.platform).copied().unwrap_or_default();
             before + self.added.get(&(i, &need.platform)).copied().unwrap_or_default()
         };
-        let best = serving.iter().copied().min_by(|&a, &b| {
+        let waits_for_slot = |i: &usize| !avoid.is_empty() && self.busy[*i] >= self.workers[*i].slots;
+        let choice = serving.iter().copied().filter(|i| !waits_for_slot(i));
+        let best = choice.min_by(|&a, &b| {
             let (x, y) = (&self.workers[a], &self.workers[b]);
             avoid
                 .contains(&x.name)
@@ -230,8 +237,10 @@ impl<'a> Slots<'a> {
         self.busy[best] += 1;
         self.memory_busy[best] = self.memory_busy[best].saturating_add(need.memory);
         *self.added.entry((best, &need.platform)).or_default() += 1;
-        if self.busy[best] >= self.workers[best].slots {
-            self.free.remove(&best);
+        if self.workers[best].is_limit(self.busy[best]) {
+            if self.busy[best] >= self.workers[best].last_limit() {
+                self.free.remove(&best);
+            }
             // Lest all who wait are asked what only this worker could have served.
             let mut servable = std::mem::take(&mut self.servable);
             servable.retain(|id| self.can_serve(*id));

@@ -16,7 +16,10 @@ pub struct Worker {
     pub absence: Option<Absence>,
     /// How many attempts it may run at a time.
     pub slots: u32,
+    /// How many attempts it holds.
     pub busy: u32,
+    /// How many attempts with each tool, or none, it may hold beyond its slots: it ends them faster than new ones come.
+    pub prefetch: BTreeMap<Option<Backend>, u32>,
     /// Bytes it lends to attempts; `None`: it does not say, and is not limited.
     pub memory: Option<u64>,
     pub memory_busy: u64,
@@ -54,6 +57,7 @@ impl Worker {
             absence: Some(Absence::Offline { since: 0 }),
             slots: 0,
             busy: 0,
+            prefetch: BTreeMap::new(),
             memory: None,
             memory_busy: 0,
             trees: HashSet::new(),
@@ -75,7 +79,26 @@ impl Worker {
         self.memory.is_none_or(|all| lent.saturating_add(memory) <= all)
     }
 
+    /// It could start something now.
     pub(super) fn is_free(&self) -> bool {
         self.absence.is_none() && self.busy < self.slots
+    }
+
+    /// How many attempts it may hold and still be given one with this need.
+    pub(super) fn limit(&self, need: &Need) -> u32 {
+        let beyond = self.prefetch.get(&need.backend).copied().unwrap_or_default();
+        self.slots.saturating_add(beyond)
+    }
+
+    /// How many attempts it may hold and still be given one with some need.
+    pub(super) fn last_limit(&self) -> u32 {
+        let beyond = self.prefetch.values().copied().max().unwrap_or_default();
+        self.slots.saturating_add(beyond)
+    }
+
+    /// Nothing more fits when it holds so many, or what fits is less than before.
+    pub(super) fn is_limit(&self, busy: u32) -> bool {
+        let beyond = busy.checked_sub(self.slots);
+        beyond.is_some_and(|n| n == 0 || self.prefetch.values().any(|limit| *limit == n))
     }
 }

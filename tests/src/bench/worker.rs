@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use klp_proto::v1;
 use klp_proto::v1::worker_service_client::WorkerServiceClient;
 use klp_worker::process::{self, Limits};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -159,6 +159,7 @@ impl Session {
     /// The coordinator refuses something.
     pub async fn work(mut self, work: Work, count: Arc<Count>, stop: CancellationToken) -> Result<()> {
         let mut running = tokio::task::JoinSet::new();
+        let slots = Arc::new(Semaphore::new(self.state.slots as usize));
         let mut beat = tokio::time::interval(Duration::from_secs(5));
         loop {
             tokio::select! {
@@ -167,8 +168,10 @@ impl Session {
                 Some(done) = running.join_next() => done??,
                 new = self.hear() => for assignment in new? {
                     let (mut client, state, count) = (self.client.clone(), self.identity(), Arc::clone(&count));
+                    let slots = Arc::clone(&slots);
                     running.spawn(async move {
                         if work == Work::Process {
+                            let _slot = slots.acquire().await?;
                             run_true().await?;
                         }
                         commit(&mut client, &state, &assignment).await?;
