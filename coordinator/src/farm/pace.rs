@@ -52,7 +52,9 @@ mod tests {
         let mut pace = Pace::default();
         for slot in 0..Millis::from(slots) {
             // Slots don't end in step.
-            let ends = (0..1000).map(|n| n * each_ms + slot % each_ms.max(1)).take_while(|at| *at < 1000);
+            let ends = (0..1000)
+                .map(|n| n * each_ms + slot % each_ms.max(1))
+                .take_while(|at| *at <= 1000);
             ends.for_each(|at| pace.step(at));
         }
         pace.ends.make_contiguous().sort_unstable();

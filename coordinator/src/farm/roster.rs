@@ -225,7 +225,10 @@ impl Roster {
             worker.prefetch.clear();
             if !member.standing.on_probation() {
                 member.paces.retain(|_, pace| !pace.is_over(now));
-                let prefetch = member.paces.iter().map(|(backend, pace)| (*backend, pace.prefetch(worker.slots)));
+                let prefetch = member
+                    .paces
+                    .iter()
+                    .map(|(backend, pace)| (*backend, pace.prefetch(worker.slots)));
                 worker.prefetch.extend(prefetch.filter(|(_, beyond)| *beyond > 0));
             }
         }

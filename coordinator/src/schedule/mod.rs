@@ -162,7 +162,9 @@ struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     fn new(queue: &'a Queue, workers: &'a [Worker]) -> Self {
-        let free: BTreeSet<usize> = (0..workers.len()).filter(|&i| workers[i].absence.is_none() && workers[i].busy < workers[i].last_limit()).collect();
+        let free: BTreeSet<usize> = (0..workers.len())
+            .filter(|&i| workers[i].absence.is_none() && workers[i].busy < workers[i].last_limit())
+            .collect();
         let mut needs = vec![None; queue.id_bound()];
         let mut servable = Vec::new();
         if !free.is_empty() {
