@@ -40,6 +40,9 @@ const KEPT_ENV: &[&str] = &[
 /// How long the pipes of a killed family may take to close.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// Bytes that are read from a pipe at once.
+const CHUNK: usize = 64 << 10;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -313,7 +316,7 @@ pub async fn capture(command: &Command, limits: &Limits, cancel: &CancellationTo
 }
 
 fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, Family), ProcessError> {
-    let family_mark = reap::new_mark();
+    let mut family = Family::expected();
     let mut to_run = tokio::process::Command::new(&command.program);
     to_run
         .args(&command.args)
@@ -322,7 +325,7 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
         .envs(KEPT_ENV.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .env("LC_ALL", "C.UTF-8")
         .envs(command.env.iter().map(|(name, value)| (name, value)))
-        .env(reap::MARK, &family_mark)
+        .env(reap::MARK, family.mark())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -360,7 +363,7 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
             }
         }
     })?;
-    let family = Family::new(child.id(), family_mark);
+    family.set_leader(child.id());
     Ok((child, family))
 }
 
@@ -368,8 +371,7 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
 struct Reader<R> {
     stream: Stream,
     pipe: R,
-    chunk: Box<[u8]>,
-    filled: usize,
+    chunk: Vec<u8>,
     lines: LineSplitter,
     open: bool,
 }
@@ -379,8 +381,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self {
             stream,
             pipe,
-            chunk: vec![0; 64 << 10].into_boxed_slice(),
-            filled: 0,
+            chunk: Vec::with_capacity(CHUNK),
             lines: LineSplitter::new(limits.line),
             open: true,
         }
@@ -388,14 +389,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Waits for data; false at the end of the pipe.
     async fn read(&mut self) -> bool {
-        self.filled = self.pipe.read(&mut self.chunk).await.unwrap_or(0);
-        self.open = self.filled > 0;
+        self.chunk.clear();
+        self.open = self.pipe.read_buf(&mut self.chunk).await.is_ok_and(|read| read > 0);
         self.open
     }
 
     fn hand_on(&mut self, budget: &mut Budget, sink: &mut (dyn FnMut(Stream, &str) + Send)) {
         let stream = self.stream;
-        self.lines.push(&self.chunk[..self.filled], &mut |line| {
+        self.lines.push(&self.chunk, &mut |line| {
             budget.pass(line, |line| sink(stream, line));
         });
     }

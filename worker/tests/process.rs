@@ -107,10 +107,25 @@ async fn a_hanging_child_is_killed_with_its_descendants() {
 
 #[tokio::test]
 async fn what_a_finished_child_leaves_behind_is_killed_too() {
-    let done = captured(&sh("setsid sleep 1000 & sleep 1000 & echo $!; exit 0"), &limits(10_000)).await;
-    assert_eq!(done.finish.end, End::Exited(0));
-    assert!(done.finish.wall < Duration::from_secs(5), "{:?}", done.finish.wall);
-    assert!(!runs(&done.stdout), "{}", done.stdout);
+    let dir = tempfile::tempdir().unwrap();
+    // At once, after a while, and after many others: it is looked for in different ways.
+    let many = "i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done;";
+    for (n, before) in ["", "sleep 0.2;", many].into_iter().enumerate() {
+        let daemon = dir.path().join(format!("daemon-{n}")).display().to_string();
+        let script = format!(
+            "setsid sh -c 'echo $$ > {daemon}; exec sleep 1000' & {before} sleep 1000 & echo $!; \
+             while ! [ -s {daemon} ]; do :; done"
+        );
+        let done = captured(&sh(&script), &limits(10_000)).await;
+        assert_eq!(done.finish.end, End::Exited(0));
+        assert!(done.finish.wall < Duration::from_secs(5), "{:?}", done.finish.wall);
+        let daemon = std::fs::read_to_string(daemon).unwrap();
+        assert!(
+            !runs(&done.stdout) && !runs(&daemon),
+            "{before}: {} {daemon}",
+            done.stdout
+        );
+    }
 }
 
 #[tokio::test]

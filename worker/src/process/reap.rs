@@ -17,20 +17,37 @@ pub(super) const MARK: &str = "KLP_FARM_PROCESS";
 /// How long to go after a family that forks faster than it is killed.
 const HUNT: Duration = Duration::from_secs(3);
 
-pub(super) fn new_mark() -> String {
-    uuid::Uuid::now_v7().to_string()
-}
+/// How long after a process started its descendants surely have the numbers that follow its own: no system goes through
+/// all its process numbers, 32,768 at least, in that time.
+const NUMBERED: Duration = Duration::from_millis(100);
+
+/// Up to how many numbers are looked at one by one, rather than all processes there are.
+const FEW: i32 = 64;
 
 /// A child and its descendants; killed when dropped.
 pub(super) struct Family {
     group: Option<Pid>,
     mark: String,
+    started: Instant,
 }
 
 impl Family {
-    pub(super) fn new(leader: Option<u32>, mark: String) -> Self {
-        let group = leader.and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Self { group, mark }
+    /// To be called before the leader is started.
+    pub(super) fn expected() -> Self {
+        Self {
+            group: None,
+            mark: uuid::Uuid::now_v7().to_string(),
+            started: Instant::now(),
+        }
+    }
+
+    /// The value of [`MARK`].
+    pub(super) fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    pub(super) fn set_leader(&mut self, leader: Option<u32>) {
+        self.group = leader.and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     }
 
     /// Kills what is left of the family. Afterwards there is nothing to do for it any more.
@@ -46,7 +63,7 @@ impl Family {
         loop {
             // The leader may be reaped already; its group's number stays taken as long as a member lives.
             let group_left = killpg(group, Signal::SIGKILL) != Err(Errno::ESRCH);
-            let strays = self.strays();
+            let strays = self.strays(group);
             for stray in &strays {
                 // It may be gone already, which is what we want.
                 let _ = kill(*stray, Signal::SIGKILL);
@@ -60,9 +77,30 @@ impl Family {
     }
 
     /// Living processes that carry the mark, wherever they moved.
-    fn strays(&self) -> Vec<Pid> {
+    fn strays(&self, leader: Pid) -> Vec<Pid> {
         let wanted = format!("{MARK}={}", self.mark);
-        whose_environment_has(|entry| entry == wanted.as_bytes())
+        let is_ours = |entry: &[u8]| entry == wanted.as_bytes();
+        self.strays_by_number(leader, is_ours)
+            .unwrap_or_else(|| processes().filter(|pid| environment_has(*pid, is_ours)).collect())
+    }
+
+    /// The system numbers processes in turn, so soon after the start few can be of the family, and mostly none is. `None`
+    /// if that doesn't help.
+    fn strays_by_number(&self, leader: Pid, is_ours: impl Fn(&[u8]) -> bool) -> Option<Vec<Pid>> {
+        let (mut looked_at, mut strays) = (leader.as_raw(), Vec::new());
+        loop {
+            let newest = newest_process()?.as_raw();
+            if self.started.elapsed() > NUMBERED || !(leader.as_raw()..leader.as_raw() + FEW).contains(&newest) {
+                return None;
+            }
+            // Until there is no newer one: the child of one that ended before it was looked at.
+            if newest == looked_at {
+                return Some(strays);
+            }
+            let numbers = (looked_at + 1..=newest).map(Pid::from_raw);
+            strays.extend(numbers.filter(|pid| environment_has(*pid, &is_ours)));
+            looked_at = newest;
+        }
     }
 
     /// Whether a process that runs no more than a zombie does is still in the group.
@@ -78,7 +116,8 @@ pub fn kill_left_over(scratch: &Path) {
     let below = ["TMPDIR=".as_bytes(), scratch.as_os_str().as_bytes(), b"/"].concat();
     let until = Instant::now() + HUNT;
     loop {
-        let left = whose_environment_has(|entry| entry.starts_with(&below));
+        let is_below = |entry: &[u8]| entry.starts_with(&below);
+        let left: Vec<Pid> = processes().filter(|pid| environment_has(*pid, is_below)).collect();
         if left.is_empty() || Instant::now() > until {
             return;
         }
@@ -90,12 +129,15 @@ pub fn kill_left_over(scratch: &Path) {
     }
 }
 
-fn whose_environment_has(wanted: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
-    let has = |pid: &Pid| {
-        let environ = std::fs::read(format!("/proc/{pid}/environ"));
-        environ.is_ok_and(|environ| environ.split(|b| *b == 0).any(&wanted))
-    };
-    processes().filter(has).collect()
+fn environment_has(pid: Pid, wanted: impl Fn(&[u8]) -> bool) -> bool {
+    let environ = std::fs::read(format!("/proc/{pid}/environ"));
+    environ.is_ok_and(|environ| environ.split(|b| *b == 0).any(wanted))
+}
+
+/// The process or thread that was started last.
+fn newest_process() -> Option<Pid> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    load.split_whitespace().next_back()?.parse().ok().map(Pid::from_raw)
 }
 
 /// Kills what this process started, directly or not, and left running.
