@@ -21,6 +21,9 @@ const HUNT: Duration = Duration::from_secs(3);
 /// all its process numbers, 32,768 at least, in that time.
 const NUMBERED: Duration = Duration::from_millis(100);
 
+/// How long to wait for a process that just executes another program, and has no environment meanwhile.
+const EXEC: Duration = Duration::from_millis(50);
+
 /// Up to how many numbers are looked at one by one, rather than all processes there are.
 const FEW: i32 = 64;
 
@@ -130,8 +133,17 @@ pub fn kill_left_over(scratch: &Path) {
 }
 
 fn environment_has(pid: Pid, wanted: impl Fn(&[u8]) -> bool) -> bool {
-    let environ = std::fs::read(format!("/proc/{pid}/environ"));
-    environ.is_ok_and(|environ| environ.split(|b| *b == 0).any(wanted))
+    let until = Instant::now() + EXEC;
+    loop {
+        let Ok(environ) = std::fs::read(format!("/proc/{pid}/environ")) else {
+            return false;
+        };
+        let is_to_come = environ.is_empty() && Stat::of(pid).is_some_and(|stat| stat.lives && stat.execs);
+        if !is_to_come || Instant::now() > until {
+            return environ.split(|b| *b == 0).any(wanted);
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// The process or thread that was started last.
@@ -200,21 +212,27 @@ fn children(of: Pid) -> Vec<Pid> {
 struct Stat {
     /// It is no zombie.
     lives: bool,
+    /// It has left its program, and the next one is not in place yet.
+    execs: bool,
     parent: Pid,
     group: Pid,
 }
 
 impl Stat {
+    /// As proc_pid_stat(5) numbers the fields.
     fn of(pid: Pid) -> Option<Self> {
+        const KERNEL_THREAD: u64 = 0x0020_0000;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // After the name in parentheses, which may hold anything: state, parent, group.
-        let mut fields = stat.rsplit(')').next()?.split_whitespace();
-        let state = fields.next()?;
-        let mut id = || Some(Pid::from_raw(fields.next()?.parse().ok()?));
+        // The second is the name in parentheses, which may hold anything.
+        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        let id = |number| Some(Pid::from_raw(field(number)?.parse().ok()?));
+        let (flags, env_end): (u64, u64) = (field(9)?.parse().ok()?, field(51)?.parse().ok()?);
         Some(Self {
-            lives: state != "Z" && state != "X",
-            parent: id()?,
-            group: id()?,
+            lives: !matches!(field(3)?, "Z" | "X"),
+            execs: env_end == 0 && flags & KERNEL_THREAD == 0,
+            parent: id(4)?,
+            group: id(5)?,
         })
     }
 }
