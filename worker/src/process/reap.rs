@@ -138,7 +138,7 @@ fn environment_has(pid: Pid, wanted: impl Fn(&[u8]) -> bool) -> bool {
         let Ok(environ) = std::fs::read(format!("/proc/{pid}/environ")) else {
             return false;
         };
-        let is_to_come = environ.is_empty() && Stat::of(pid).is_some_and(|stat| stat.lives && stat.execs);
+        let is_to_come = environ.is_empty() && Stat::of(pid).is_some_and(|stat| stat.lives && !stat.bare);
         if !is_to_come || Instant::now() > until {
             return environ.split(|b| *b == 0).any(wanted);
         }
@@ -212,8 +212,8 @@ fn children(of: Pid) -> Vec<Pid> {
 struct Stat {
     /// It is no zombie.
     lives: bool,
-    /// It has left its program, and the next one is not in place yet.
-    execs: bool,
+    /// It was started without an environment: one that has not got it yet, between two programs, is not.
+    bare: bool,
     parent: Pid,
     group: Pid,
 }
@@ -227,10 +227,11 @@ impl Stat {
         let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3).copied();
         let id = |number| Some(Pid::from_raw(field(number)?.parse().ok()?));
-        let (flags, env_end): (u64, u64) = (field(9)?.parse().ok()?, field(51)?.parse().ok()?);
+        let bits = |number| field(number)?.parse::<u64>().ok();
+        let (flags, env_start, env_end) = (bits(9)?, bits(50)?, bits(51)?);
         Some(Self {
             lives: !matches!(field(3)?, "Z" | "X"),
-            execs: env_end == 0 && flags & KERNEL_THREAD == 0,
+            bare: flags & KERNEL_THREAD != 0 || env_end != 0 && env_start == env_end,
             parent: id(4)?,
             group: id(5)?,
         })
