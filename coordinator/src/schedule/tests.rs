@@ -163,6 +163,40 @@ fn memory_is_lent_like_slots() {
 }
 
 #[test]
+fn short_attempts_are_given_beyond_the_slots_of_a_worker_that_ends_them_fast() {
+    let mut w = worker("w", 2, &[1]);
+    (w.busy, w.prefetch) = (1, [(None, 3)].into());
+    let checks = (0..10).map(|n| ready(n, 1, 1, None));
+    let extractions = (10..20).map(|n| ready(n, 1, 1, Some(Backend::Native)));
+    let given = |tasks: Vec<Ready>| orders(&assign(&queue(tasks), &[w.clone()], &Standings::new()));
+    assert_eq!(given(checks.clone().collect()), [0, 1, 2, 3]);
+    // What takes long with this worker gets its slots, and no more.
+    assert_eq!(given(extractions.clone().collect()), [10]);
+    assert_eq!(given(extractions.chain(checks).collect()), [0, 1, 2, 3]);
+}
+
+#[test]
+fn what_has_failed_on_some_worker_waits_for_a_slot() {
+    let (mut a, mut b) = (worker("a", 1, &[1]), worker("b", 1, &[1]));
+    for w in [&mut a, &mut b] {
+        (w.busy, w.prefetch) = (1, [(None, 4)].into());
+    }
+    let mut scarred = ready(1, 1, 1, None);
+    scarred.avoid.insert(a.name.clone());
+    let fresh = ready(2, 2, 1, None);
+    let given = |workers: &[Worker]| {
+        let assigned = assign(&queue([scarred.clone(), fresh.clone()]), workers, &Standings::new());
+        assigned
+            .iter()
+            .map(|x| (x.task.0.as_u128(), x.worker.to_string()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(given(&[a.clone(), b.clone()]), [(2, "a".to_owned())]);
+    b.busy = 0;
+    assert!(given(&[a, b]).contains(&(1, "b".to_owned())));
+}
+
+#[test]
 fn a_queue_forgets_what_is_removed_and_replaces_what_is_repeated() {
     let mut q = queue([ready(1, 1, 1, None), ready(2, 1, 1, None)]);
     let mut moved = ready(1, 1, 2, None);
@@ -280,10 +314,13 @@ fn any_worker() -> impl Strategy<Value = Worker> {
     let backends = prop::collection::btree_set(prop::sample::select(Backend::ALL.to_vec()), 0..3);
     let absence = prop::option::weighted(0.2, Just(Absence::Stopping));
     let memory = prop::option::of(0..6u64);
-    (trees, backends, 0..4u32, 0..4u32, absence, memory).prop_map(|(trees, backends, slots, busy, absence, memory)| {
+    let prefetch = prop::collection::btree_map(any_backend(), 1..4u32, 0..3);
+    let held = (0..4u32, 0..4u32, prefetch);
+    (trees, backends, held, absence, memory).prop_map(|(trees, backends, (slots, busy, prefetch), absence, memory)| {
         Worker {
             absence,
             busy,
+            prefetch,
             backends,
             memory,
             memory_busy: u64::from(busy),
@@ -324,20 +361,21 @@ proptest! {
         let mut after = workers.clone();
         let mut once = BTreeSet::new();
         for a in &assigned {
-            // No task twice, only to a worker that has what it needs, and a slot and memory for it.
+            // No task twice, only to a worker that has what it needs, and a slot, soon at least, and memory for it.
             prop_assert!(once.insert(a.task));
             let need = &task(a.task).need;
             let w = after.iter_mut().find(|w| w.name == a.worker).unwrap();
             prop_assert!(w.absence.is_none() && w.has(need));
+            prop_assert!(w.busy < w.limit(need));
             w.busy += 1;
             w.memory_busy += need.memory;
-            prop_assert!(w.busy <= w.slots);
             prop_assert!(w.memory.is_none_or(|memory| w.memory_busy <= memory));
         }
         // Work-conserving: what is left can't run on what is left, and says so.
         for t in tasks.iter().filter(|t| !once.contains(&t.task)) {
             let fits = |w: &Worker| w.memory.is_none_or(|memory| w.memory_busy + t.need.memory <= memory);
-            prop_assert!(!after.iter().any(|w| w.is_free() && w.has(&t.need) && fits(w)), "{t:?} could run");
+            let takes = |w: &Worker| w.absence.is_none() && w.busy < w.limit(&t.need) && w.has(&t.need) && fits(w);
+            prop_assert!(!after.iter().any(takes), "{t:?} could run");
             let waits = why_waiting(&t.need, t.livepatch, t.order, &queue, &after, &standings);
             prop_assert_ne!(waits, Waits::Turn);
         }

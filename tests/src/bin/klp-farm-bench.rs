@@ -84,6 +84,10 @@ async fn main() -> Result<()> {
     if wanted(Section::Yardsticks) {
         yardstick::all(&mut table, &disk, Duration::from_secs(sizes.seconds.div_ceil(3))).await?;
     }
+    // Before this process has grown: the more memory it has, the longer it takes to start another.
+    if wanted(Section::Processes) {
+        scenario::processes(&mut table, &disk, &sizes, hq.as_deref()).await?;
+    }
     if wanted(Section::Throughput) {
         scenario::throughput(&mut table, &disk, &sizes).await?;
     }
@@ -92,9 +96,6 @@ async fn main() -> Result<()> {
     }
     if wanted(Section::Growth) {
         scenario::growth(&mut table, &disk, &sizes).await?;
-    }
-    if wanted(Section::Processes) {
-        scenario::processes(&mut table, &disk, &sizes, hq.as_deref()).await?;
     }
     match args.output {
         Output::Table => print!("{}", table.markdown()),
