@@ -174,6 +174,7 @@ impl Mind {
                 self.standings.entry(task.livepatch).or_default().running += 1;
                 let lent = Lent {
                     platform: task.key.platform.clone(),
+                    backend: self.backend(&task),
                     memory: self.memory(&task),
                 };
                 self.roster.holds(&lease.holder.worker, task.id, lent);

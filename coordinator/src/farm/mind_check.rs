@@ -61,6 +61,7 @@ impl Mind {
             let lent: u64 = member.iter().flat_map(|m| m.held.values()).map(|l| l.memory).sum();
             assert_eq!(worker.memory_busy, lent, "memory of {}", worker.name);
             let on_trees: u32 = worker.running.values().sum();
+            assert_eq!(worker.with_tools.values().sum::<u32>(), on_trees);
             assert_eq!(
                 (worker.busy, on_trees as usize),
                 (on_trees, member.map_or(0, |m| m.held.len()))

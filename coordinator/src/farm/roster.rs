@@ -1,5 +1,6 @@
 //! The workers as the farm knows them: what they said of themselves, and what they hold.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use klp_livepatch::names::WorkerName;
@@ -80,6 +81,8 @@ pub(super) struct Member {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lent {
     pub platform: Platform,
+    /// The tool that is run, if any is.
+    pub backend: Option<Backend>,
     /// Bytes.
     pub memory: u64,
 }
@@ -155,14 +158,14 @@ impl Roster {
     pub(super) fn holds(&mut self, worker: &WorkerName, task: TaskId, lent: Lent) {
         let Some(&place) = self.places.get(worker) else { return };
         let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
-        let platform = lent.platform.clone();
-        let memory = lent.memory;
+        let (platform, backend, memory) = (lent.platform.clone(), lent.backend, lent.memory);
         if member.held.insert(task, lent).is_some() {
             return;
         }
         member.unanswered = true;
         worker.busy = busy(member);
         worker.memory_busy = worker.memory_busy.saturating_add(memory);
+        *worker.with_tools.entry(backend).or_default() += 1;
         *worker.running.entry(platform.clone()).or_default() += 1;
         if !member.recent.contains(&platform) {
             member.recent.truncate(WARM - 1);
@@ -178,6 +181,12 @@ impl Roster {
         member.unanswered = true;
         worker.busy = busy(member);
         worker.memory_busy = worker.memory_busy.saturating_sub(lent.memory);
+        if let Entry::Occupied(mut running) = worker.with_tools.entry(lent.backend) {
+            *running.get_mut() -= 1;
+            if *running.get() == 0 {
+                running.remove();
+            }
+        }
         if let Some(running) = worker.running.get_mut(&lent.platform) {
             *running -= 1;
             if *running == 0 {

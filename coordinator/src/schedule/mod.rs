@@ -7,7 +7,8 @@
 //! last choice, but better than none.
 //!
 //! A worker that ends short attempts faster than new ones reach it is given some beyond its slots, which it starts as its
-//! slots become free. What has failed before waits for a slot: it may be what its worker dies of.
+//! slots become free; but none behind an attempt that may take long, for they could not be given to another any more.
+//! What has failed before waits for a slot: it may be what its worker dies of.
 
 mod queue;
 mod waits;
@@ -150,6 +151,8 @@ struct Slots<'a> {
     needs: Vec<Option<&'a Need>>,
     workers: &'a [Worker],
     busy: Vec<u32>,
+    /// How many each may hold beyond its slots with what it holds.
+    beyond: Vec<u32>,
     memory_busy: Vec<u64>,
     /// What this match has put on each worker's trees.
     added: HashMap<(usize, &'a Platform), u32>,
@@ -162,16 +165,20 @@ struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     fn new(queue: &'a Queue, workers: &'a [Worker]) -> Self {
-        let free: BTreeSet<usize> = (0..workers.len())
-            .filter(|&i| workers[i].absence.is_none() && workers[i].busy < workers[i].last_limit())
-            .collect();
+        let most = |w: &Worker| w.slots.saturating_add(w.beyond_held().min(w.most_beyond()));
+        let free = (0..workers.len()).filter(|&i| workers[i].absence.is_none() && workers[i].busy < most(&workers[i]));
+        let free: BTreeSet<usize> = free.collect();
+        let beyond: Vec<u32> = workers.iter().map(Worker::beyond_held).collect();
         let mut needs = vec![None; queue.id_bound()];
         let mut servable = Vec::new();
         if !free.is_empty() {
             for (id, waiting) in queue.needs() {
                 needs[id] = Some(&waiting.need);
-                let able = |w: &Worker| w.has(&waiting.need) && w.busy < w.limit(&waiting.need);
-                if free.iter().any(|&i| able(&workers[i])) {
+                let need = &waiting.need;
+                if free
+                    .iter()
+                    .any(|&i| workers[i].has(need) && workers[i].busy < limit(&workers[i], beyond[i], need))
+                {
                     servable.push(id);
                 }
             }
@@ -180,6 +187,7 @@ impl<'a> Slots<'a> {
             needs,
             workers,
             busy: workers.iter().map(|w| w.busy).collect(),
+            beyond,
             memory_busy: workers.iter().map(|w| w.memory_busy).collect(),
             added: HashMap::new(),
             free,
@@ -208,7 +216,8 @@ impl<'a> Slots<'a> {
 
     fn still_serves(&self, worker: usize, id: NeedId) -> bool {
         let (busy, lent, described) = (self.busy[worker], self.memory_busy[worker], &self.workers[worker]);
-        let room = |need: &Need| busy < described.limit(need) && described.has_room(need.memory, lent);
+        let slot = |need: &Need| busy < limit(described, self.beyond[worker], need);
+        let room = |need: &Need| slot(need) && described.has_room(need.memory, lent);
         self.free.contains(&worker) && self.needs[id].is_some_and(room)
     }
 
@@ -239,8 +248,10 @@ impl<'a> Slots<'a> {
         self.busy[best] += 1;
         self.memory_busy[best] = self.memory_busy[best].saturating_add(need.memory);
         *self.added.entry((best, &need.platform)).or_default() += 1;
-        if self.workers[best].is_limit(self.busy[best]) {
-            if self.busy[best] >= self.workers[best].last_limit() {
+        let (worker, busy, before) = (&self.workers[best], self.busy[best], self.beyond[best]);
+        self.beyond[best] = before.min(worker.beyond(need.backend));
+        if busy >= worker.slots && (worker.is_limit(busy) || self.beyond[best] < before) {
+            if busy - worker.slots >= self.beyond[best].min(worker.most_beyond()) {
                 self.free.remove(&best);
             }
             // Lest all who wait are asked what only this worker could have served.
@@ -250,6 +261,12 @@ impl<'a> Slots<'a> {
         }
         Some(self.workers[best].name.clone())
     }
+}
+
+/// How many attempts a worker may hold and still be given one with this need, if what it holds lets it have so many
+/// beyond its slots.
+fn limit(worker: &Worker, beyond: u32, need: &Need) -> u32 {
+    worker.slots.saturating_add(beyond.min(worker.beyond(need.backend)))
 }
 
 #[cfg(test)]

@@ -170,9 +170,14 @@ fn short_attempts_are_given_beyond_the_slots_of_a_worker_that_ends_them_fast() {
     let extractions = (10..20).map(|n| ready(n, 1, 1, Some(Backend::Native)));
     let given = |tasks: Vec<Ready>| orders(&assign(&queue(tasks), &[w.clone()], &Standings::new()));
     assert_eq!(given(checks.clone().collect()), [0, 1, 2, 3]);
-    // What takes long with this worker gets its slots, and no more.
+    // What takes long gets the slots, and no more; nor does anything wait behind it.
     assert_eq!(given(extractions.clone().collect()), [10]);
-    assert_eq!(given(extractions.chain(checks).collect()), [0, 1, 2, 3]);
+    assert_eq!(given(extractions.take(1).chain(checks.clone()).collect()), [0, 1, 2, 3]);
+    let first = (20..21).map(|n| ready(n - 30, 1, 1, Some(Backend::Native)));
+    assert_eq!(given(first.chain(checks.clone()).collect()).len(), 1);
+    w.with_tools.insert(Some(Backend::Native), 1);
+    let assigned = assign(&queue(checks), &[w], &Standings::new());
+    assert_eq!(orders(&assigned), [0]);
 }
 
 #[test]
@@ -315,18 +320,19 @@ fn any_worker() -> impl Strategy<Value = Worker> {
     let absence = prop::option::weighted(0.2, Just(Absence::Stopping));
     let memory = prop::option::of(0..6u64);
     let prefetch = prop::collection::btree_map(any_backend(), 1..4u32, 0..3);
-    let held = (0..4u32, 0..4u32, prefetch);
-    (trees, backends, held, absence, memory).prop_map(|(trees, backends, (slots, busy, prefetch), absence, memory)| {
-        Worker {
+    let held = (0..4u32, 0..4u32, any_backend(), prefetch);
+    (trees, backends, held, absence, memory).prop_map(
+        |(trees, backends, (slots, busy, tool, prefetch), absence, memory)| Worker {
             absence,
             busy,
+            with_tools: (busy > 0).then_some((tool, busy)).into_iter().collect(),
             prefetch,
             backends,
             memory,
             memory_busy: u64::from(busy),
             ..worker("x", slots, &trees.into_iter().collect::<Vec<_>>())
-        }
-    })
+        },
+    )
 }
 
 fn any_standing() -> impl Strategy<Value = Standing> {
@@ -366,16 +372,17 @@ proptest! {
             let need = &task(a.task).need;
             let w = after.iter_mut().find(|w| w.name == a.worker).unwrap();
             prop_assert!(w.absence.is_none() && w.has(need));
-            prop_assert!(w.busy < w.limit(need));
+            prop_assert!(w.busy < limit(w, w.beyond_held(), need));
             w.busy += 1;
+            *w.with_tools.entry(need.backend).or_default() += 1;
             w.memory_busy += need.memory;
             prop_assert!(w.memory.is_none_or(|memory| w.memory_busy <= memory));
         }
         // Work-conserving: what is left can't run on what is left, and says so.
         for t in tasks.iter().filter(|t| !once.contains(&t.task)) {
             let fits = |w: &Worker| w.memory.is_none_or(|memory| w.memory_busy + t.need.memory <= memory);
-            let takes = |w: &Worker| w.absence.is_none() && w.busy < w.limit(&t.need) && w.has(&t.need) && fits(w);
-            prop_assert!(!after.iter().any(takes), "{t:?} could run");
+            let slot = |w: &Worker| w.absence.is_none() && w.busy < limit(w, w.beyond_held(), &t.need);
+            prop_assert!(!after.iter().any(|w| slot(w) && w.has(&t.need) && fits(w)), "{t:?} could run");
             let waits = why_waiting(&t.need, t.livepatch, t.order, &queue, &after, &standings);
             prop_assert_ne!(waits, Waits::Turn);
         }

@@ -18,6 +18,8 @@ pub struct Worker {
     pub slots: u32,
     /// How many attempts it holds.
     pub busy: u32,
+    /// How many of them run each tool, or none.
+    pub with_tools: BTreeMap<Option<Backend>, u32>,
     /// How many attempts with each tool, or none, it may hold beyond its slots: it ends them faster than new ones come.
     pub prefetch: BTreeMap<Option<Backend>, u32>,
     /// Bytes it lends to attempts; `None`: it does not say, and is not limited.
@@ -57,6 +59,7 @@ impl Worker {
             absence: Some(Absence::Offline { since: 0 }),
             slots: 0,
             busy: 0,
+            with_tools: BTreeMap::new(),
             prefetch: BTreeMap::new(),
             memory: None,
             memory_busy: 0,
@@ -84,19 +87,24 @@ impl Worker {
         self.absence.is_none() && self.busy < self.slots
     }
 
-    /// How many attempts it may hold and still be given one with this need.
-    pub(super) fn limit(&self, need: &Need) -> u32 {
-        let beyond = self.prefetch.get(&need.backend).copied().unwrap_or_default();
-        self.slots.saturating_add(beyond)
+    /// How many it may hold beyond its slots to be given another attempt with this tool, or none.
+    pub(super) fn beyond(&self, tool: Option<Backend>) -> u32 {
+        self.prefetch.get(&tool).copied().unwrap_or_default()
     }
 
-    /// How many attempts it may hold and still be given one with some need.
-    pub(super) fn last_limit(&self) -> u32 {
-        let beyond = self.prefetch.values().copied().max().unwrap_or_default();
-        self.slots.saturating_add(beyond)
+    /// How many it may hold beyond its slots with what it holds already: nothing is to wait behind an attempt that may
+    /// take long.
+    pub(super) fn beyond_held(&self) -> u32 {
+        let held = self.with_tools.keys().map(|tool| self.beyond(*tool));
+        held.min().unwrap_or(u32::MAX)
     }
 
-    /// Nothing more fits when it holds so many, or what fits is less than before.
+    /// How many it may hold beyond its slots to be given anything.
+    pub(super) fn most_beyond(&self) -> u32 {
+        self.prefetch.values().copied().max().unwrap_or_default()
+    }
+
+    /// What it is given is less than before once it holds so many.
     pub(super) fn is_limit(&self, busy: u32) -> bool {
         let beyond = busy.checked_sub(self.slots);
         beyond.is_some_and(|n| n == 0 || self.prefetch.values().any(|limit| *limit == n))
