@@ -202,6 +202,8 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)?;
     // Room, in KiB, for the pages that a busy farm changes again and again.
     connection.pragma_update(None, "cache_size", -(16 << 10))?;
+    // What a savepoint overwrites is kept for a rollback: in memory, not in a file.
+    connection.pragma_update(None, "temp_store", "memory")?;
     // The log is copied into the database each 16 MiB, and is not left larger than this, however far a long read, such as
     // a backup's, had held that up.
     connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
