@@ -43,6 +43,10 @@ pub struct Assigned {
     pub worker: WorkerName,
 }
 
+/// How many tasks a livepatch is given in a turn if they are prefetched. What is given together ends together, and of
+/// one livepatch it is recorded in the same few pages of the database.
+const RUN: u32 = 8;
+
 /// When a livepatch's next task is due, compared with others': least first.
 type Turn = (Reverse<i16>, u64, LivepatchId);
 
@@ -74,21 +78,24 @@ pub fn assign(queue: &Queue, workers: &[Worker], standings: &Standings) -> Vec<A
         let hand = hands
             .entry(livepatch)
             .or_insert_with(|| Hand::new(queue, livepatch, &slots));
-        let Some((need, queued)) = hand.next(&mut slots) else {
-            continue;
-        };
-        if let Some(worker) = slots.take(need, &queued.avoid) {
-            assigned.push(Assigned {
-                task: queued.task,
-                worker,
-            });
+        let mut run = 0;
+        while let Some((need, queued)) = hand.next(&mut slots) {
+            let Some((worker, begins)) = slots.take(need, &queued.avoid) else {
+                continue;
+            };
+            let task = queued.task;
+            assigned.push(Assigned { task, worker });
+            if slots.servable.is_empty() {
+                return assigned;
+            }
+            hand.started += 1;
+            run += 1;
+            if begins == Begins::Now || run == RUN {
+                let Standing { share, running } = standing(&livepatch);
+                turns.push(Reverse(turn(livepatch, share, running + hand.started)));
+                break;
+            }
         }
-        if slots.servable.is_empty() {
-            break;
-        }
-        hand.started += 1;
-        let Standing { share, running } = standing(&livepatch);
-        turns.push(Reverse(turn(livepatch, share, running + hand.started)));
     }
     assigned
 }
@@ -143,6 +150,14 @@ impl<'a> Hand<'a> {
         }
         None
     }
+}
+
+/// When an attempt begins that is given to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begins {
+    Now,
+    /// As soon as the worker has a slot for it.
+    Later,
 }
 
 /// What is free during one match.
@@ -221,7 +236,7 @@ impl<'a> Slots<'a> {
         self.free.contains(&worker) && self.needs[id].is_some_and(room)
     }
 
-    fn take(&mut self, id: NeedId, avoid: &BTreeSet<WorkerName>) -> Option<WorkerName> {
+    fn take(&mut self, id: NeedId, avoid: &BTreeSet<WorkerName>) -> Option<(WorkerName, Begins)> {
         let need = self.needs[id]?;
         let mut serving = self.lend_serving(id);
         serving.retain(|&i| self.still_serves(i, id));
@@ -245,6 +260,10 @@ impl<'a> Slots<'a> {
         });
         self.serving[id] = Some(serving);
         let best = best?;
+        let begins = match self.busy[best] < self.workers[best].slots {
+            true => Begins::Now,
+            false => Begins::Later,
+        };
         self.busy[best] += 1;
         self.memory_busy[best] = self.memory_busy[best].saturating_add(need.memory);
         *self.added.entry((best, &need.platform)).or_default() += 1;
@@ -259,7 +278,7 @@ impl<'a> Slots<'a> {
             servable.retain(|id| self.can_serve(*id));
             self.servable = servable;
         }
-        Some(self.workers[best].name.clone())
+        Some((self.workers[best].name.clone(), begins))
     }
 }
 
