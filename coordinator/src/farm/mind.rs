@@ -161,7 +161,7 @@ impl Mind {
             && let Some(Lease { holder, .. }) = self.lease(task.id).map(|(_, lease)| lease)
         {
             let worker = holder.worker.clone();
-            self.roster.succeeded(&worker, self.backend(&task), now);
+            self.roster.succeeded(&worker, task.id, now);
         }
         self.forget(task.id);
         match &task.status.state {

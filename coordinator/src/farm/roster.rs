@@ -1,7 +1,7 @@
 //! The workers as the farm knows them: what they said of themselves, and what they hold.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::Hash;
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::spec::Backend;
@@ -174,32 +174,32 @@ impl Roster {
         }
     }
 
+    /// The worker holds a task no longer, and is to hear of it.
     pub(super) fn lets_go(&mut self, worker: &WorkerName, task: TaskId) {
-        let Some(&place) = self.places.get(worker) else { return };
-        let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
-        let Some(lent) = member.held.remove(&task) else { return };
-        member.unanswered = true;
-        worker.busy = busy(member);
-        worker.memory_busy = worker.memory_busy.saturating_sub(lent.memory);
-        if let Entry::Occupied(mut running) = worker.with_tools.entry(lent.backend) {
-            *running.get_mut() -= 1;
-            if *running.get() == 0 {
-                running.remove();
-            }
-        }
-        if let Some(running) = worker.running.get_mut(&lent.platform) {
-            *running -= 1;
-            if *running == 0 {
-                worker.running.remove(&lent.platform);
-            }
+        if let Some(&place) = self.places.get(worker)
+            && self.release(place, task).is_some()
+        {
+            self.members[place].unanswered = true;
         }
     }
 
-    /// A worker has succeeded at something.
-    pub(super) fn succeeded(&mut self, worker: &WorkerName, backend: Option<Backend>, now: Millis) {
-        if let Some(&place) = self.places.get(worker) {
-            self.members[place].paces.entry(backend).or_default().step(now);
+    /// The worker has committed a success. It knows; so what is new to it is told when there is something to do.
+    pub(super) fn succeeded(&mut self, worker: &WorkerName, task: TaskId, now: Millis) {
+        if let Some(&place) = self.places.get(worker)
+            && let Some(lent) = self.release(place, task)
+        {
+            self.members[place].paces.entry(lent.backend).or_default().step(now);
         }
+    }
+
+    fn release(&mut self, place: usize, task: TaskId) -> Option<Lent> {
+        let (member, worker) = (&mut self.members[place], &mut self.schedulable[place]);
+        let lent = member.held.remove(&task)?;
+        worker.busy = busy(member);
+        worker.memory_busy = worker.memory_busy.saturating_sub(lent.memory);
+        count_down(&mut worker.with_tools, &lent.backend);
+        count_down(&mut worker.running, &lent.platform);
+        Some(lent)
     }
 
     /// The farm thinks otherwise of a worker.
@@ -234,11 +234,15 @@ impl Roster {
             worker.prefetch.clear();
             if !member.standing.on_probation() {
                 member.paces.retain(|_, pace| !pace.is_over(now));
+                let beyond = worker.busy.saturating_sub(worker.slots);
                 let prefetch = member
                     .paces
                     .iter()
                     .map(|(backend, pace)| (*backend, pace.prefetch(worker.slots)));
-                worker.prefetch.extend(prefetch.filter(|(_, beyond)| *beyond > 0));
+                // Once half is used up: what is given together costs one transaction and one message.
+                worker
+                    .prefetch
+                    .extend(prefetch.filter(|(_, most)| *most > 0 && beyond <= most / 2));
             }
         }
     }
@@ -365,6 +369,15 @@ impl Member {
             until: q.until,
             reason: q.reason.clone(),
         })
+    }
+}
+
+fn count_down<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Worker {
     /// How many attempts it holds.
     pub busy: u32,
     /// How many of them run each tool, or none.
-    pub with_tools: BTreeMap<Option<Backend>, u32>,
+    pub with_tools: HashMap<Option<Backend>, u32>,
     /// How many attempts with each tool, or none, it may hold beyond its slots: it ends them faster than new ones come.
     pub prefetch: BTreeMap<Option<Backend>, u32>,
     /// Bytes it lends to attempts; `None`: it does not say, and is not limited.
@@ -59,7 +59,7 @@ impl Worker {
             absence: Some(Absence::Offline { since: 0 }),
             slots: 0,
             busy: 0,
-            with_tools: BTreeMap::new(),
+            with_tools: HashMap::new(),
             prefetch: BTreeMap::new(),
             memory: None,
             memory_busy: 0,
