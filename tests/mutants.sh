@@ -163,7 +163,7 @@ mutant 7 'an attempt never runs twice' worker/src/attempts.rs \
 mutant 8 'cancelling ends the running attempt' coordinator/src/ledger/control.rs \
     's/if running \{\s*let attempt/if false {\n            let attempt/'
 mutant 8 'a worker stops what is not wanted any more' worker/src/session.rs \
-    's/shared\.attempts\.cancel_unless\(.*?\);/let _ = wanted;/' \
+    's/party\.attempts\(\)\.cancel_unless\(.*?\);/let _ = wanted;/' \
     '-p klp-tests --test rogue cancelled'
 mutant 8 'an attempt that is stopped is cancelled' worker/src/attempts.rs \
     's/(no longer wants it\"\);\s*)open\.cancel\.cancel\(\);/$1/'
