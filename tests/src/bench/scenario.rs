@@ -129,6 +129,9 @@ pub async fn growth(table: &mut Table, disk: &Path, sizes: &Sizes) -> Result<()>
     Ok(())
 }
 
+/// How long an attempt takes where it matters how soon the next one comes: shorter ones are prefetched.
+const WORK: Duration = Duration::from_millis(60);
+
 /// Latency, with this many queued.
 async fn latency(table: &mut Table, coordinator: &Coordinator, samples: usize, queued: usize) -> Result<()> {
     const SECTION: &str = "Latency";
@@ -152,6 +155,8 @@ async fn latency(table: &mut Table, coordinator: &Coordinator, samples: usize, q
     let mut times = Vec::with_capacity(samples);
     let mut assignment = busy.take().await?;
     for _ in 0..samples {
+        busy.say().await?;
+        tokio::time::sleep(WORK).await;
         let start = Instant::now();
         for one in &assignment {
             busy.commit(one).await?;

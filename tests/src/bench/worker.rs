@@ -198,7 +198,11 @@ impl Session {
         }
     }
 
-    async fn say(&mut self) -> Result<()> {
+    /// Tells the coordinator what it runs, which keeps session and leases alive.
+    ///
+    /// # Errors
+    /// The session ended.
+    pub async fn say(&mut self) -> Result<()> {
         let running = |attempt: &v1::Attempt| v1::RunningAttempt {
             attempt: Some(attempt.clone()),
             progress: "working".into(),
