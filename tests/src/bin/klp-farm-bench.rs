@@ -81,12 +81,12 @@ async fn main() -> Result<()> {
     let hq = args.hq.clone().or_else(|| in_path("hq"));
     let wanted = |section| args.only.is_empty() || args.only.contains(&section);
     let mut table = Table::default();
-    if wanted(Section::Yardsticks) {
-        yardstick::all(&mut table, &disk, Duration::from_secs(sizes.seconds.div_ceil(3))).await?;
-    }
-    // Before this process has grown: the more memory it has, the longer it takes to start another.
+    // First, as long as this process is as small as a worker: the more memory it has, the longer it takes to start another.
     if wanted(Section::Processes) {
         scenario::processes(&mut table, &disk, &sizes, hq.as_deref()).await?;
+    }
+    if wanted(Section::Yardsticks) {
+        yardstick::all(&mut table, &disk, Duration::from_secs(sizes.seconds.div_ceil(3))).await?;
     }
     if wanted(Section::Throughput) {
         scenario::throughput(&mut table, &disk, &sizes).await?;
