@@ -1,4 +1,4 @@
-//! How fast a worker ends its attempts, and so how many it is given before it has a slot for them.
+//! How fast a worker ends its attempts: whether they are short, and so how many it is given before it has slots for them.
 //!
 //! An attempt's slot is empty from its end until its successor arrives: two durable transactions and a round trip. That
 //! is nothing beside an extraction of a second, and most of the time of an attempt that takes two milliseconds. What
@@ -36,11 +36,11 @@ impl Pace {
         self.ends.is_empty()
     }
 
-    /// How many attempts beyond its slots keep the worker busy. If they take longer than the window it ends no more than
-    /// its slots hold, and is given nothing beyond them.
-    pub fn prefetch(&self, slots: u32) -> u32 {
+    /// How many attempts beyond its slots keep the worker busy, if they are short: if they take no longer than two
+    /// windows, so that within one it ends as many as half its slots hold.
+    pub fn prefetch(&self, slots: u32) -> Option<u32> {
         let ended = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
-        ended.saturating_sub(slots).min(MOST)
+        (ended.saturating_mul(2) >= slots).then(|| ended.saturating_sub(slots).min(MOST))
     }
 }
 
@@ -48,12 +48,12 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn pace(slots: u32, each_ms: Millis) -> u32 {
+    fn pace(slots: u32, each_ms: Millis) -> Option<u32> {
         let mut pace = Pace::default();
         for slot in 0..Millis::from(slots) {
             // Slots don't end in step.
             let ends = (0..1000)
-                .map(|n| n * each_ms + slot % each_ms.max(1))
+                .map(|n| n * each_ms + slot * each_ms / Millis::from(slots))
                 .take_while(|at| *at <= 1000);
             ends.for_each(|at| pace.step(at));
         }
@@ -64,10 +64,12 @@ mod tests {
 
     #[test]
     fn short_attempts_are_prefetched_for_as_long_as_the_window_and_long_ones_never() {
-        assert_eq!(pace(2, 5), 2 * (50 / 5) - 2);
-        assert_eq!(pace(2, 25), 2);
-        assert_eq!(pace(16, 50), 0);
-        assert_eq!(pace(16, 400), 0);
+        assert_eq!(pace(2, 5), Some(2 * (50 / 5) - 2));
+        assert_eq!(pace(2, 25), Some(2));
+        assert_eq!(pace(16, 50), Some(0));
+        assert_eq!(pace(16, 90), Some(0));
+        assert_eq!(pace(16, 120), None);
+        assert_eq!(pace(16, 400), None);
     }
 
     #[test]
@@ -75,8 +77,8 @@ mod tests {
         let mut pace = Pace::default();
         (0..10_000).for_each(|_| pace.step(7));
         assert!(!pace.is_over(8));
-        assert_eq!(pace.prefetch(1), MOST);
+        assert_eq!(pace.prefetch(1), Some(MOST));
         assert!(pace.is_over(7 + WINDOW_MS));
-        assert_eq!(pace.prefetch(1), 0);
+        assert_eq!(pace.prefetch(1), None);
     }
 }

@@ -235,14 +235,14 @@ impl Roster {
             if !member.standing.on_probation() {
                 member.paces.retain(|_, pace| !pace.is_over(now));
                 let beyond = worker.busy.saturating_sub(worker.slots);
-                let prefetch = member
-                    .paces
-                    .iter()
-                    .map(|(backend, pace)| (*backend, pace.prefetch(worker.slots)));
-                // Once half is used up: what is given together costs one transaction and one message.
-                worker
-                    .prefetch
-                    .extend(prefetch.filter(|(_, most)| *most > 0 && beyond <= most / 2));
+                for (backend, pace) in &member.paces {
+                    let Some(most) = pace.prefetch(worker.slots) else {
+                        continue;
+                    };
+                    // Once half is used up: what is given together costs one transaction and one message.
+                    let most = if beyond <= most / 2 { most } else { most.min(beyond) };
+                    worker.prefetch.insert(*backend, most);
+                }
             }
         }
     }

@@ -43,8 +43,8 @@ pub struct Assigned {
     pub worker: WorkerName,
 }
 
-/// How many tasks a livepatch is given in a turn if they are prefetched. What is given together ends together, and of
-/// one livepatch it is recorded in the same few pages of the database.
+/// How many tasks a livepatch is given in a turn if they are short. What is given together ends together, and of one
+/// livepatch it is recorded in the same few pages of the database.
 const RUN: u32 = 8;
 
 /// When a livepatch's next task is due, compared with others': least first.
@@ -80,17 +80,19 @@ pub fn assign(queue: &Queue, workers: &[Worker], standings: &Standings) -> Vec<A
             .or_insert_with(|| Hand::new(queue, livepatch, &slots));
         let mut run = 0;
         while let Some((need, queued)) = hand.next(&mut slots) {
-            let Some((worker, begins)) = slots.take(need, &queued.avoid) else {
+            let Some(taken) = slots.take(need, &queued.avoid) else {
                 continue;
             };
-            let task = queued.task;
-            assigned.push(Assigned { task, worker });
+            assigned.push(Assigned {
+                task: queued.task,
+                worker: taken.worker,
+            });
             if slots.servable.is_empty() {
                 return assigned;
             }
             hand.started += 1;
             run += 1;
-            if begins == Begins::Now || run == RUN {
+            if !taken.is_short || run == RUN {
                 let Standing { share, running } = standing(&livepatch);
                 turns.push(Reverse(turn(livepatch, share, running + hand.started)));
                 break;
@@ -152,12 +154,11 @@ impl<'a> Hand<'a> {
     }
 }
 
-/// When an attempt begins that is given to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Begins {
-    Now,
-    /// As soon as the worker has a slot for it.
-    Later,
+/// A slot that was taken, now or once it is free.
+struct Taken {
+    worker: WorkerName,
+    /// Not for long, as attempts of this kind go on that worker.
+    is_short: bool,
 }
 
 /// What is free during one match.
@@ -236,7 +237,7 @@ impl<'a> Slots<'a> {
         self.free.contains(&worker) && self.needs[id].is_some_and(room)
     }
 
-    fn take(&mut self, id: NeedId, avoid: &BTreeSet<WorkerName>) -> Option<(WorkerName, Begins)> {
+    fn take(&mut self, id: NeedId, avoid: &BTreeSet<WorkerName>) -> Option<Taken> {
         let need = self.needs[id]?;
         let mut serving = self.lend_serving(id);
         serving.retain(|&i| self.still_serves(i, id));
@@ -260,10 +261,6 @@ impl<'a> Slots<'a> {
         });
         self.serving[id] = Some(serving);
         let best = best?;
-        let begins = match self.busy[best] < self.workers[best].slots {
-            true => Begins::Now,
-            false => Begins::Later,
-        };
         self.busy[best] += 1;
         self.memory_busy[best] = self.memory_busy[best].saturating_add(need.memory);
         *self.added.entry((best, &need.platform)).or_default() += 1;
@@ -278,7 +275,10 @@ impl<'a> Slots<'a> {
             servable.retain(|id| self.can_serve(*id));
             self.servable = servable;
         }
-        Some((self.workers[best].name.clone(), begins))
+        Some(Taken {
+            worker: worker.name.clone(),
+            is_short: worker.prefetch.contains_key(&need.backend),
+        })
     }
 }
 

@@ -181,26 +181,15 @@ fn short_attempts_are_given_beyond_the_slots_of_a_worker_that_ends_them_fast() {
 }
 
 #[test]
-fn what_begins_later_is_given_in_runs_and_paid_for() {
+fn what_is_short_is_given_in_runs_and_paid_for() {
     let mut w = worker("w", 2, &[1]);
     w.prefetch = [(None, 40)].into();
     let tasks = |of: u8, from: i64| (from..from + 100).map(move |n| ready(n, of, 1, None));
     let assigned = assign(&queue(tasks(1, 0).chain(tasks(2, 100))), &[w], &Standings::new());
     let first: Vec<bool> = orders(&assigned).iter().map(|order| *order < 100).collect();
     let runs: Vec<(bool, usize)> = first.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
-    // The first two begin at once, in turns.
-    assert_eq!(
-        runs,
-        [
-            (true, 1),
-            (false, 1),
-            (true, 8),
-            (false, 8),
-            (true, 8),
-            (false, 8),
-            (true, 8)
-        ]
-    );
+    let expected = [(true, 8), (false, 8), (true, 8), (false, 8), (true, 8), (false, 2)];
+    assert_eq!(runs, expected);
 }
 
 #[test]
@@ -410,13 +399,11 @@ proptest! {
             prop_assert_ne!(waits, Waits::Turn);
         }
         // Fair: of two livepatches that need the same, none is served while it is the other's turn; but a turn goes on for
-        // what doesn't begin at once.
-        let mut held = workers.clone();
-        let begins: Vec<Begins> = assigned.iter().map(|a| {
-            let w = held.iter_mut().find(|w| w.name == a.worker).unwrap();
-            w.busy += 1;
-            if w.busy <= w.slots { Begins::Now } else { Begins::Later }
-        }).collect();
+        // what is short.
+        let is_short = |a: &Assigned| {
+            let w = workers.iter().find(|w| w.name == a.worker).unwrap();
+            w.prefetch.contains_key(&task(a.task).need.backend)
+        };
         for t in tasks.iter().filter(|t| !once.contains(&t.task)) {
             let taken = |id: LivepatchId, n: usize| assigned[..n].iter().filter(|a| task(a.task).livepatch == id).count();
             let due = |id: LivepatchId, n: usize| {
@@ -426,9 +413,11 @@ proptest! {
             for (n, a) in assigned.iter().enumerate() {
                 let served = task(a.task);
                 if served.need == t.need && served.livepatch != t.livepatch {
-                    let later = |m: &usize| begins[*m] == Begins::Later && task(assigned[*m].task).livepatch == served.livepatch;
-                    let run = (0..n).rev().take(RUN as usize - 1).take_while(later).count();
-                    let mut began = (n - run..=n).filter(|from| begins[n] == Begins::Later || *from == n);
+                    let same = |m: &usize| {
+                        is_short(&assigned[*m]) && task(assigned[*m].task).livepatch == served.livepatch
+                    };
+                    let run = (0..n).rev().take(RUN as usize - 1).take_while(same).count();
+                    let mut began = n - run..=n;
                     prop_assert!(began.any(|from| due(served.livepatch, from) < due(t.livepatch, from)));
                 }
             }

@@ -20,7 +20,8 @@ pub struct Worker {
     pub busy: u32,
     /// How many of them run each tool, or none.
     pub with_tools: HashMap<Option<Backend>, u32>,
-    /// How many attempts with each tool, or none, it may hold beyond its slots: it ends them faster than new ones come.
+    /// With which tools, or none, its attempts are short, and how many such it may hold beyond its slots because it ends
+    /// them faster than new ones come.
     pub prefetch: BTreeMap<Option<Backend>, u32>,
     /// Bytes it lends to attempts; `None`: it does not say, and is not limited.
     pub memory: Option<u64>,
