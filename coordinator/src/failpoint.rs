@@ -37,6 +37,8 @@ pub fn pass(point: Point) {
         && at == point
         && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == count
     {
+        // What was answered before its time gets to whoever asked.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         // No destructor runs and no buffer is flushed.
         std::process::abort();
     }
