@@ -129,6 +129,7 @@ impl Tryouts {
                     round: 1,
                 },
                 spec: spec.clone(),
+                tryout: true,
             };
             let (worker, answers) = (worker.clone(), answers.clone());
             table.open.insert(id, Tryout { worker, order, answers });

@@ -172,6 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_coordinator_no_longer_lists_is_forgotten_and_what_it_lists_is_not() {
+        let attempts = Attempts::default();
+        assert!(attempts.begin(id(1)).is_some());
+        attempts.cancel_unless(|_| false);
+        assert!(attempts.begin(id(1)).is_none(), "it is still here");
+        attempts.remove(id(1));
+        attempts.cancel_unless(|_| true);
+        assert!(attempts.begin(id(1)).is_none(), "it is still listed");
+        attempts.cancel_unless(|_| false);
+        assert!(attempts.table().seen.is_empty());
+    }
+
+    #[test]
     fn what_has_ended_is_still_announced_but_not_stopped() {
         let attempts = Attempts::default();
         let first = attempts.begin(id(1)).unwrap();

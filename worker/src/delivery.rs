@@ -8,7 +8,7 @@ use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Cause, Failure, Outcome};
 use klp_proto::v1::worker_service_client::WorkerServiceClient;
 use klp_proto::v1::{CommitResponse, Disposition};
-use klp_proto::{MAX_MESSAGE, convert};
+use klp_proto::{MAX_ANSWER, convert};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -39,7 +39,7 @@ pub struct Courier {
 
 impl Courier {
     pub fn client(&self) -> WorkerServiceClient<Channel> {
-        WorkerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+        WorkerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// Returns when the coordinator has acknowledged the outcome, with what became of it. One that it can never take is

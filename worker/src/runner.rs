@@ -95,7 +95,7 @@ pub async fn run(
             let limit = job.time_limit;
             let attempt = with_scratch(shared, id, job, log, cancel.clone());
             let done = tokio::select! {
-                () = cancel.cancelled() => Ok(Ok(handed_back(shared))),
+                () = cancel.cancelled() => Ok(Ok(handed_back(shared.why_stopped()))),
                 done = tokio::time::timeout(limit, attempt) => done,
             };
             log.note(&format!("took {:.1} s", started.elapsed().as_secs_f64()));

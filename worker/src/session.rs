@@ -3,6 +3,7 @@
 //! Level-triggered: every message states everything, so there is nothing to resume. When the stream breaks, running
 //! attempts go on and a new session is opened, after a growing pause with jitter.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use klp_livepatch::task::AttemptId;
@@ -144,11 +145,11 @@ fn state(party: &impl Party) -> WorkerState {
 
 /// Starts what is new, stops what is not wanted.
 fn apply(party: &impl Party, farm: FarmState) {
-    let mut wanted: Vec<AttemptId> = Vec::with_capacity(farm.assignments.len());
+    let mut wanted: HashSet<AttemptId> = HashSet::with_capacity(farm.assignments.len());
     for assignment in farm.assignments {
         match convert::attempt(assignment.attempt.clone()) {
             Ok(id) => {
-                wanted.push(id);
+                wanted.insert(id);
                 party.start(id, assignment);
             }
             Err(violation) => tracing::error!(%violation, "the coordinator sent an assignment that can't be read"),

@@ -29,8 +29,11 @@ use crate::trees::TreeStore;
 /// How long a stopping worker tries to deliver what it has; what is left is delivered at its next start.
 const LAST_DELIVERY: Duration = Duration::from_secs(5);
 
-/// How long each outcome from before a restart may hold up the session; after that it is delivered beside it.
+/// How long outcomes from before a restart may hold up the session; after that they are delivered beside it.
 const LEFT_OVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an attempt may wait for a slot. It was given ahead because slots came free within milliseconds.
+const SLOT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the worker looks for trees and tools that came or went. They are announced with the next heartbeat.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -175,30 +178,43 @@ impl Shared {
         }
     }
 
-    /// Delivers what survived a restart. Each outcome gets a short while; what takes longer goes on beside the session.
+    /// Delivers what survived a restart. All of it gets a short while; what takes longer goes on beside the session.
     async fn deliver_left_over(&self, parcels: Vec<Parcel>, stop: &CancellationToken) {
+        let until = tokio::time::Instant::now() + LEFT_OVER_PATIENCE;
         for parcel in parcels {
             tracing::info!(attempt = %parcel.attempt, "delivering an outcome from before the restart");
             let courier = self.courier.clone();
             let delivering = self.tracker.spawn(async move { courier.deliver(&parcel).await });
             tokio::select! {
-                _ = tokio::time::timeout(LEFT_OVER_PATIENCE, delivering) => {}
+                _ = tokio::time::timeout_at(until, delivering) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// Waits for a slot, first come, first served; `None` if the attempt is not to be started any more.
-    async fn slot(&self, id: AttemptId, cancel: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+    /// Waits for a slot, first come, first served, but not for long: another worker may have one.
+    ///
+    /// # Errors
+    /// Why the attempt is handed back.
+    async fn slot(&self, id: AttemptId, cancel: &CancellationToken) -> Result<OwnedSemaphorePermit, &'static str> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Some(slot);
+            return Ok(slot);
         }
         self.attempts.set_progress(id, "waiting for a slot");
+        let slot = tokio::time::timeout(SLOT_PATIENCE, Arc::clone(&self.slots).acquire_owned());
         tokio::select! {
             biased;
-            () = cancel.cancelled() => None,
-            () = self.draining.cancelled() => None,
-            slot = Arc::clone(&self.slots).acquire_owned() => slot.ok(),
+            () = cancel.cancelled() => Err(self.why_stopped()),
+            () = self.draining.cancelled() => Err(self.why_stopped()),
+            slot = slot => slot.ok().and_then(Result::ok).ok_or("no slot came free on the worker"),
+        }
+    }
+
+    /// Why an attempt is cancelled.
+    pub fn why_stopped(&self) -> &'static str {
+        match self.draining.is_cancelled() {
+            true => "the worker is stopping",
+            false => "no longer wanted",
         }
     }
 
@@ -267,10 +283,14 @@ impl Party for Shared {
             let running = tokio::spawn({
                 let (shared, log) = (shared.clone(), log.clone());
                 async move {
-                    match shared.slot(id, &cancel).await {
-                        Some(_slot) => runner::run(&shared, id, assignment, &log, cancel).await,
-                        None => handed_back(&shared),
-                    }
+                    let _slot = match assignment.tryout {
+                        true => None,
+                        false => match shared.slot(id, &cancel).await {
+                            Ok(slot) => Some(slot),
+                            Err(reason) => return handed_back(reason),
+                        },
+                    };
+                    runner::run(&shared, id, assignment, &log, cancel).await
                 }
             });
             let product = running.await.unwrap_or_else(|error| {
@@ -304,12 +324,7 @@ impl Party for Shared {
 }
 
 /// What a cancelled attempt commits.
-pub fn handed_back(shared: &Shared) -> Product {
-    let reason = if shared.draining.is_cancelled() {
-        "the worker is stopping"
-    } else {
-        "no longer wanted"
-    };
+pub fn handed_back(reason: &str) -> Product {
     Product {
         ending: Ending::HandedBack {
             reason: reason.to_owned(),

@@ -144,6 +144,7 @@ pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
         memory_limit: config.memory_limit.max(order.spec.memory.unwrap_or_default()),
         livepatch: order.spec.name.to_string(),
         memory: config.memory(order.key.kind, &order.spec),
+        tryout: order.tryout,
     };
     v1::FarmState {
         assignments: orders.iter().map(assignment).collect(),

@@ -395,6 +395,7 @@ impl Mind {
                             },
                             key: task.key.clone(),
                             spec: Arc::clone(&livepatches.get(&task.livepatch)?.spec),
+                            tryout: false,
                         })
                     }
                     _ => None,

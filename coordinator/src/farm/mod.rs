@@ -43,6 +43,8 @@ pub struct Order {
     pub attempt: AttemptId,
     pub key: TaskKey,
     pub spec: Arc<Spec>,
+    /// Nobody stored it; somebody waits for it.
+    pub tryout: bool,
 }
 
 /// What the farm says to a session; only the newest counts.

@@ -11,9 +11,9 @@ use crate::lifecycle::Millis;
 /// The time that is looked back, and that what is prefetched is worth.
 const WINDOW_MS: Millis = 50;
 /// The most that is prefetched.
-const MOST: u32 = 256;
-/// The most ends that are remembered: what `MOST` and as many slots may end.
-const REMEMBERED: usize = 2 * MOST as usize;
+const MOST: u32 = 64;
+/// The most ends that are remembered.
+const REMEMBERED: usize = 512;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pace {

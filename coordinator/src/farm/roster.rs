@@ -281,8 +281,9 @@ impl Roster {
                 registered: member.registered,
                 connected: member.session.is_some(),
                 draining: member.session.is_some() && member.draining,
-                busy: worker.busy.min(worker.slots),
-                prefetched: worker.busy.saturating_sub(worker.slots),
+                // Of those it says it has: on probation it is given less.
+                busy: worker.busy.min(member.registration.slots),
+                prefetched: worker.busy.saturating_sub(member.registration.slots),
                 memory_busy: worker.memory_busy,
                 last_seen: member.last_seen,
                 standing: member.standing.clone(),

@@ -7,8 +7,9 @@
 //! last choice, but better than none.
 //!
 //! A worker that ends short attempts faster than new ones reach it is given some beyond its slots, which it starts as its
-//! slots become free; but none behind an attempt that may take long, for they could not be given to another any more.
-//! What has failed before waits for a slot: it may be what its worker dies of.
+//! slots become free; but none behind an attempt that may take long, for they could not be given to another any more, and
+//! none while one that may take long waits for a slot. What has failed before waits for a slot: it may be what its worker
+//! dies of.
 
 mod queue;
 mod waits;
@@ -181,10 +182,10 @@ struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     fn new(queue: &'a Queue, workers: &'a [Worker]) -> Self {
-        let most = |w: &Worker| w.slots.saturating_add(w.beyond_held().min(w.most_beyond()));
-        let free = (0..workers.len()).filter(|&i| workers[i].absence.is_none() && workers[i].busy < most(&workers[i]));
+        let beyond: Vec<u32> = workers.iter().map(|w| beyond_slots(w, queue)).collect();
+        let most = |i: usize| workers[i].slots.saturating_add(beyond[i].min(workers[i].most_beyond()));
+        let free = (0..workers.len()).filter(|&i| workers[i].absence.is_none() && workers[i].busy < most(i));
         let free: BTreeSet<usize> = free.collect();
-        let beyond: Vec<u32> = workers.iter().map(Worker::beyond_held).collect();
         let mut needs = vec![None; queue.id_bound()];
         let mut servable = Vec::new();
         if !free.is_empty() {
@@ -279,6 +280,19 @@ impl<'a> Slots<'a> {
             worker: worker.name.clone(),
             is_short: worker.prefetch.contains_key(&need.backend),
         })
+    }
+}
+
+/// How many attempts a worker may hold beyond its slots with what it holds: none while something waits for one of its
+/// slots, which would never be free again as long as there is something to prefetch.
+fn beyond_slots(worker: &Worker, queue: &Queue) -> u32 {
+    let needs_slot = |waiting: &queue::Waiting| {
+        let is_short = worker.prefetch.contains_key(&waiting.need.backend);
+        (waiting.scarred > 0 || !is_short) && worker.has(&waiting.need) && worker.has_room(waiting.need.memory, 0)
+    };
+    match worker.most_beyond() > 0 && queue.needs().any(|(_, waiting)| needs_slot(waiting)) {
+        true => 0,
+        false => worker.beyond_held(),
     }
 }
 

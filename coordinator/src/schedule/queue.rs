@@ -50,6 +50,8 @@ pub(super) type Line<'a> = btree_map::Range<'a, (LivepatchId, i64), Queued>;
 pub(super) struct Waiting {
     pub need: Need,
     pub lines: Lines,
+    /// How many of them failed on some worker.
+    pub scarred: usize,
 }
 
 impl Waiting {
@@ -83,6 +85,7 @@ impl Queue {
         } = ready;
         let id = self.id(need);
         let Some(waiting) = &mut self.needs[id] else { return };
+        waiting.scarred += usize::from(!avoid.is_empty());
         waiting.lines.insert((livepatch, order), Queued { task, avoid });
         self.livepatches.entry(livepatch).or_default().insert(id);
         self.places.insert(task, (livepatch, id, order));
@@ -93,7 +96,8 @@ impl Queue {
             return;
         };
         let Some(waiting) = &mut self.needs[id] else { return };
-        waiting.lines.remove(&(livepatch, order));
+        let queued = waiting.lines.remove(&(livepatch, order));
+        waiting.scarred -= usize::from(queued.is_some_and(|q| !q.avoid.is_empty()));
         if waiting.line(livepatch).next().is_some() {
             return;
         }
@@ -121,7 +125,8 @@ impl Queue {
         }
         self.ids.insert(need.clone(), id);
         let lines = BTreeMap::new();
-        self.needs[id] = Some(Waiting { need, lines });
+        let scarred = 0;
+        self.needs[id] = Some(Waiting { need, lines, scarred });
         id
     }
 

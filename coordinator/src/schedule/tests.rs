@@ -170,14 +170,48 @@ fn short_attempts_are_given_beyond_the_slots_of_a_worker_that_ends_them_fast() {
     let extractions = (10..20).map(|n| ready(n, 1, 1, Some(Backend::Native)));
     let given = |tasks: Vec<Ready>| orders(&assign(&queue(tasks), &[w.clone()], &Standings::new()));
     assert_eq!(given(checks.clone().collect()), [0, 1, 2, 3]);
-    // What takes long gets the slots, and no more; nor does anything wait behind it.
+    // What takes long gets the slots, and no more; nor does anything wait before or behind it.
     assert_eq!(given(extractions.clone().collect()), [10]);
-    assert_eq!(given(extractions.take(1).chain(checks.clone()).collect()), [0, 1, 2, 3]);
-    let first = (20..21).map(|n| ready(n - 30, 1, 1, Some(Backend::Native)));
-    assert_eq!(given(first.chain(checks.clone()).collect()).len(), 1);
+    assert_eq!(given(extractions.take(1).chain(checks.clone()).collect()), [0]);
     w.with_tools.insert(Some(Backend::Native), 1);
     let assigned = assign(&queue(checks), &[w], &Standings::new());
     assert_eq!(orders(&assigned), [0]);
+}
+
+#[test]
+fn what_needs_a_slot_is_not_kept_waiting_by_what_is_short() {
+    let scarred = |mut task: Ready| {
+        task.avoid.insert("elsewhere".parse().unwrap());
+        task
+    };
+    for waits in [
+        ready(1000, 2, 1, Some(Backend::Native)),
+        scarred(ready(1000, 2, 1, None)),
+    ] {
+        let mut w = worker("w", 2, &[1]);
+        (w.busy, w.prefetch) = (11, [(None, 18)].into());
+        w.with_tools.insert(None, 11);
+        let checks = (0..1000).map(|n| ready(n, 1, 1, None));
+        let mut q = queue(checks.chain([waits.clone()]));
+        let standings = Standings::from([(livepatch(2), standing(10, 1, 0))]);
+        // Three checks end between one match and the next.
+        let rounds = (0..10).take_while(|_| {
+            w.busy -= 3.min(w.busy);
+            let assigned = assign(&q, &[w.clone()], &standings);
+            w.busy += u32::try_from(assigned.len()).unwrap();
+            assigned.iter().for_each(|a| q.remove(a.task));
+            !assigned.iter().any(|a| a.task == waits.task)
+        });
+        assert_eq!(rounds.count(), 3, "{waits:?}");
+    }
+    // What it could not run anyway is no reason.
+    let mut w = worker("w", 2, &[1]);
+    (w.prefetch, w.memory) = ([(None, 18)].into(), Some(1));
+    let mut large = ready(1000, 2, 1, Some(Backend::Native));
+    large.need.memory = 2;
+    let others = [ready(1001, 2, 2, Some(Backend::Native)), large];
+    let checks = (0..50).map(|n| ready(n, 1, 1, None));
+    assert_eq!(assign(&queue(checks.chain(others)), &[w], &Standings::new()).len(), 20);
 }
 
 #[test]
@@ -208,7 +242,7 @@ fn what_has_failed_on_some_worker_waits_for_a_slot() {
             .map(|x| (x.task.0.as_u128(), x.worker.to_string()))
             .collect::<Vec<_>>()
     };
-    assert_eq!(given(&[a.clone(), b.clone()]), [(2, "a".to_owned())]);
+    assert!(given(&[a.clone(), b.clone()]).is_empty());
     b.busy = 0;
     assert!(given(&[a, b]).contains(&(1, "b".to_owned())));
 }
@@ -384,7 +418,7 @@ proptest! {
             let need = &task(a.task).need;
             let w = after.iter_mut().find(|w| w.name == a.worker).unwrap();
             prop_assert!(w.absence.is_none() && w.has(need));
-            prop_assert!(w.busy < limit(w, w.beyond_held(), need));
+            prop_assert!(w.busy < limit(w, beyond_slots(w, &queue), need));
             w.busy += 1;
             *w.with_tools.entry(need.backend).or_default() += 1;
             w.memory_busy += need.memory;
@@ -393,7 +427,7 @@ proptest! {
         // Work-conserving: what is left can't run on what is left, and says so.
         for t in tasks.iter().filter(|t| !once.contains(&t.task)) {
             let fits = |w: &Worker| w.memory.is_none_or(|memory| w.memory_busy + t.need.memory <= memory);
-            let slot = |w: &Worker| w.absence.is_none() && w.busy < limit(w, w.beyond_held(), &t.need);
+            let slot = |w: &Worker| w.absence.is_none() && w.busy < limit(w, beyond_slots(w, &queue), &t.need);
             prop_assert!(!after.iter().any(|w| slot(w) && w.has(&t.need) && fits(w)), "{t:?} could run");
             let waits = why_waiting(&t.need, t.livepatch, t.order, &queue, &after, &standings);
             prop_assert_ne!(waits, Waits::Turn);
