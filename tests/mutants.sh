@@ -37,7 +37,9 @@ mutant() {
     case "$2" in *"$only"*) ;; *) [ "$1" = "$only" ] || return 0 ;; esac
     file="$work/$3"
     cp -p "$file" "$work/original"
-    perl -0pi -e "$4" "$file"
+    # All of its substitutions, or none.
+    all=$(printf '%s' "$4" | sed 's#; s/#; $all \&\&= s/#g')
+    perl -0pi -e "my \$before = \$_; my \$all = $all; \$_ = \$before unless \$all" "$file"
     if cmp -s "$file" "$work/original"; then
         echo "mutant \`$2\` changes nothing in $3: adapt its pattern in tests/mutants.sh" >&2
         exit 2
@@ -154,7 +156,7 @@ mutant 7 'renewals outlive other changes' coordinator/src/farm/mind.rs \
 mutant 7 'a stopping worker keeps what it runs' coordinator/src/farm/mind.rs \
     's/ && !member\.listed\.contains\(&attempt\)//'
 mutant 7 'attempts outlive a broken session' worker/src/session.rs \
-    's/(        match ended\.code\(\) \{)/        shared.attempts.cancel_all();\n$1/' \
+    's/(        match ended\.code\(\) \{)/        party.attempts().cancel_all();\n$1/' \
     '-p klp-tests --test partition'
 mutant 7 'an attempt never runs twice' worker/src/attempts.rs \
     's/ \|\| !table\.seen\.insert\(id\)//'
@@ -170,7 +172,10 @@ mutant 8 'an attempt that is stopped is cancelled' worker/src/attempts.rs \
 mutant 8 'a cancelled tool is killed' worker/src/process.rs \
     's/\(\) = cancel\.cancelled\(\) => break End::Cancelled,/() = cancel.cancelled(), if false => break End::Cancelled,/'
 mutant 8 'what left its group is killed' worker/src/process/reap.rs \
-    's/let strays = self\.strays\(\);/let strays: Vec<Pid> = Vec::new();/; s/kill_descendants\(group, until\);//'
+    's/let strays = self\.strays\(group\);/let strays: Vec<Pid> = Vec::new();/; s/kill_descendants\(group, until\);//'
+
+mutant 8 'what a short process leaves is killed' worker/src/process/reap.rs \
+    's/(let \(mut looked_at, mut strays\) = )/if true {\n            return Some(Vec::new());\n        }\n        $1/'
 
 # 9. Nothing a client sends can name a path outside its tree, start a program or become an option.
 mutant 9 'no way out of the tree' livepatch/src/names.rs \
@@ -182,7 +187,7 @@ mutant 9 'no path that looks like an option' livepatch/src/names.rs \
 mutant 9 'no character that a shell or make reads' livepatch/src/names.rs \
     's/"_-\.\/\+,"\.contains\(\*c\)/"_-.\/+,;\$() \\n".contains(*c)/'
 mutant 9 'no module in another folder' livepatch/src/names.rs \
-    's/ \|\| s\.contains\(.\/.\)\) ?\{/ {/; s/"_-\.\+"\.contains\(\*c\)/"_-.+\/".contains(*c)/'
+    's/"_-\.\+"\.contains\(\*c\)/"_-.+\/".contains(*c)/'
 mutant 9 'a function is an identifier' livepatch/src/names.rs \
     's/b\.is_ascii_alphanumeric\(\) \|\| b == b._.\);\n    if ok \{\n        Ok\(\(\)\)\n    \} else \{\n        Err\(format!\("function/true);\n    if ok {\n        Ok(())\n    } else {\n        Err(format!("function/'
 mutant 9 'a goal of make is nothing but a file' worker/src/extract/command.rs \
@@ -234,6 +239,8 @@ mutant - 'lists are bounded' livepatch/src/spec.rs \
     's/if drafts\.len\(\) > MAX_TARGETS \{/if false {/; s/if names\.len\(\) > MAX_FUNCTIONS \{/if false {/'
 mutant - 'a paused livepatch starts nothing' coordinator/src/farm/mind.rs \
     's/if !waiting \|\| paused \{/if !waiting {/'
+mutant - 'what needs a slot is not kept waiting' coordinator/src/schedule/mod.rs \
+    's/\(waiting\.scarred > 0 \|\| !is_short\) &&/false \&\&/'
 mutant - 'a drained worker gets nothing' coordinator/src/farm/roster.rs \
     's/if let Some\(drain\) = &self\.standing\.drain \{/if let Some(drain) = self.standing.drain.as_ref().filter(|_| false) {/'
 mutant - 'who is forgotten is drained no more' coordinator/src/farm/roster.rs \
