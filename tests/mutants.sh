@@ -241,6 +241,9 @@ mutant - 'a paused livepatch starts nothing' coordinator/src/farm/mind.rs \
     's/if !waiting \|\| paused \{/if !waiting {/'
 mutant - 'what needs a slot is not kept waiting' coordinator/src/schedule/mod.rs \
     's/\(waiting\.scarred > 0 \|\| !is_short\) &&/false \&\&/'
+mutant - 'a tryout takes no slot' worker/src/worker.rs \
+    's/match assignment\.tryout/match false/' \
+    '-p klp-tests --test rogue slip'
 mutant - 'a drained worker gets nothing' coordinator/src/farm/roster.rs \
     's/if let Some\(drain\) = &self\.standing\.drain \{/if let Some(drain) = self.standing.drain.as_ref().filter(|_| false) {/'
 mutant - 'who is forgotten is drained no more' coordinator/src/farm/roster.rs \

@@ -37,7 +37,7 @@ async fn what_no_kernel_has_is_refused_and_leaves_nothing() {
     };
     let submitting = tokio::spawn(async move { client.clone().submit(request).await });
     for check in worker.take(2).await {
-        assert_eq!(check.kind(), TaskKind::Check);
+        assert_eq!((check.kind(), check.tryout), (TaskKind::Check, true));
         assert_eq!(worker.log(&check, 0, b"looking\n").await.unwrap(), 8);
         let text = format!("{}: no such CONFIG", check.platform.clone().unwrap().codestream);
         let no = worker.failure(&check, v1::Cause::Yours, &text);
@@ -72,6 +72,7 @@ async fn one_kernel_that_has_it_is_enough() {
     .await;
     submitted.unwrap();
     assert_eq!(stored(&farm).await, 1);
+    assert!(worker.take(2).await.iter().all(|check| !check.tryout));
 }
 
 #[tokio::test]

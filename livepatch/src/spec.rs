@@ -12,6 +12,8 @@ use crate::{Arch, CodestreamFilter};
 
 pub const MAX_TARGETS: usize = 100;
 pub const MAX_FUNCTIONS: usize = 200;
+/// Bytes of all targets together. Each assignment repeats them, and a worker is sent all its assignments at once.
+pub const MAX_TARGETS_TEXT: usize = 48 << 10;
 /// What one extraction may ask for, in bytes.
 pub const MEMORY: std::ops::RangeInclusive<u64> = (64 << 20)..=(1 << 40);
 
@@ -111,6 +113,14 @@ pub struct TargetDraft {
     pub config: String,
     /// Empty: vmlinux.
     pub object: String,
+}
+
+impl TargetDraft {
+    /// Bytes of all its names.
+    fn text_len(&self) -> usize {
+        let functions: usize = self.functions.iter().map(String::len).sum();
+        self.file.len() + functions + self.config.len() + self.object.len()
+    }
 }
 
 /// One thing that is wrong with a draft: the field, as in `targets[0].file`, and what to change.
@@ -234,6 +244,11 @@ fn parse_targets(drafts: &[TargetDraft], bad: &mut Violations) -> Vec<Target> {
     }
     if drafts.len() > MAX_TARGETS {
         bad.add("targets", format!("{} targets; at most {MAX_TARGETS}", drafts.len()));
+        return Vec::new();
+    }
+    let text: usize = drafts.iter().map(TargetDraft::text_len).sum();
+    if text > MAX_TARGETS_TEXT {
+        bad.add("targets", format!("{text} bytes of names; at most {MAX_TARGETS_TEXT}"));
         return Vec::new();
     }
     for (i, draft) in drafts.iter().enumerate() {
@@ -377,5 +392,16 @@ mod tests {
         let mut big = draft();
         big.targets[0].functions = (0..=MAX_FUNCTIONS).map(|i| format!("f{i}")).collect();
         assert_eq!(Spec::parse(&big).unwrap_err()[0].field, "targets[0].functions");
+        let long = |file: usize| TargetDraft {
+            file: format!("{file:0>97}.c"),
+            functions: (0..10).map(|i| format!("f{i:0>89}")).collect(),
+            ..draft().targets[0].clone()
+        };
+        big.targets = (0..10).map(long).collect();
+        let with = big.targets[0].text_len();
+        big.targets = (0..MAX_TARGETS_TEXT / with).map(long).collect();
+        assert!(Spec::parse(&big).is_ok());
+        big.targets.push(long(99));
+        assert_eq!(Spec::parse(&big).unwrap_err()[0].field, "targets");
     }
 }

@@ -114,6 +114,28 @@ fn what_is_cancelled_is_gone_with_all_its_family_whatever_it_ignores() {
 }
 
 #[test]
+fn a_slip_is_caught_while_every_slot_is_taken() {
+    let tools = Tools::new();
+    tools.put("make", HYDRA);
+    let Some(farm) = farm_with(&tools, "tryout_ms = 60000\n") else {
+        return;
+    };
+    ok(&farm, &SUBMIT);
+    let pids = tools.pids(4);
+    let slip = SUBMIT.map(|word| match word {
+        "lp" => "slip",
+        "CONFIG_SND_PCM" => "CONFIG_SND_PCMX",
+        word => word,
+    });
+    let refused = farm.cli(slip);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("CONFIG_SND_PCMX"), "{refused:?}");
+    assert!(pids.iter().all(|pid| runs(*pid)));
+    ok(&farm, &["cancel", "lp", "--reason", "seen enough"]);
+    are_gone(&pids);
+}
+
+#[test]
 fn what_a_killed_worker_left_running_is_gone_with_its_next_start() {
     let tools = Tools::new();
     // One that has shed its environment too is known by nothing once its parents are gone.
