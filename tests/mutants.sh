@@ -241,6 +241,8 @@ mutant - 'a paused livepatch starts nothing' coordinator/src/farm/mind.rs \
     's/if !waiting \|\| paused \{/if !waiting {/'
 mutant - 'what needs a slot is not kept waiting' coordinator/src/schedule/mod.rs \
     's/\(waiting\.scarred > 0 \|\| !is_short\) &&/false \&\&/'
+mutant - 'who had not begun is not blamed' coordinator/src/farm/mind.rs \
+    's/let unbegun = self\.unbegun\.contains\(&attempt\.task\);/let unbegun = false;/'
 mutant - 'a tryout takes no slot' worker/src/worker.rs \
     's/match assignment\.tryout/match false/' \
     '-p klp-tests --test rogue slip'

@@ -75,7 +75,7 @@ pub enum Taken {
     Expired,
     /// The worker started anew while it ran.
     Died,
-    /// The worker is stopping and has not started it: nobody's fault.
+    /// The worker had not started it: nobody's fault.
     Unstarted,
 }
 

@@ -64,6 +64,7 @@ fn running(number: u32, progress: &str) -> v1::RunningAttempt {
             number,
         }),
         progress: progress.to_owned(),
+        waiting: false,
     }
 }
 

@@ -225,6 +225,53 @@ async fn a_new_incarnation_gives_up_what_the_old_one_held_at_once() {
 }
 
 #[tokio::test]
+async fn a_task_that_waited_for_a_slot_is_not_to_blame_for_its_workers_death() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(config(folder.path())).await;
+    let mut w = Worker::connected(&farm, "w1", &["a", "b"]).await;
+    farm.submit("bsc1").await;
+    for death in 1..=2 {
+        let taken = w.take(2).await;
+        for running in &mut w.state.attempts {
+            running.waiting = running.attempt == taken[1].attempt;
+            running.progress = format!("life {death}");
+        }
+        w.say().await;
+        soon("the coordinator to have heard", async {
+            while farm
+                .get("bsc1")
+                .await
+                .tasks
+                .iter()
+                .any(|t| t.progress != format!("life {death}"))
+            {}
+        })
+        .await;
+        w = Worker::new(&farm, "w1", &["a", "b"]);
+        w.open().await;
+        let again = soon("both to have been dealt with", async {
+            loop {
+                let tasks = farm.get("bsc1").await.tasks;
+                let is_done = |task: &v1::Task| task.attempt > death || task.state() == TaskState::Failed;
+                if tasks.iter().all(is_done) {
+                    return tasks;
+                }
+            }
+        });
+        let (began, waited) = match <[v1::Task; 2]>::try_from(again.await) {
+            Ok([a, b]) => (a, b),
+            Err(tasks) => panic!("{tasks:?}"),
+        };
+        assert_eq!(waited.state(), TaskState::Leased, "{waited:?}");
+        let set_aside = began
+            .failure
+            .as_ref()
+            .is_some_and(|f| f.message.starts_with("set aside"));
+        assert_eq!(set_aside, death == 2, "{began:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_broken_session_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let farm = Farm::start(config(folder.path())).await;

@@ -35,6 +35,8 @@ struct Table {
 
 struct Open {
     progress: String,
+    /// It has not begun.
+    waiting: bool,
     cancel: CancellationToken,
     /// It has ended and only its delivery is left.
     ended: bool,
@@ -54,6 +56,7 @@ impl Attempts {
         let cancel = CancellationToken::new();
         let open = Open {
             progress: String::new(),
+            waiting: false,
             cancel: cancel.clone(),
             ended: false,
         };
@@ -68,6 +71,14 @@ impl Attempts {
             open.progress = truncated(text, MAX_PROGRESS).to_owned();
         }
         self.shared.changed.notify_one();
+    }
+
+    /// The attempt waits for a slot, or does so no more.
+    pub fn set_waiting(&self, id: AttemptId, waiting: bool) {
+        if let Some(open) = self.table().open.get_mut(&id) {
+            open.waiting = waiting;
+        }
+        self.set_progress(id, if waiting { "waiting for a slot" } else { "starting" });
     }
 
     /// The attempt has its outcome; its slot is free, its lease is still wanted.
@@ -121,6 +132,7 @@ impl Attempts {
             .map(|(id, open)| v1::RunningAttempt {
                 attempt: Some((*id).into()),
                 progress: open.progress.clone(),
+                waiting: open.waiting,
             })
             .collect();
         (attempts, table.closed)
@@ -198,6 +210,18 @@ mod tests {
         attempts.close();
         assert!(attempts.begin(id(3)).is_none());
         assert!(attempts.to_wire().1);
+    }
+
+    #[test]
+    fn what_has_not_begun_says_so() {
+        let attempts = Attempts::default();
+        attempts.begin(id(1)).unwrap();
+        let waiting = || attempts.to_wire().0[0].waiting;
+        assert!(!waiting());
+        attempts.set_waiting(id(1), true);
+        assert!(waiting());
+        attempts.set_waiting(id(1), false);
+        assert!(!waiting());
     }
 
     #[test]

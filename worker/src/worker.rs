@@ -200,13 +200,17 @@ impl Shared {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
         }
-        self.attempts.set_progress(id, "waiting for a slot");
+        self.attempts.set_waiting(id, true);
         let slot = tokio::time::timeout(SLOT_PATIENCE, Arc::clone(&self.slots).acquire_owned());
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(self.why_stopped()),
             () = self.draining.cancelled() => Err(self.why_stopped()),
-            slot = slot => slot.ok().and_then(Result::ok).ok_or("no slot came free on the worker"),
+            slot = slot => {
+                let slot = slot.ok().and_then(Result::ok).ok_or("no slot came free on the worker")?;
+                self.attempts.set_waiting(id, false);
+                Ok(slot)
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Failed, Shared, Stream, blob_status, log_status, stopping, store_status, wire};
-use crate::farm::{Report, Signal};
+use crate::farm::{Report, Running, Signal};
 use crate::ledger::{self, CommitError, Committing, Disposition, Now};
 use crate::lifecycle::Holder;
 use crate::store::{self, Registration};
@@ -283,7 +283,11 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
             if !listed.insert(id) {
                 bad.push(violation(format!("attempts[{i}]"), format!("{id} is listed twice")));
             }
-            attempts.push((id, running.progress));
+            attempts.push(Running {
+                attempt: id,
+                progress: running.progress,
+                waiting: running.waiting,
+            });
         }
     }
     match (worker, incarnation) {

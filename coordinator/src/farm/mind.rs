@@ -1,7 +1,7 @@
 //! What the farm knows and what follows from it. Synchronous and without I/O: what happens comes in, with its time; what
 //! is to be written or told comes out. Whoever drives it (the [`super::actor`], or a simulator) writes and tells.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use klp_livepatch::names::WorkerName;
@@ -32,6 +32,11 @@ pub struct Mind {
     /// How each open livepatch competes for workers.
     standings: Standings,
     progress: HashMap<TaskId, String>,
+    /// Leased tasks whose worker said last that they wait for a slot.
+    unbegun: HashSet<TaskId>,
+    /// Tasks that left a worker unbegun, for all it said: should one take down its worker after all, it is not to do so
+    /// unseen again, and so is given a slot next time.
+    suspects: HashMap<TaskId, WorkerName>,
     roster: Roster,
     /// Workers that have spoken since it was last looked at whether they lost something.
     heard: BTreeSet<WorkerName>,
@@ -59,6 +64,8 @@ impl Mind {
             leased: BTreeSet::new(),
             standings: Standings::new(),
             progress: HashMap::new(),
+            unbegun: HashSet::new(),
+            suspects: HashMap::new(),
             roster: Roster::default(),
             heard: BTreeSet::new(),
         };
@@ -163,6 +170,11 @@ impl Mind {
             let worker = holder.worker.clone();
             self.roster.succeeded(&worker, task.id, now);
         }
+        if let Some((_, lease)) = self.lease(task.id)
+            && self.unbegun.contains(&task.id)
+        {
+            self.suspects.insert(task.id, lease.holder.worker.clone());
+        }
         self.forget(task.id);
         match &task.status.state {
             State::Waiting { not_before } if *not_before > now => {
@@ -179,7 +191,10 @@ impl Mind {
                 };
                 self.roster.holds(&lease.holder.worker, task.id, lent);
             }
-            State::Succeeded | State::Failed | State::Cancelled => return,
+            State::Succeeded | State::Failed | State::Cancelled => {
+                self.suspects.remove(&task.id);
+                return;
+            }
         }
         self.tasks.insert(task.id, task);
     }
@@ -188,6 +203,7 @@ impl Mind {
         let Some(old) = self.tasks.remove(&id) else { return };
         self.queue.remove(id);
         self.progress.remove(&id);
+        self.unbegun.remove(&id);
         match old.status.state {
             State::Waiting { not_before } => drop(self.delayed.remove(&(not_before, id))),
             State::Leased(lease) => {
@@ -214,7 +230,7 @@ impl Mind {
                 livepatch: task.livepatch,
                 need,
                 order: task.seq,
-                avoid: task.avoid.clone(),
+                avoid: task.avoid.iter().chain(self.suspects.get(&task.id)).cloned().collect(),
             });
         }
     }
@@ -248,7 +264,8 @@ impl Mind {
             worker: report.worker.clone(),
             incarnation: report.registration.incarnation,
         };
-        for (id, progress) in &report.attempts {
+        for running in &report.attempts {
+            let id = running.attempt;
             let Some(task) = self.tasks.get_mut(&id.task) else {
                 continue;
             };
@@ -257,7 +274,11 @@ impl Mind {
                     self.leased.remove(&(lease.expires, id.task));
                     lease.renew(now, self.config.lease_ms);
                     self.leased.insert((lease.expires, id.task));
-                    self.progress.insert(id.task, progress.clone());
+                    self.progress.insert(id.task, running.progress.clone());
+                    match running.waiting {
+                        true => self.unbegun.insert(id.task),
+                        false => self.unbegun.remove(&id.task),
+                    };
                 }
                 _ => {}
             }
@@ -319,10 +340,14 @@ impl Mind {
             reason,
         };
         let member = self.roster.get(worker);
+        let unbegun = self.unbegun.contains(&attempt.task);
         if let Some(member) = member.filter(|m| m.session.is_some()) {
             if member.registration.incarnation != *incarnation {
-                let reason = format!("worker {worker} started anew and lost what it ran");
-                return Some(loss(Taken::Died, reason));
+                let lost = |what| format!("worker {worker} started anew and {what}");
+                return Some(match unbegun {
+                    true => loss(Taken::Unstarted, lost("had not begun it")),
+                    false => loss(Taken::Died, lost("lost what it ran")),
+                });
             }
             // A stopping worker starts nothing, so what it does not list it will never run.
             if member.draining && !member.listed.contains(&attempt) {
@@ -335,7 +360,8 @@ impl Mind {
                 Some(seen) if seen > 0 => format!("it last spoke at {}", utc(seen)),
                 _ => "it has not come back".to_owned(),
             };
-            loss(Taken::Expired, format!("the lease of worker {worker} ran out; {seen}"))
+            let taken = if unbegun { Taken::Unstarted } else { Taken::Expired };
+            loss(taken, format!("the lease of worker {worker} ran out; {seen}"))
         })
     }
 

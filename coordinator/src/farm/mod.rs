@@ -32,9 +32,19 @@ use crate::store::{Change, Registration};
 pub struct Report {
     pub worker: WorkerName,
     pub registration: Registration,
-    /// What it runs or has not yet committed, with what each is doing.
-    pub attempts: Vec<(AttemptId, String)>,
+    /// What it runs or has not yet committed.
+    pub attempts: Vec<Running>,
     pub draining: bool,
+}
+
+/// An attempt as its worker tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    pub attempt: AttemptId,
+    /// What it is doing.
+    pub progress: String,
+    /// It has not begun: it waits for a slot.
+    pub waiting: bool,
 }
 
 /// An attempt a worker should be running.

@@ -129,7 +129,7 @@ impl Roster {
         member.session = Some((session, signals));
         member.unanswered = true;
         member.last_seen = now;
-        member.listed = report.attempts.iter().map(|(id, _)| *id).collect();
+        member.listed = report.attempts.iter().map(|running| running.attempt).collect();
         member.draining = report.draining;
         if member.registration != report.registration {
             member.registration = report.registration.clone();

@@ -21,7 +21,7 @@ use self::book::Book;
 use self::worker::Worker;
 use crate::config::Config;
 use crate::farm::mind::Mind;
-use crate::farm::{self, Order, SessionId, Signal};
+use crate::farm::{self, Order, Running, SessionId, Signal};
 use crate::ledger::{self, ChangeError, Committing, Disposition, ForgetError, Now, Selection, Submission};
 use crate::lifecycle::{Holder, Millis, Taken};
 use crate::store::direct::Direct;
@@ -281,7 +281,7 @@ impl World {
                     return;
                 }
                 let Some(mind) = &mut self.mind else { return };
-                for (id, _) in &report.attempts {
+                for Running { attempt: id, .. } in &report.attempts {
                     let given_to = store::attempt(&self.db, id.task, id.number).expect("readable");
                     let own = given_to.is_some_and(|a| a.holder.incarnation == report.registration.incarnation);
                     if own {

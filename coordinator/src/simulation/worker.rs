@@ -94,7 +94,14 @@ impl Worker {
                 broken_trees: BTreeMap::new(),
                 broken_tools: BTreeMap::new(),
             },
-            attempts: running.map(|id| (*id, String::new())).collect(),
+            attempts: (0..)
+                .zip(running)
+                .map(|(n, id)| farm::Running {
+                    attempt: *id,
+                    progress: String::new(),
+                    waiting: n >= self.slots,
+                })
+                .collect(),
             draining: self.stopping,
         }
     }

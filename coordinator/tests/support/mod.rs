@@ -245,6 +245,7 @@ impl Worker {
         let running = |a: &v1::Assignment| v1::RunningAttempt {
             attempt: a.attempt.clone(),
             progress: "working".into(),
+            waiting: false,
         };
         self.state.attempts = assignments.iter().map(running).collect();
         self.say().await;

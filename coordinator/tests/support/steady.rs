@@ -61,6 +61,7 @@ pub async fn work(channel: Channel, name: &str, slots: u32) {
                 .map(|commit| v1::RunningAttempt {
                     attempt: commit.attempt.clone(),
                     progress: "done".into(),
+                    waiting: false,
                 })
                 .collect(),
             trees: vec![platform("a"), platform("b")],

@@ -206,6 +206,7 @@ impl Session {
         let running = |attempt: &v1::Attempt| v1::RunningAttempt {
             attempt: Some(attempt.clone()),
             progress: "working".into(),
+            waiting: false,
         };
         self.state.attempts = self.taken.iter().map(running).collect();
         Ok(self.states.send(self.state.clone()).await?)
