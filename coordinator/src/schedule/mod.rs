@@ -265,9 +265,9 @@ impl<'a> Slots<'a> {
         self.busy[best] += 1;
         self.memory_busy[best] = self.memory_busy[best].saturating_add(need.memory);
         *self.added.entry((best, &need.platform)).or_default() += 1;
-        let (worker, busy, before) = (&self.workers[best], self.busy[best], self.beyond[best]);
-        self.beyond[best] = before.min(worker.beyond(need.backend));
-        if busy >= worker.slots && (worker.is_limit(busy) || self.beyond[best] < before) {
+        let (worker, busy) = (&self.workers[best], self.busy[best]);
+        self.beyond[best] = self.beyond[best].min(worker.beyond(need.backend));
+        if worker.is_limit(busy) {
             if busy - worker.slots >= self.beyond[best].min(worker.most_beyond()) {
                 self.free.remove(&best);
             }
@@ -290,7 +290,7 @@ fn beyond_slots(worker: &Worker, queue: &Queue) -> u32 {
         let is_short = worker.prefetch.contains_key(&waiting.need.backend);
         (waiting.scarred > 0 || !is_short) && worker.has(&waiting.need) && worker.has_room(waiting.need.memory, 0)
     };
-    match worker.most_beyond() > 0 && queue.needs().any(|(_, waiting)| needs_slot(waiting)) {
+    match worker.most_beyond() == 0 || queue.needs().any(|(_, waiting)| needs_slot(waiting)) {
         true => 0,
         false => worker.beyond_held(),
     }

@@ -203,6 +203,9 @@ fn what_needs_a_slot_is_not_kept_waiting_by_what_is_short() {
             !assigned.iter().any(|a| a.task == waits.task)
         });
         assert_eq!(rounds.count(), 3, "{waits:?}");
+        // And when it has its slot, what is short goes on.
+        w.busy = 2;
+        assert_eq!(assign(&q, &[w], &standings).len(), 18, "{waits:?}");
     }
     // What it could not run anyway is no reason.
     let mut w = worker("w", 2, &[1]);
