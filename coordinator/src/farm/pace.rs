@@ -77,6 +77,7 @@ mod tests {
         let mut pace = Pace::default();
         (0..10_000).for_each(|_| pace.step(7));
         assert!(!pace.is_over(8));
+        assert_eq!(pace.ends.len(), REMEMBERED);
         assert_eq!(pace.prefetch(1), Some(MOST));
         assert!(pace.is_over(7 + WINDOW_MS));
         assert_eq!(pace.prefetch(1), None);
