@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use klp_proto::v1;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
-use support::process::Process;
+use support::data::{sql, two_ended};
+use support::process::{Process, dies, run as run_command};
 use support::steady::{free_address, insist, sound, work};
 use support::{by_name, soon, spec};
 use tonic::transport::{Channel, Endpoint};
@@ -46,6 +47,34 @@ async fn death_at_any_commit_point_changes_no_outcome() {
             }
         }
         assert!(died > 0, "nobody ever got to {point}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_forgets_may_die_before_or_after_and_be_run_again() {
+    for (failpoint, left) in [("before-commit:2", 1), ("after-commit:2", 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        two_ended(folder.path()).await;
+        sql(
+            folder.path(),
+            "UPDATE livepatches SET ended_ms = ended_ms - 3 * 86400000",
+        );
+        let settings = folder.path().join("c.toml");
+        std::fs::write(&settings, "retain_ended_days = 2\n").unwrap();
+        let gc = ["gc", "--output", "json", "--config", settings.to_str().unwrap()];
+        dies(folder.path(), &gc, failpoint).await;
+        let (code, out, err) = run_command(folder.path(), &["check"]).await;
+        assert_eq!(code, 0, "{failpoint}: {out}{err}");
+        let (code, out, err) = run_command(folder.path(), &gc).await;
+        assert_eq!(code, 0, "{failpoint}: {out}{err}");
+        let cleared: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            cleared["livepatches"].as_array().unwrap().len(),
+            left,
+            "{failpoint}: {out}"
+        );
+        let (code, out, err) = run_command(folder.path(), &["check"]).await;
+        assert_eq!(code, 0, "{failpoint}: {out}{err}");
     }
 }
 

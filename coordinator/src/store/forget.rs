@@ -8,6 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::configure;
 use super::rows::parsed;
+use crate::failpoint::{self, Point};
 use crate::lifecycle::Millis;
 
 /// What of a livepatch goes, referring rows before those they refer to.
@@ -64,7 +65,9 @@ pub fn forget(db: &mut Connection, livepatch: LivepatchId, before: Millis) -> ru
     for delete in ROWS {
         tx.prepare_cached(delete)?.execute([&id])?;
     }
+    failpoint::pass(Point::BeforeCommit);
     tx.commit()?;
+    failpoint::pass(Point::AfterCommit);
     Ok(true)
 }
 

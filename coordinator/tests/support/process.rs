@@ -94,11 +94,26 @@ pub async fn announce_a_tree(url: &str) {
 
 /// Runs a command on a data folder to its end; answers its exit code, output and errors.
 pub async fn run(data_dir: &Path, args: &[&str]) -> (i32, String, String) {
-    let mut command = tokio::process::Command::new(BINARY);
-    command.args(args).arg("--data-dir").arg(data_dir).kill_on_drop(true);
-    let ran = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
-    let ran = ran.unwrap_or_else(|_| panic!("{args:?} does not end"));
-    let Output { status, stdout, stderr } = ran.unwrap();
+    let Output { status, stdout, stderr } = output(command(data_dir, args)).await;
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+/// Runs a command that is to die at a failpoint.
+pub async fn dies(data_dir: &Path, args: &[&str], failpoint: &str) {
+    let mut command = command(data_dir, args);
+    command.env("KLP_FARM_FAILPOINT", failpoint);
+    let ended = output(command).await;
+    assert_eq!(ended.status.code(), None, "{args:?} passes {failpoint}: {ended:?}");
+}
+
+fn command(data_dir: &Path, args: &[&str]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(BINARY);
+    command.args(args).arg("--data-dir").arg(data_dir).kill_on_drop(true);
+    command
+}
+
+async fn output(mut command: tokio::process::Command) -> Output {
+    let ran = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+    ran.unwrap_or_else(|_| panic!("{command:?} does not end")).unwrap()
 }
