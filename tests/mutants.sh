@@ -173,7 +173,6 @@ mutant 8 'a cancelled tool is killed' worker/src/process.rs \
     's/\(\) = cancel\.cancelled\(\) => break End::Cancelled,/() = cancel.cancelled(), if false => break End::Cancelled,/'
 mutant 8 'what left its group is killed' worker/src/process/reap.rs \
     's/let strays = self\.strays\(group\);/let strays: Vec<Pid> = Vec::new();/; s/kill_descendants\(group, until\);//'
-
 mutant 8 'what a short process leaves is killed' worker/src/process/reap.rs \
     's/(let \(mut looked_at, mut strays\) = )/if true {\n            return Some(Vec::new());\n        }\n        $1/'
 

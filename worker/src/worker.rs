@@ -327,7 +327,7 @@ impl Party for Shared {
     }
 }
 
-/// What a cancelled attempt commits.
+/// What an attempt commits that does not run to its end here.
 pub fn handed_back(reason: &str) -> Product {
     Product {
         ending: Ending::HandedBack {

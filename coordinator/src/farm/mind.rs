@@ -164,16 +164,12 @@ impl Mind {
         {
             lease.expires = lease.expires.max(renewed.expires);
         }
-        if task.status.state == State::Succeeded
-            && let Some(Lease { holder, .. }) = self.lease(task.id).map(|(_, lease)| lease)
-        {
-            let worker = holder.worker.clone();
-            self.roster.succeeded(&worker, task.id, now);
-        }
-        if let Some((_, lease)) = self.lease(task.id)
-            && self.unbegun.contains(&task.id)
-        {
-            self.suspects.insert(task.id, lease.holder.worker.clone());
+        if let Some(worker) = self.lease(task.id).map(|(_, lease)| lease.holder.worker.clone()) {
+            if task.status.state == State::Succeeded {
+                self.roster.succeeded(&worker, task.id, now);
+            } else if self.unbegun.contains(&task.id) {
+                self.suspects.insert(task.id, worker);
+            }
         }
         self.forget(task.id);
         match &task.status.state {
