@@ -10,6 +10,7 @@
 pub mod arch;
 pub mod catalog;
 pub mod codestream;
+pub mod compression;
 pub mod date;
 pub mod filter;
 pub mod grouping;
