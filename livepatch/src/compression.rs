@@ -103,6 +103,8 @@ pub enum GroupsError {
         "{0} lies within a run of two groups ({1} and {2}), and nothing tells which one it is in; group the outputs again"
     )]
     Ambiguous(Codestream, String, String),
+    #[error("nothing is left of the group {}: other lines name all of it that is known", quoted(.0))]
+    Emptied(String),
     #[error("line {line}: {error}")]
     InLine {
         /// From 1.
@@ -262,7 +264,10 @@ pub fn parse_groups_file(text: &str, known: &[Codestream]) -> Result<Vec<Vec<Cod
     for (codestream, (line, _)) in homes {
         groups[line].push(codestream.clone());
     }
-    Ok(groups)
+    match groups.iter().position(Vec::is_empty) {
+        Some(line) => Err(GroupsError::Emptied(lines[line].to_owned())),
+        None => Ok(groups),
+    }
 }
 
 #[cfg(test)]

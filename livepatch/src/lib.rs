@@ -3,7 +3,8 @@
 //! The main path: a [`spec::Draft`] (what somebody typed) is parsed into a [`spec::Spec`], which is split into
 //! [`task::TaskKey`]s, one for each codestream x architecture; attempts at them end in a [`outcome::Outcome`] with a
 //! [`report::Report`]; outputs that are equal after [`normalize`] form [`grouping`] groups, and [`layout`] says where
-//! each file lands on the engineer's disk.
+//! each file lands on the engineer's disk. The [`catalog`] says which codestreams there are, and [`suse`] what their names
+//! tell; [`klp_build`], [`compression`] and [`patched_funcs`] are the formats shared with SUSE klp-build.
 //!
 //! Nothing here talks to a network, opens a database or starts a process.
 

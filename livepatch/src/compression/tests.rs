@@ -114,6 +114,11 @@ fn r1_what_klp_build_lost_is_not_guessed() {
         .to_string();
     assert!(error.starts_with("15.6u11 lies within a run of two groups"), "{error}");
     assert!(parse_groups_file("15.6u9-13\n15.6u10-12\n15.6u11", &known).is_ok());
+    // Neither end is known any more.
+    let error = parse_groups_file("15.6u9-11\n15.6u10", &cs(&["15.6u10"]))
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("nothing is left of the group `15.6u9-11`"), "{error}");
 }
 
 #[test]
