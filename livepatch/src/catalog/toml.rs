@@ -45,10 +45,12 @@ pub(super) fn parse(text: &str) -> Result<Catalog, CatalogError> {
     let lines = Lines::of(text);
     let file: File = toml::from_str(text).map_err(|e| {
         let line = e.span().map_or(0, |span| lines.number(&span));
+        let place = line.checked_sub(1).and_then(|above| text.lines().nth(above));
+        let key = place.and_then(key_of).unwrap_or_default();
         // It may repeat what the file says, however long.
         let printable = |c: char| if c.is_control() { ' ' } else { c };
         let message: String = e.message().chars().take(200).map(printable).collect();
-        CatalogError::new(line, "", message)
+        CatalogError::new(line, key, message)
     })?;
     let mut catalog = Catalog::default();
     for row in &file.codestream {
@@ -56,6 +58,13 @@ pub(super) fn parse(text: &str) -> Result<Catalog, CatalogError> {
         catalog.add(lines.number(&row.name.span()), "name", entry)?;
     }
     Ok(catalog)
+}
+
+/// The key a line sets, if it is one that may be shown.
+fn key_of(line: &str) -> Option<&str> {
+    let key = line.split_once('=')?.0.trim();
+    let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    (plain && key.len() <= 40).then_some(key)
 }
 
 fn parse_row(row: &Row, lines: &Lines) -> Result<Entry, CatalogError> {
@@ -203,7 +212,7 @@ project = \"SUSE:Maintenance:41020\"
             (
                 "\"15.6rtu2\"",
                 "5",
-                "line 9: invalid type: integer `5`, expected a string",
+                "line 9, name: invalid type: integer `5`, expected a string",
             ),
             ("15.6rtu2", "ubuntu", "line 9: ubuntu needs `archs`"),
             (
@@ -219,8 +228,8 @@ project = \"SUSE:Maintenance:41020\"
                 "2028-06-30T10:00:00Z",
                 "line 5, eol: it must be a day alone",
             ),
-            ("2028-06-30", "\"2028-06-30\"", "line 5: "),
-            ("eol", "eos", "line 5: unknown field `eos`, expected one of"),
+            ("2028-06-30", "\"2028-06-30\"", "line 5, eol: invalid type: string"),
+            ("eol", "eos", "line 5, eos: unknown field `eos`, expected one of"),
             ("SUSE:Maintenance:41020", "a b", "line 11, project: project `a b`"),
             ("kernel = \"6.4.0-150600.10.5\"\n", "", "line 8: missing field `kernel`"),
             (
