@@ -3,11 +3,12 @@
 CACHE ?= $(or $(KLP_FARM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klp-farm)
 TREES := $(CACHE)/trees
 SEEDS ?= 20000
+FUZZ_SECONDS ?= 60
 # Ignored tests are those that take minutes and gigabytes: this is where they run.
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps trees lint bench bench-farm eval simulate mutants cargo-mutants
+.PHONY: demo test build release deps trees lint bench bench-farm eval simulate mutants cargo-mutants fuzz
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -48,6 +49,11 @@ eval: release trees
 simulate: deps
 	KLP_SIM_SEEDS=$(SEEDS) cargo test --locked -p klp-coordinator --lib simulation
 	KLP_TURMOIL_SEEDS=$$(($(SEEDS) / 50)) cargo test --locked -p klp-tests --test turmoil promises
+
+## fuzz: every parser of a foreign file, for FUZZ_SECONDS each; make fuzz FUZZ=groups for one
+fuzz: deps
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	FUZZ_SECONDS=$(FUZZ_SECONDS) ./fuzz/run.sh $(FUZZ)
 
 ## mutants: each guard that a promise rests on is removed, and a test must notice
 mutants: deps trees
