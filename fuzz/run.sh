@@ -28,7 +28,13 @@ for target in "$@"; do
     seeds=seeds/$target
     [ -d "$seeds" ] || seeds=
     echo "== $target for $seconds s"
+    log=$out/$target.log
     # A crash ends the script; its input stays in artifacts/.
     "$out/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
-        -print_final_stats=1 -print_funcs=0 -verbosity=0 -artifact_prefix="$out/artifacts/$target-" "$corpus" $seeds
+        -print_final_stats=1 -print_funcs=0 -verbosity=0 -artifact_prefix="$out/artifacts/$target-" \
+        "$corpus" $seeds >"$log" 2>&1 || {
+        tail -n 60 "$log" >&2
+        exit 1
+    }
+    grep number_of_executed_units "$log"
 done
