@@ -1,7 +1,8 @@
 //! The catalog: which codestreams are supported, on which kernels and architectures, and until when.
 //!
-//! It is read from SUSE klp-build's `supported.csv` (`catalog/csv.rs`) or from a TOML file of our own (`catalog/toml.rs`), which can name
-//! any distribution's kernels. Both are foreign texts: sizes are bounded, and what is wrong is told with its line and field.
+//! It is read from SUSE klp-build's `supported.csv` (`catalog/csv.rs`) or from a TOML file of our own (`catalog/toml.rs`),
+//! which can name any distribution's kernels. Both are foreign texts: sizes are bounded, and what is wrong is told with its
+//! line and field.
 
 mod csv;
 mod toml;
