@@ -279,7 +279,7 @@ impl Config {
     /// What a task of this kind needs, in bytes.
     pub(crate) fn memory(&self, kind: TaskKind, spec: &Spec) -> u64 {
         match kind {
-            TaskKind::Check => self.check_memory,
+            TaskKind::Check | TaskKind::Verify => self.check_memory,
             TaskKind::Extract => spec.memory.unwrap_or(self.extract_memory),
         }
     }

@@ -164,6 +164,7 @@ async fn with_scratch(
     };
     match job.kind {
         TaskKind::Check => run_check(tree, job, &context).await,
+        TaskKind::Verify => Err(farm(format!("{}: verify is not known here", shared.config.name))),
         TaskKind::Extract => {
             let done = run_extract(shared, &tree, &job, &context).await;
             match disk_is_full(scratch.path()) {
@@ -273,6 +274,7 @@ async fn run_extract(shared: &Shared, tree: &Tree, job: &Job, context: &Context)
     }
     let identity = tool.identity();
     let mut report = ExtractReport {
+        ibt: false,
         tool: format!("{} {}", identity.backend, identity.version),
         targets: Vec::new(),
     };

@@ -111,8 +111,11 @@ pub fn commit(tx: &mut Tx<'_>, committing: &Committing, rules: &Rules, now: Now)
 fn contradiction(kind: TaskKind, outcome: &Outcome) -> Option<&'static str> {
     let succeeded = outcome.ending == Ending::Succeeded;
     match (kind, &outcome.report) {
-        (TaskKind::Check, Some(Report::Extract(_))) => Some("a check reported an extraction"),
-        (TaskKind::Extract, Some(Report::Check(_))) => Some("an extraction reported a check"),
+        (TaskKind::Check, Some(Report::Extract(_) | Report::Verify(_)))
+        | (TaskKind::Extract, Some(Report::Check(_) | Report::Verify(_)))
+        | (TaskKind::Verify, Some(Report::Check(_) | Report::Extract(_))) => {
+            Some("it reported what another kind of task finds")
+        }
         (_, None) if succeeded => Some("it succeeded without a report"),
         (_, Some(Report::Check(report))) if succeeded && report.targets.iter().any(|t| !t.problems.is_empty()) => {
             Some("the check succeeded and reports problems")

@@ -364,6 +364,7 @@ pub fn report(of: &v1::Assignment) -> v1::Report {
     let report = match of.kind() {
         v1::TaskKind::Extract => Report::Extract(v1::ExtractReport {
             tool: "native 1".into(),
+            ibt: false,
             targets: vec![v1::TargetExtraction {
                 file: target.file.clone(),
                 object: "snd-pcm".into(),
@@ -380,7 +381,6 @@ pub fn report(of: &v1::Assignment) -> v1::Report {
                 file: target.file.clone(),
                 config_value: "m".into(),
                 object: "snd-pcm".into(),
-                functions_found: target.functions.clone(),
                 ..Default::default()
             }],
         }),

@@ -181,6 +181,7 @@ fn success(id: AttemptId, assignment: &v1::Assignment) -> Product {
             };
             let report = ExtractReport {
                 tool: "native 1".to_owned(),
+                ibt: false,
                 targets: vec![extraction],
             };
             // Of two attempts, seldom the same.
@@ -194,7 +195,9 @@ fn success(id: AttemptId, assignment: &v1::Assignment) -> Product {
                 file: target.file.parse().expect("a path"),
                 config: None,
                 object: None,
-                functions_found: Vec::new(),
+                module_path: None,
+                left_out: None,
+                functions: Vec::new(),
                 problems: Vec::new(),
                 warnings: Vec::new(),
             };

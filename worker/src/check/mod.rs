@@ -78,15 +78,17 @@ fn check_target(kernel: &dyn Kernel, target: &Target) -> Result<TargetCheck, Tre
         Some(value) => object::check(kernel, target, value, &mut findings)?,
         None => None,
     };
-    let mut functions_found = Vec::new();
+    let mut functions = Vec::new();
     if let Some(object) = &object {
-        functions_found = symbols::check(kernel, target, object, source.as_deref(), &mut findings)?;
+        functions = symbols::check(kernel, target, object, source.as_deref(), &mut findings)?;
     }
     Ok(TargetCheck {
         file: target.file.clone(),
         config,
         object: object.map(|object| object.name),
-        functions_found,
+        module_path: None,
+        left_out: None,
+        functions,
         problems: findings.problems,
         warnings: findings.warnings,
     })

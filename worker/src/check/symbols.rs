@@ -1,6 +1,7 @@
 //! Does the object define the target's functions, as functions that can be replaced?
 
 use klp_livepatch::names::FunctionName;
+use klp_livepatch::report::{FunctionCheck, Traced};
 use klp_livepatch::spec::Target;
 
 use super::object::{FoundObject, folder_of};
@@ -17,7 +18,7 @@ pub(super) fn check(
     object: &FoundObject,
     source: Option<&str>,
     findings: &mut Findings,
-) -> Result<Vec<FunctionName>, TreeError> {
+) -> Result<Vec<FunctionCheck>, TreeError> {
     let mut found = Vec::new();
     for function in &target.functions {
         match object.symbols.lookup(function.as_str()) {
@@ -37,7 +38,13 @@ pub(super) fn check(
                         object.name, info.count
                     ));
                 }
-                found.push(function.clone());
+                found.push(FunctionCheck {
+                    function: function.clone(),
+                    sympos: 0,
+                    traced: Traced::Unknown,
+                    clones: Vec::new(),
+                    inlined_into: Vec::new(),
+                });
             }
             None => {
                 let why = why_absent(kernel, target, object, source, function)?;

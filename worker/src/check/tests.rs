@@ -144,7 +144,7 @@ fn what_is_right_is_found() {
     let check = pcm(&["snd_pcm_attach", "snd_pcm_detach"]);
     assert_eq!(check.config, Some(ConfigValue::Module));
     assert_eq!(check.object.unwrap().as_str(), "snd-pcm");
-    assert_eq!(check.functions_found.len(), 2);
+    assert_eq!(check.functions.len(), 2);
     assert!(check.problems.is_empty() && check.warnings.is_empty());
 }
 
@@ -175,10 +175,7 @@ fn each_way_a_config_can_be_wrong_has_its_answer() {
     ] {
         let check = checked("sound/core/pcm.c", config, "snd-pcm", &["snd_pcm_attach"]);
         assert!(problem(&check).contains(answer), "{}", problem(&check));
-        assert_eq!(
-            (check.config, check.object, check.functions_found.len()),
-            (None, None, 0)
-        );
+        assert_eq!((check.config, check.object, check.functions.len()), (None, None, 0));
     }
 }
 
@@ -218,7 +215,7 @@ fn each_way_a_function_can_be_absent_has_its_answer() {
         let check = pcm(&[function, "snd_pcm_attach"]);
         assert!(problem(&check).contains(answer), "{function}: {}", problem(&check));
         assert!(problem(&check).contains(function));
-        assert_eq!(check.functions_found.len(), 1);
+        assert_eq!(check.functions.len(), 1);
     }
 }
 

@@ -191,6 +191,7 @@ fn report(
                 function: p.function.parse().map_err(|_| bad(&p.function))?,
                 replacement: p.replacement.parse().map_err(|_| bad(&p.replacement))?,
                 prototype: p.prototype,
+                sympos: 0,
             })
         })
         .collect::<Result<_, String>>()?;
@@ -203,6 +204,7 @@ fn report(
                 symbol: e.symbol,
                 object,
                 variable: e.variable,
+                sympos: 0,
             })
         })
         .collect::<Result<_, String>>()?;
