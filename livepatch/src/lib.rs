@@ -8,7 +8,10 @@
 //! Nothing here talks to a network, opens a database or starts a process.
 
 pub mod arch;
+pub mod catalog;
 pub mod codestream;
+pub mod compression;
+pub mod date;
 pub mod filter;
 pub mod grouping;
 pub mod layout;
@@ -19,6 +22,7 @@ pub mod render;
 pub mod report;
 pub mod share;
 pub mod spec;
+pub mod suse;
 pub mod task;
 
 pub use arch::Arch;

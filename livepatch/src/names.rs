@@ -92,6 +92,11 @@ name_type!(
     ObjectName, check_object
 );
 name_type!(
+    /// A kernel's version as its distribution writes it, without the flavour, such as `6.4.0-150600.23.73`. It becomes part
+    /// of folder names.
+    KernelVersion, check_kernel_version
+);
+name_type!(
     /// A worker's name on the farm, such as its host's name: 1 to 64 letters, digits, `_`, `-` or `.`.
     WorkerName, check_plain_name
 );
@@ -160,6 +165,10 @@ fn check_livepatch_name(s: &str) -> Result<(), String> {
 
 fn check_plain_name(s: &str) -> Result<(), String> {
     check_plain(s, "worker name", 64)
+}
+
+fn check_kernel_version(s: &str) -> Result<(), String> {
+    check_plain(s, "kernel version", 64)
 }
 
 pub(crate) fn check_codestream(s: &str) -> Result<(), String> {
