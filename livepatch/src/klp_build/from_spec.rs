@@ -227,6 +227,7 @@ mod tests {
                 function: function(),
                 replacement: "klpp_drm_client_modeset_probe".parse().unwrap(),
                 prototype: "int klpp_drm_client_modeset_probe(void);".into(),
+                sympos: 0,
             }],
             externalized: symbols
                 .iter()
@@ -234,6 +235,7 @@ mod tests {
                     symbol: (*symbol).into(),
                     object: object.parse().unwrap(),
                     variable: format!("klpe_{symbol}"),
+                    sympos: 0,
                 })
                 .collect(),
             warnings: vec![],
