@@ -130,6 +130,11 @@ impl ObjectName {
     pub fn kernel_name(&self) -> String {
         self.0.replace('-', "_")
     }
+
+    /// The object by that name: the same for all ways to write it.
+    pub fn as_loaded(&self) -> Self {
+        Self(self.kernel_name())
+    }
 }
 
 /// Every character that can't be in a C identifier turned into `_`.
