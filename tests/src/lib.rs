@@ -10,12 +10,14 @@ mod disk;
 mod farm;
 mod net;
 mod proc;
+mod qemu;
 mod tools;
 
 pub use disk::Disk;
 pub use farm::{CommandResult, Farm, SUBMIT, WorkerOptions};
 pub use net::Net;
 pub use proc::{Proc, wait_until};
+pub use qemu::Machine;
 pub use tools::{Tools, runs};
 
 use std::path::{Path, PathBuf};
