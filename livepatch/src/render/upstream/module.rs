@@ -16,6 +16,11 @@ const LOOK_UP: &str = include_str!("symbols.c");
 const HEADERS: &str = "#include <linux/kallsyms.h>\n#include <linux/kernel.h>\n#include <linux/kprobes.h>\n\
     #include <linux/livepatch.h>\n#include <linux/module.h>\n#include <linux/rcupdate.h>\n#include <linux/string.h>\n";
 
+const NEEDS_LIVEPATCH: &str =
+    "#ifndef CONFIG_LIVEPATCH\n#error \"This kernel is built without CONFIG_LIVEPATCH\"\n#endif\n";
+const NEEDS_KPROBES: &str =
+    "#ifndef CONFIG_KPROBES\n#error \"Symbols can't be looked up in a kernel without CONFIG_KPROBES\"\n#endif\n";
+
 /// Calls through pointers must land on a mark that such kernels take from most of their functions.
 const INDIRECT: &str = "#ifdef CONFIG_X86_KERNEL_IBT\n\
     \tif (boot_cpu_has(X86_FEATURE_IBT)) {\n\
@@ -29,6 +34,11 @@ pub fn module(output: &LivepatchOutput<'_>) -> String {
     let looks_up = output.files.iter().any(|f| !f.externalized.is_empty());
     let mut out = notice::notice(output, &format!("livepatch_{}", output.name));
     out.push_str("\n#define pr_fmt(fmt) KBUILD_MODNAME \": \" fmt\n\n");
+    out.push_str(NEEDS_LIVEPATCH);
+    if looks_up {
+        out.push_str(NEEDS_KPROBES);
+    }
+    out.push('\n');
     out.push_str(if looks_up {
         HEADERS
     } else {
