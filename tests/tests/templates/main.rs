@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use klp_livepatch::Arch;
-use klp_livepatch::names::{Cve, LivepatchName};
-use klp_livepatch::render::{self, ArchFacts, Author, Flavour, LivepatchOutput, SourceFile};
+use klp_livepatch::names::{Cve, LivepatchName, ObjectName};
+use klp_livepatch::render::{self, ArchFacts, Author, Flavour, LivepatchOutput, Provider, SourceFile};
 use klp_livepatch::report::{ExternalizedSymbol, PatchedFunction};
 use klp_tests::trees;
 use klp_worker::extract::{Job, native};
@@ -94,6 +94,21 @@ fn render_as(name: &str, flavour: Flavour, archs: &[Arch], files: Vec<SourceFile
         files,
     };
     render::livepatch(&output).expect("rendered")
+}
+
+/// The file as it is where s390x has it built in: what differs goes under conditions.
+fn elsewhere_built_in(mut file: SourceFile) -> SourceFile {
+    let mut facts = file.platforms[&Arch::X86_64].clone();
+    facts.object = ObjectName::vmlinux();
+    for symbol in &file.externalized {
+        let provider = Provider {
+            object: ObjectName::vmlinux(),
+            sympos: 2,
+        };
+        facts.symbols.insert(symbol.symbol.clone(), provider);
+    }
+    file.platforms.insert(Arch::S390x, facts);
+    file
 }
 
 fn write(dir: &Path, files: &BTreeMap<String, String>) {

@@ -10,7 +10,7 @@ use klp_livepatch::render::Flavour;
 use klp_livepatch::{Arch, patched_funcs};
 use klp_worker::trees::Tree;
 
-use super::{Built, CMDLINE, PCM, extracted, make, newest_tree, render, symbols, write};
+use super::{Built, CMDLINE, PCM, elsewhere_built_in, extracted, make, newest_tree, render, symbols, write};
 
 const KALLSYMS: Flavour = Flavour::SuseKallsyms { module_mutex: false };
 const MUTEX: Flavour = Flavour::SuseKallsyms { module_mutex: true };
@@ -146,7 +146,12 @@ fn suse_folders_build_into_a_module() {
         ("a module", KALLSYMS, &everywhere[..], vec![pcm.clone()]),
         ("vmlinux", KALLSYMS, &everywhere[..], vec![cmdline.clone()]),
         ("both under CONFIGs", KALLSYMS, &guarded[..], two()),
-        ("both, under module_mutex", MUTEX, &guarded[..], two()),
+        (
+            "a module here, built in elsewhere",
+            MUTEX,
+            &guarded[..],
+            vec![elsewhere_built_in(pcm.clone()), cmdline.clone()],
+        ),
     ] {
         let rendered = render(flavour, archs, files.clone());
         let built = build_suse(&tree, &rendered, &[]);
