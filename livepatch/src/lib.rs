@@ -10,6 +10,7 @@
 pub mod arch;
 pub mod codestream;
 pub mod filter;
+pub mod fix;
 pub mod grouping;
 pub mod layout;
 pub mod names;

@@ -80,6 +80,10 @@ name_type!(
     SourcePath, check_source_path
 );
 name_type!(
+    /// Any file of a kernel's sources, relative to the kernel's root: no `..`, no leading `/` or `-`.
+    TreePath, check_tree_path
+);
+name_type!(
     /// A C function's name: an identifier of at most 255 bytes.
     FunctionName, check_identifier
 );
@@ -107,6 +111,13 @@ impl SourcePath {
     /// `sound/core/pcm.c` as `sound_core_pcm.c`: what klp-build calls a file's output (`/` and `-` become `_`).
     pub fn flattened(&self) -> String {
         self.0.replace(['/', '-'], "_")
+    }
+}
+
+impl TreePath {
+    /// The same path, if it names a C source file.
+    pub fn as_source(&self) -> Option<SourcePath> {
+        self.0.parse().ok()
     }
 }
 
@@ -184,6 +195,17 @@ fn check_cve(s: &str) -> Result<(), String> {
 }
 
 fn check_source_path(s: &str) -> Result<(), String> {
+    check_tree_path(s)?;
+    if s.ends_with(".c") {
+        return Ok(());
+    }
+    Err(format!(
+        "file {} is not a .c file; functions in headers are patched through the .c files that use them",
+        quoted(s)
+    ))
+}
+
+fn check_tree_path(s: &str) -> Result<(), String> {
     let shown = quoted(s);
     if s.is_empty() {
         return Err("file name is empty".into());
@@ -216,11 +238,6 @@ fn check_source_path(s: &str) -> Result<(), String> {
             }
             _ => {}
         }
-    }
-    if !s.ends_with(".c") {
-        return Err(format!(
-            "file {shown} is not a .c file; functions in headers are patched through the .c files that use them"
-        ));
     }
     Ok(())
 }
