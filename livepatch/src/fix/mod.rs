@@ -8,6 +8,8 @@
 
 pub mod apply;
 pub mod functions;
+pub mod kbuild;
+pub mod lint;
 pub mod outline;
 pub mod patch;
 pub mod series;

@@ -111,6 +111,16 @@ impl<'a> Outline<'a> {
         item.tokens.clone().filter_map(|at| Some((self.tokens.word(at)?, at)))
     }
 
+    /// The line of a token that [`Outline::words`] gave.
+    pub fn line(&self, at: usize) -> usize {
+        self.tokens.line(at)
+    }
+
+    /// Whether a bracket with arguments follows it.
+    pub fn is_call(&self, at: usize) -> bool {
+        self.tokens.punct(at + 1) == '('
+    }
+
     pub(super) fn same_text(&self, range: &Range<usize>, other: &Outline<'_>, theirs: &Range<usize>) -> bool {
         range.len() == theirs.len()
             && range.clone().zip(theirs.clone()).all(|(a, b)| {
