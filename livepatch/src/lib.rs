@@ -18,6 +18,7 @@ pub mod normalize;
 pub mod outcome;
 pub mod render;
 pub mod report;
+pub mod scan;
 pub mod share;
 pub mod spec;
 pub mod task;

@@ -13,5 +13,6 @@ pub mod lint;
 pub mod outline;
 pub mod patch;
 pub mod series;
+pub mod supported;
 pub mod syscalls;
 mod tokens;
