@@ -140,9 +140,16 @@ fn product(codestream: &str) -> Option<&str> {
     (number(update) && number(major) && number(minor)).then_some(product)
 }
 
-/// Whether a codestream is a real-time kernel, which has a configuration of its own.
-pub fn is_rt(codestream: &Codestream) -> bool {
-    product(codestream.as_str()).is_some_and(|product| product.ends_with("rt"))
+/// The configuration files of a codestream's kernel, by flavour: later ones have the last word. A real-time kernel has one of
+/// its own; from SLE 16 on, that only has what differs.
+pub fn config_flavours(codestream: &Codestream) -> &'static [&'static str] {
+    match product(codestream.as_str()).and_then(|product| product.strip_suffix("rt")) {
+        None => &["default"],
+        Some(plain) => match plain.split_once('.').and_then(|(major, _)| major.parse::<u32>().ok()) {
+            Some(..16) => &["rt"],
+            _ => &["default", "rt"],
+        },
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +171,16 @@ mod tests {
             more.wanted(&"debian12-6.1.0-50".parse().unwrap()),
             ["debian12-6.1.0-50"]
         );
+    }
+
+    #[test]
+    fn real_time_kernels_have_a_configuration_of_their_own() {
+        let flavours = |name: &str| config_flavours(&name.parse().unwrap());
+        assert_eq!(flavours("15.6u1"), ["default"]);
+        assert_eq!(flavours("15.6rtu1"), ["rt"]);
+        assert_eq!(flavours("6.0rtu1"), ["rt"]);
+        assert_eq!(flavours("16.0rtu1"), ["default", "rt"]);
+        assert_eq!(flavours("debian12"), ["default"]);
     }
 
     #[test]
