@@ -3,7 +3,8 @@
 //! The main path: a [`spec::Draft`] (what somebody typed) is parsed into a [`spec::Spec`], which is split into
 //! [`task::TaskKey`]s, one for each codestream x architecture; attempts at them end in a [`outcome::Outcome`] with a
 //! [`report::Report`]; outputs that are equal after [`normalize`] form [`grouping`] groups, and [`layout`] says where
-//! each file lands on the engineer's disk.
+//! each file lands on the engineer's disk. Before that, [`fix`] reads patches and tells what they change, and [`scan`] which
+//! codestreams they concern.
 //!
 //! Nothing here talks to a network, opens a database or starts a process.
 

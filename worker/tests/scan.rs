@@ -172,6 +172,16 @@ async fn config_module_and_support_are_told_by_architecture() {
     assert_eq!(toy.built.built[0].module.as_deref(), Some("fs/toy/toyfs"));
     assert_eq!(toy.configs[&Arch::X86_64].get(&config), Some(&ConfigValue::Module));
     assert_eq!(toy.configs[&Arch::S390x].get(&config), Some(&ConfigValue::BuiltIn));
+    assert_eq!(toy.configs[&Arch::Aarch64].get(&config), None);
+    assert_eq!(
+        outcome
+            .report
+            .problems
+            .iter()
+            .filter(|p| p.contains("no configuration"))
+            .count(),
+        0
+    );
     assert_eq!(
         toy.support,
         BTreeMap::from([("fs/toy/toyfs".to_owned(), Support::Supported)])

@@ -1,11 +1,12 @@
 //! Reads `series.conf` of SUSE's kernel-source repository: the patches of a kernel in the order they are applied.
 //!
-//! A line holds guards (`+name`, `-name`, either with `!`), then one patch's path; `#` begins a comment. The format is
-//! that of kernel-source's `scripts/guards`. No symbol is ever defined here, as in the kernels that are released.
+//! A line holds guards (`+name`, `-name`, either with `!`, or a bare `-`), then paths; `#` begins a comment, and `\` goes on in
+//! the next line. The format is that of kernel-source's `scripts/guards`. No symbol is ever defined here, as in the kernels
+//! that are released.
 
 use std::str::FromStr;
 
-use crate::names::{TreePath, quoted};
+use crate::names::TreePath;
 
 /// Bytes of a series.
 pub const MAX_SERIES: usize = 16 << 20;
@@ -14,6 +15,8 @@ pub const MAX_SERIES: usize = 16 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Series {
     pub entries: Vec<Entry>,
+    /// Lines, from 1, with a path that no patch can have; these are left out.
+    pub odd: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +32,6 @@ pub struct Entry {
 pub enum SeriesError {
     #[error("series.conf has {0} bytes; at most {MAX_SERIES}")]
     TooLong(usize),
-    #[error("series.conf, line {line}: {why}")]
-    BadLine { line: usize, why: String },
 }
 
 impl FromStr for Series {
@@ -40,44 +41,60 @@ impl FromStr for Series {
         if text.len() > MAX_SERIES {
             return Err(SeriesError::TooLong(text.len()));
         }
-        let mut entries = Vec::new();
+        let mut series = Series::default();
+        let mut guards = Guards::default();
         for (at, line) in text.lines().enumerate() {
-            let bad = |why| SeriesError::BadLine { line: at + 1, why };
-            let mut applied = true;
-            let mut guarded = false;
-            let mut path = None;
-            let words = line.split('#').next().unwrap_or_default().split_whitespace();
-            for word in words {
-                if path.is_some() {
-                    return Err(bad(format!(
-                        "{} follows the patch's path; one patch a line",
-                        quoted(word)
-                    )));
+            let line = without_comment(line);
+            let (line, goes_on) = match line.strip_suffix('\\') {
+                Some(line) => (line, true),
+                None => (line, false),
+            };
+            for word in line.split_whitespace() {
+                if word.starts_with(['+', '-']) {
+                    guards.take(word);
+                    continue;
                 }
-                match word.strip_prefix(['+', '-']) {
-                    Some(symbol) => {
-                        let wanted = word.starts_with('+');
-                        let holds = symbol.starts_with('!');
-                        // A guard that does not hold leaves things as they are; at first, as if it had been against.
-                        if holds {
-                            applied = wanted;
-                        } else if !guarded {
-                            applied = !wanted;
-                        }
-                        guarded = true;
-                    }
-                    None => path = Some(word.parse::<TreePath>().map_err(|why| bad(why.0))?),
+                match word.parse::<TreePath>() {
+                    Ok(path) => series.entries.push(Entry {
+                        path,
+                        applied: guards.applied.unwrap_or(true),
+                        line: at + 1,
+                    }),
+                    Err(_) => series.odd.push(at + 1),
                 }
             }
-            if let Some(path) = path {
-                entries.push(Entry {
-                    path,
-                    applied,
-                    line: at + 1,
-                });
+            if !goes_on {
+                guards = Guards::default();
             }
         }
-        Ok(Series { entries })
+        Ok(series)
+    }
+}
+
+/// A comment begins a line or follows a space.
+fn without_comment(line: &str) -> &str {
+    let begins = |at: usize| line[..at].chars().next_back().is_none_or(char::is_whitespace);
+    let comment = line.match_indices('#').find(|(at, _)| begins(*at));
+    comment.map_or(line, |(at, _)| &line[..at])
+}
+
+/// What the guards so far decide; `None` without any.
+#[derive(Default)]
+struct Guards {
+    applied: Option<bool>,
+}
+
+impl Guards {
+    fn take(&mut self, guard: &str) {
+        let wanted = guard.starts_with('+');
+        let symbol = &guard[1..];
+        // The last guard that holds decides; until one does, it is as if the first had been against.
+        let holds = symbol.is_empty() || symbol.starts_with('!');
+        if holds {
+            self.applied = Some(wanted);
+        } else {
+            self.applied.get_or_insert(!wanted);
+        }
     }
 }
 
@@ -98,6 +115,9 @@ mod tests {
 -rt  patches.suse/in.patch
 -!kmp patches.suse/only-kmp.patch
 +!rt -kmp patches.suse/in-too.patch
+-\tpatches.suse/never.patch
++!a \\
+patches.suse/next-line.patch patches.suse/same-line.patch
 # patches.suse/commented.patch
 ";
         let series: Series = text.parse().unwrap();
@@ -115,15 +135,19 @@ mod tests {
                 ("patches.suse/in.patch", true, 6),
                 ("patches.suse/only-kmp.patch", false, 7),
                 ("patches.suse/in-too.patch", true, 8),
+                ("patches.suse/never.patch", false, 9),
+                ("patches.suse/next-line.patch", true, 11),
+                ("patches.suse/same-line.patch", true, 11),
             ]
         );
     }
 
     #[test]
-    fn errors_name_the_line() {
-        let error = |text: &str| text.parse::<Series>().unwrap_err().to_string();
-        assert!(error("\n../x.patch\n").contains("line 2"));
-        assert!(error("a.patch b.patch\n").contains("line 1: `b.patch` follows"));
+    fn a_path_that_no_patch_can_have_costs_its_line() {
+        let series: Series = "a.patch\n../x.patch\nb.patch\n".parse().unwrap();
+        assert_eq!((series.entries.len(), series.odd), (2, vec![2]));
+        let long = " ".repeat(MAX_SERIES + 1);
+        assert!(long.parse::<Series>().unwrap_err().to_string().contains("at most"));
     }
 
     proptest! {

@@ -280,8 +280,13 @@ fn at(commit: &ObjectId, path: &str) -> String {
     format!("{}:{path}", commit.as_str())
 }
 
+/// Where a kernel's configurations are, later ones having the last word.
 fn config_paths(codestream: &Codestream, arch: Arch) -> impl Iterator<Item = String> {
     let flavours = config_flavours(codestream).iter();
+    let arch = match arch {
+        Arch::Aarch64 => "arm64",
+        other => other.as_str(),
+    };
     flavours.map(move |flavour| format!("config/{arch}/{flavour}"))
 }
 

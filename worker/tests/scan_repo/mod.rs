@@ -125,6 +125,7 @@ impl Repo {
         repo.git(&["init", "-q", "-b", "SLE15-SP6-LTSS"]);
         repo.write("config/x86_64/default", "CONFIG_FS=y\nCONFIG_TOY_FS=m\n");
         repo.write("config/s390x/default", "CONFIG_FS=y\nCONFIG_TOY_FS=y\n");
+        repo.write("config/arm64/default", "CONFIG_FS=y\n");
         repo.write("config/x86_64/rt", "CONFIG_FS=y\n# CONFIG_TOY_FS is not set\n");
         repo.write("supported.conf", "# modules\n\tfs/toy/*  # toys\n-\tfs/other\n");
         repo.write("patches.suse/base.patch", &other("base", "bsc#1", ""));
@@ -235,7 +236,7 @@ pub fn request(codestreams: &[(&str, &str)]) -> ScanRequest {
                 archs: if name.contains("rt") {
                     [Arch::X86_64].into()
                 } else {
-                    [Arch::X86_64, Arch::S390x].into()
+                    [Arch::X86_64, Arch::S390x, Arch::Aarch64].into()
                 },
             })
             .collect(),

@@ -70,7 +70,7 @@ int head(int a) { return a; }
         (Topic::Macro, Warning, "LIMIT"),
         (Topic::StaticKey, Warning, "key"),
         (Topic::StaticKey, Warning, "other"),
-        (Topic::PerCpu, Warning, "int"),
+        (Topic::PerCpu, Warning, "count"),
         (Topic::Init, Warning, "start"),
         (Topic::Untraceable, Warning, "enter"),
         (Topic::Untraceable, Warning, "quick"),

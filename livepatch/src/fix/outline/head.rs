@@ -236,7 +236,10 @@ fn plain(name: &str) -> Named<'_> {
 }
 
 fn made_by_macro<'a>(tokens: &Tokens<'a>, by: &str, inside: &[usize]) -> Option<Named<'a>> {
-    let name = inside.first().and_then(|at| tokens.word(*at))?;
+    // Data for each CPU has its type first.
+    let skipped = usize::from(by.contains("PER_CPU"));
+    let mut arguments = inside.split(|at| tokens.punct(*at) == ',').skip(skipped);
+    let name = arguments.next()?.first().and_then(|at| tokens.word(*at))?;
     let definition = defines(by).unwrap_or_else(|| Definition::Macro { by: by.to_owned() });
     Some(Named { name, definition })
 }

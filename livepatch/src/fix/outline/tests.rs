@@ -152,6 +152,7 @@ static const struct ops ops = { .a = f, };
 static int x __read_mostly = 5, *y;
 int (*hook)(int, void *);
 static DEFINE_SPINLOCK(lock);
+static DEFINE_PER_CPU(struct x, each);
 EXPORT_SYMBOL_GPL(f);
 struct s2 { int a; } v[] = { { 1 } };
 int proto(int a, void *b) __cold;
@@ -173,6 +174,7 @@ asm(\".globl x\");
         (Variable, "y"),
         (Variable, "hook"),
         (of("DEFINE_SPINLOCK"), "lock"),
+        (of("DEFINE_PER_CPU"), "each"),
         (of("EXPORT_SYMBOL_GPL"), "f"),
         (Struct, "s2"),
         (Variable, "v"),
