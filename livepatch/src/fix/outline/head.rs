@@ -193,7 +193,7 @@ fn named<'a>(tokens: &Tokens<'a>, list: &[usize], parts: &[Part<'a>]) -> Option<
         if word.starts_with("__attribute") || word == "asm" || word == "__asm__" || TYPE_WORDS.contains(&word) {
             continue;
         }
-        if since == 0 && defines(word).is_some() {
+        if defines(word).is_some() {
             return made_by_macro(tokens, word, inside);
         }
         let before = &parts[since..at - 1];

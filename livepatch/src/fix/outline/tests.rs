@@ -65,7 +65,7 @@ fn syscalls_and_macros_that_define_functions() {
     let text = "SYSCALL_DEFINE2(toy, int, a, void __user *, p)\n{ return 0; }\n\
         COMPAT_SYSCALL_DEFINE1(toy, int, a) { return 0; }\n\
         #ifdef A\nSYSCALL_DEFINE1(other, int, a)\n#else\nSYSCALL_DEFINE1(other, long, a)\n#endif\n{ return 0; }\n\
-        A_LIST_xxx\nBPF_CALL_1(f, int, a) { return 1; }\n\
+        A_LIST(a, b)\n#define X\nA_LIST_xxx\nBPF_CALL_1(f, int, a) { return 1; }\n\
         static DEFINE_HANDLER(on_toy)\n{ return 1; }\n\
         DEFINE_IDTENTRY(exc_toy)\n{ }\n";
     let by = |by: &str| ItemKind::Function(Definition::Macro { by: by.into() });
