@@ -53,6 +53,9 @@ pub struct PatchFact {
     /// Asked for by the user, not found by the CVE.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub added: bool,
+    /// It does not list the CVE, but is made from the same commit as one that does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_commit: bool,
 }
 
 impl PatchFact {
@@ -63,6 +66,7 @@ impl PatchFact {
             subject: patch.subject.clone(),
             git_commits: patch.git_commits.clone(),
             added,
+            by_commit: false,
         }
     }
 
@@ -179,6 +183,7 @@ mod tests {
             subject: String::new(),
             git_commits: Vec::new(),
             added: *added,
+            by_commit: false,
         });
         ProductPatches {
             branch: "b".into(),

@@ -208,6 +208,15 @@ async fn a_patch_that_lacks_its_prerequisite_is_named() {
 }
 
 #[tokio::test]
+async fn a_fix_that_names_no_cve_is_known_by_its_commit() {
+    let repo = Repo::new();
+    let outcome = scanned(&repo, &[("15.6u1", "6.4.0-1"), ("16.0u0", "6.4.0-7")]).await;
+    assert_eq!(required(&outcome, "16.0u0"), ["patches.suse/same-commit.patch"]);
+    assert!(outcome.report.products["16.0"].patches[0].by_commit);
+    assert!(outcome.report.products["15.6"].patches.iter().all(|p| !p.by_commit));
+}
+
+#[tokio::test]
 async fn patches_asked_for_come_first() {
     let repo = Repo::new();
     let codestreams = [("15.6u1", "6.4.0-1"), ("15.7u1", "6.4.0-7")];

@@ -21,6 +21,8 @@ use crate::trees::config::Setting;
 /// Where a kernel-source repository keeps its patches.
 const PATCHES: &str = "patches.suse";
 const SERIES: &str = "series.conf";
+/// Commits of one CVE's fixes that are looked for.
+const MAX_COMMITS: usize = 500;
 
 /// All that was gathered.
 pub(super) struct Facts {
@@ -54,43 +56,24 @@ impl Facts {
     ) -> Result<Self, ScanError> {
         let (branches, tags, mut problems) = refs(source, request, cancel).await?;
         let commits: BTreeSet<&ObjectId> = branches.iter().map(|branch| &branch.commit).collect();
-        let cve = format!("CVE-{}", request.cve);
-        let hits = source.grep(&cve, &commits, PATCHES, cancel).await?;
-        let mut candidates: BTreeMap<&ObjectId, BTreeSet<TreePath>> = BTreeMap::new();
-        for (commit, path) in &hits {
-            match path.parse() {
-                Ok(path) => {
-                    candidates.entry(commit).or_default().insert(path);
-                }
-                Err(why) => problems.push(format!("a patch that mentions {cve} is left out: {why}")),
-            }
-        }
-
-        let mut names: BTreeSet<String> = commits
-            .iter()
-            .copied()
-            .chain(tags.values())
-            .map(|commit| at(commit, SERIES))
-            .collect();
+        let mut found = Found::default();
         for commit in &commits {
-            let found = candidates.get(commit).into_iter().flatten();
-            names.extend(found.chain(&request.add_patches).map(|path| at(commit, path.as_str())));
+            let added = request.add_patches.iter().cloned().collect();
+            found.paths.insert((*commit).clone(), added);
         }
-        let objects = source.resolve(&names, cancel).await?;
+        let cve = format!("CVE-{}", request.cve);
+        found.search(source, &[cve], &commits, cancel, &mut problems).await?;
+        // A branch may have the same fix under no CVE's name.
+        let fixed_by = found.fixed_by(request);
+        let texts: Vec<String> = fixed_by.iter().map(|commit| format!("Git-commit: {commit}")).collect();
+        found.search(source, &texts, &commits, cancel, &mut problems).await?;
 
-        let is_series = |name: &&String| name.ends_with(&format!(":{SERIES}"));
-        let patches = objects
-            .iter()
-            .filter(|(name, _)| !is_series(name))
-            .map(|(_, object)| object);
-        let files = read_patches(source, patches, cancel, &mut problems).await?;
-        // A branch's patches may all be of interest; of a kernel's only whether these are applied.
-        let wanted: BTreeSet<&TreePath> = candidates.values().flatten().chain(&request.add_patches).collect();
-        let series = objects
-            .iter()
-            .filter(|(name, _)| is_series(name))
-            .map(|(_, object)| object);
-        let series = read_series(source, series, &wanted, cancel).await?;
+        let names = commits.iter().copied().chain(tags.values());
+        let names: BTreeSet<String> = names.map(|commit| at(commit, SERIES)).collect();
+        let objects = source.resolve(&names, cancel).await?;
+        // Of a kernel's patches only those are of interest that are in question anywhere.
+        let wanted: BTreeSet<&TreePath> = found.paths.values().flatten().collect();
+        let series = read_series(source, objects.values(), &wanted, cancel).await?;
 
         let mut facts = Facts {
             products: BTreeMap::new(),
@@ -99,15 +82,10 @@ impl Facts {
             tags,
             files: BTreeMap::new(),
         };
-        let of = |commit: &ObjectId, path: &str| objects.get(&at(commit, path)).map(|object| &object.id);
+        let series_of = |commit: &ObjectId| series.get(&objects.get(&at(commit, SERIES))?.id);
         for branch in &branches {
-            let series = of(&branch.commit, SERIES).and_then(|id| series.get(id));
-            let found = candidates.get(&branch.commit).into_iter().flatten();
-            let found: Vec<(&TreePath, &Arc<File>)> = found
-                .chain(&request.add_patches)
-                .filter_map(|path| Some((path, files.get(of(&branch.commit, path.as_str())?)?)))
-                .collect();
-            facts.product(branch, series, found, request);
+            let patches = found.files_of(&branch.commit);
+            facts.product(branch, series_of(&branch.commit), patches, &fixed_by, request);
         }
         for codestream in &request.codestreams {
             let kernel = match facts.tags.get(&codestream.kernel) {
@@ -115,7 +93,7 @@ impl Facts {
                     "the repository has no tag rpm-{}; fetch its tags",
                     codestream.kernel
                 )),
-                Some(commit) => match of(commit, SERIES).and_then(|id| series.get(id)) {
+                Some(commit) => match series_of(commit) {
                     None => Err(format!("tag rpm-{} has no {SERIES}", codestream.kernel)),
                     Some(Err(why)) => Err(format!("tag rpm-{}: {why}", codestream.kernel)),
                     Some(Ok(order)) => Ok(order.keys().cloned().collect()),
@@ -132,6 +110,7 @@ impl Facts {
         branch: &Branch,
         series: Option<&SeriesFacts>,
         found: Vec<(&TreePath, &Arc<File>)>,
+        fixed_by: &BTreeSet<String>,
         request: &ScanRequest,
     ) {
         let order = match series {
@@ -150,13 +129,15 @@ impl Facts {
             branch: branch.name.to_string(),
             ..ProductPatches::default()
         };
-        let mut seen = BTreeSet::new();
         for (path, file) in found {
-            if !seen.insert(path) {
-                continue;
-            }
             let added = request.add_patches.contains(path);
-            if !added && !file.patch.cves().contains(&request.cve) {
+            let listed = file.patch.cves().contains(&request.cve);
+            let by_commit = file
+                .patch
+                .git_commits
+                .iter()
+                .any(|commit| fixed_by.contains(commit.short()));
+            if !added && !listed && !by_commit {
                 product.mentions.push(path.clone());
                 continue;
             }
@@ -167,9 +148,9 @@ impl Facts {
                 ));
                 continue;
             };
-            product
-                .patches
-                .push(PatchFact::of(path.clone(), *place, &file.patch, added));
+            let mut fact = PatchFact::of(path.clone(), *place, &file.patch, added);
+            fact.by_commit = !listed && !added;
+            product.patches.push(fact);
             self.files.insert((branch.product.clone(), path.clone()), file.clone());
         }
         // Patches that were asked for come first: they are what the fixes rest on.
@@ -352,25 +333,77 @@ async fn refs(
     Ok((found, tags.collect(), problems))
 }
 
-async fn read_patches<'o>(
-    source: &KernelSource,
-    objects: impl Iterator<Item = &'o Object>,
-    cancel: &CancellationToken,
-    problems: &mut Vec<String>,
-) -> Result<BTreeMap<ObjectId, Arc<File>>, ScanError> {
-    let mut files = BTreeMap::new();
-    let mut take = |id: &ObjectId, bytes: &[u8]| match String::from_utf8_lossy(bytes).parse::<Patch>() {
-        Ok(patch) => {
-            let file = File {
-                bytes: bytes.to_owned(),
-                patch: Arc::new(patch),
-            };
-            files.insert(id.clone(), Arc::new(file));
+/// Patches that may be fixes.
+#[derive(Default)]
+struct Found {
+    /// By the branch's commit.
+    paths: BTreeMap<ObjectId, BTreeSet<TreePath>>,
+    /// What a commit's path leads to.
+    ids: BTreeMap<String, ObjectId>,
+    files: BTreeMap<ObjectId, Arc<File>>,
+}
+
+impl Found {
+    /// Adds the patches that have one of the texts, and reads all that are not read yet.
+    async fn search(
+        &mut self,
+        source: &KernelSource,
+        texts: &[String],
+        commits: &BTreeSet<&ObjectId>,
+        cancel: &CancellationToken,
+        problems: &mut Vec<String>,
+    ) -> Result<(), ScanError> {
+        for (commit, path) in source.grep(texts, commits, PATCHES, cancel).await? {
+            match path.parse() {
+                Ok(path) => {
+                    self.paths.entry(commit).or_default().insert(path);
+                }
+                Err(why) => problems.push(format!("a patch is left out: {why}")),
+            }
         }
-        Err(why) => problems.push(format!("patch {}: {why}; it is left out", id.as_str())),
-    };
-    source.read(objects, cancel, &mut take).await?;
-    Ok(files)
+        let all = self
+            .paths
+            .iter()
+            .flat_map(|(commit, paths)| paths.iter().map(|path| at(commit, path.as_str())));
+        let fresh: BTreeSet<String> = all.filter(|name| !self.ids.contains_key(name)).collect();
+        let objects = source.resolve(&fresh, cancel).await?;
+        self.ids
+            .extend(objects.iter().map(|(name, object)| (name.clone(), object.id.clone())));
+        let unread = objects.values().filter(|object| !self.files.contains_key(&object.id));
+        let mut read = BTreeMap::new();
+        let mut take = |id: &ObjectId, bytes: &[u8]| match String::from_utf8_lossy(bytes).parse::<Patch>() {
+            Ok(patch) => {
+                let file = File {
+                    bytes: bytes.to_owned(),
+                    patch: Arc::new(patch),
+                };
+                read.insert(id.clone(), Arc::new(file));
+            }
+            Err(why) => problems.push(format!("patch {}: {why}; it is left out", id.as_str())),
+        };
+        source.read(unread, cancel, &mut take).await?;
+        self.files.extend(read);
+        Ok(())
+    }
+
+    /// The commits, in 12 digits, of all patches that list the CVE.
+    fn fixed_by(&self, request: &ScanRequest) -> BTreeSet<String> {
+        let fixes = self
+            .files
+            .values()
+            .filter(|file| file.patch.cves().contains(&request.cve));
+        let commits = fixes.flat_map(|file| &file.patch.git_commits);
+        commits
+            .map(|commit| commit.short().to_owned())
+            .take(MAX_COMMITS)
+            .collect()
+    }
+
+    fn files_of(&self, commit: &ObjectId) -> Vec<(&TreePath, &Arc<File>)> {
+        let paths = self.paths.get(commit).into_iter().flatten();
+        let file = |path: &TreePath| self.files.get(self.ids.get(&at(commit, path.as_str()))?);
+        paths.filter_map(|path| Some((path, file(path)?))).collect()
+    }
 }
 
 async fn read_series<'o>(

@@ -219,24 +219,25 @@ impl KernelSource {
         Ok(())
     }
 
-    /// The files below `folder` of these commits that have the text, as `<commit>:<path>`.
+    /// The files below `folder` of these commits that have one of the texts, as `<commit>:<path>`.
     ///
     /// # Errors
     /// If git fails.
     pub async fn grep(
         &self,
-        text: &str,
+        texts: &[String],
         commits: &BTreeSet<&ObjectId>,
         folder: &str,
         cancel: &CancellationToken,
     ) -> Result<Vec<(ObjectId, String)>, ScanError> {
-        if commits.is_empty() {
+        if commits.is_empty() || texts.is_empty() {
             return Ok(Vec::new());
         }
+        let patterns = texts.iter().flat_map(|text| ["-e", text]);
         let command = self
             .command("grep")
-            .args(["--no-textconv", "--files-with-matches", "-I", "--fixed-strings", "-e"])
-            .arg(text)
+            .args(["--no-textconv", "--files-with-matches", "-I", "--fixed-strings"])
+            .args(patterns)
             .args(commits.iter().map(|commit| commit.as_str()))
             .arg("--")
             .arg(folder);

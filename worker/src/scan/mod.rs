@@ -1,7 +1,7 @@
 //! Scans a kernel-source repository for a CVE's fixes: which branches have them, which kernels lack them, and what a
 //! livepatch of those would target.
 //!
-//! [`scan`] asks git in a few batches however many codestreams there are: names, one search over all branches, files. What
+//! [`scan`] asks git in a few batches however many codestreams there are: names, two searches over all branches, files. What
 //! the answers mean is decided in `klp_livepatch::scan`.
 
 mod facts;

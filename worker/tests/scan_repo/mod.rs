@@ -142,6 +142,15 @@ impl Repo {
         repo.commit("base", &["rpm-6.4.0-1", "rpm-6.4.0-7"]);
         repo.git(&["branch", "SLE15-SP6-RT"]);
         repo.git(&["branch", "SLE15-SP7"]);
+        // The same fix by another name, and no CVE in it.
+        repo.git(&["checkout", "-q", "-b", "SL-16.0"]);
+        repo.write(
+            "patches.suse/same-commit.patch",
+            &CHECK.replace("CVE-2024-1234\n bsc", "bsc"),
+        );
+        repo.write("series.conf", &format!("{base}\tpatches.suse/same-commit.patch\n"));
+        repo.commit("backport", &[]);
+        repo.git(&["checkout", "-q", "SLE15-SP6-LTSS"]);
         repo.write("patches.suse/zz-toy-prepare.patch", PREPARE);
         let prepared = format!("{base}\tpatches.suse/zz-toy-prepare.patch\t# bsc#1200000\n");
         repo.write("series.conf", &prepared);
@@ -225,6 +234,7 @@ pub fn request(codestreams: &[(&str, &str)]) -> ScanRequest {
         ("15.6", "SLE15-SP6-LTSS"),
         ("15.6rt", "SLE15-SP6-RT"),
         ("15.7", "SLE15-SP7"),
+        ("16.0", "SL-16.0"),
     ];
     ScanRequest {
         cve: "2024-1234".parse().unwrap(),
