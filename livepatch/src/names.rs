@@ -96,6 +96,10 @@ name_type!(
     ObjectName, check_object
 );
 name_type!(
+    /// A line of products that share their patches, such as `15.6rt` or `cve-5.14`. It becomes a folder's name.
+    Product, check_product
+);
+name_type!(
     /// A worker's name on the farm, such as its host's name: 1 to 64 letters, digits, `_`, `-` or `.`.
     WorkerName, check_plain_name
 );
@@ -171,6 +175,10 @@ fn check_livepatch_name(s: &str) -> Result<(), String> {
 
 fn check_plain_name(s: &str) -> Result<(), String> {
     check_plain(s, "worker name", 64)
+}
+
+fn check_product(s: &str) -> Result<(), String> {
+    check_plain(s, "product", 64)
 }
 
 pub(crate) fn check_codestream(s: &str) -> Result<(), String> {

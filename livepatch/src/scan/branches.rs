@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::Codestream;
-use crate::names::{InvalidName, quoted};
+use crate::names::{InvalidName, Product, quoted};
 
 /// A branch's or tag's name that can't be taken for an option, a range or a path: letters, digits, `_ - . + /`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl fmt::Display for RefName {
 /// products take from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Branches(BTreeMap<String, RefName>);
+pub struct Branches(BTreeMap<Product, RefName>);
 
 /// The public branches of SUSE's kernel-source repository, in 2026.
 const KNOWN: &[(&str, &str)] = &[
@@ -84,19 +84,19 @@ impl Default for Branches {
     fn default() -> Self {
         let known = KNOWN
             .iter()
-            .map(|(product, branch)| ((*product).to_owned(), RefName((*branch).to_owned())));
+            .filter_map(|(product, branch)| Some((product.parse().ok()?, branch.parse().ok()?)));
         Self(known.collect())
     }
 }
 
 impl Branches {
     /// None but these.
-    pub fn only(branches: impl IntoIterator<Item = (String, RefName)>) -> Self {
+    pub fn only(branches: impl IntoIterator<Item = (Product, RefName)>) -> Self {
         Self(branches.into_iter().collect())
     }
 
     /// Adds branches, or replaces those of the same products.
-    pub fn extend(&mut self, branches: impl IntoIterator<Item = (String, RefName)>) {
+    pub fn extend(&mut self, branches: impl IntoIterator<Item = (Product, RefName)>) {
         self.0.extend(branches);
     }
 
@@ -109,12 +109,8 @@ impl Branches {
     pub fn wanted(&self, codestream: &Codestream) -> Vec<String> {
         let Some(product) = product(codestream.as_str()) else {
             // Any other name may be told a branch of its own.
-            return self
-                .0
-                .contains_key(codestream.as_str())
-                .then(|| codestream.to_string())
-                .into_iter()
-                .collect();
+            let named = self.0.keys().find(|product| product.as_str() == codestream.as_str());
+            return named.map(ToString::to_string).into_iter().collect();
         };
         let plain = product.strip_suffix("rt").unwrap_or(product);
         let shared = match plain
@@ -166,7 +162,7 @@ mod tests {
         assert_eq!(wanted("16.10u1"), ["16.10"]);
         assert!(wanted("debian12-6.1.0-50").is_empty());
         let mut more = branches.clone();
-        more.extend([("debian12-6.1.0-50".to_owned(), "debian".parse().unwrap())]);
+        more.extend([("debian12-6.1.0-50".parse().unwrap(), "debian".parse().unwrap())]);
         assert_eq!(
             more.wanted(&"debian12-6.1.0-50".parse().unwrap()),
             ["debian12-6.1.0-50"]
@@ -185,9 +181,10 @@ mod tests {
 
     #[test]
     fn every_known_branch_is_a_valid_name() {
-        for (_, branch) in Branches::default().iter() {
-            assert_eq!(branch.as_str().parse::<RefName>().as_ref(), Ok(branch));
-        }
+        assert_eq!(Branches::default().iter().count(), KNOWN.len());
+        let read = |json: &str| serde_json::from_str::<Branches>(json);
+        assert!(read(r#"{"15.8": "SLE15-SP8"}"#).is_ok());
+        assert!(read(r#"{"../x": "SLE15-SP8"}"#).is_err() && read(r#"{"15.8": "--output=x"}"#).is_err());
         for bad in [
             "", "-x", "a..b", "a b", "a:b", "a^{}", "a@{1}", "/a", "a/", "a//b", "a/-b", "a/.b", "a.lock", "a\nb", "a*",
         ] {

@@ -251,6 +251,6 @@ pub fn request(codestreams: &[(&str, &str)]) -> ScanRequest {
             })
             .collect(),
         add_patches: Vec::new(),
-        branches: Branches::only(branches.map(|(product, branch)| (product.to_owned(), branch.parse().unwrap()))),
+        branches: Branches::only(branches.map(|(product, branch)| (product.parse().unwrap(), branch.parse().unwrap()))),
     }
 }
