@@ -12,6 +12,7 @@ mod kbuild;
 pub mod kdir;
 mod lock;
 pub mod modules;
+pub mod overlay;
 mod partial;
 pub mod progress;
 mod record;
