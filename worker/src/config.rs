@@ -10,6 +10,12 @@ use tonic::transport::Uri;
 /// The most attempts one worker may run at a time.
 pub const MAX_SLOTS: u32 = 1024;
 
+/// The variable that names the folder of SUSE's kernels.
+pub const SUSE_DATA_DIR: &str = "KLP_DATA_DIR";
+
+/// What is made of the kernels in [`SUSE_DATA_DIR`] is in this folder of the worker's own.
+pub const SUSE_INDEXES: &str = "suse-symbols";
+
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
     /// Where the coordinator listens, as in `http://127.0.0.1:7420`.
@@ -20,6 +26,8 @@ pub struct WorkerConfig {
     pub data_dir: PathBuf,
     /// Holds the kernel trees; several workers may share it, for trees are only read.
     pub trees_dir: PathBuf,
+    /// Holds SUSE's kernels as klp-build keeps them; only read. See [`crate::trees::suse`].
+    pub suse_data_dir: Option<PathBuf>,
     /// Which of the trees to announce.
     pub codestreams: CodestreamFilter,
     /// How many attempts run at a time.
@@ -41,6 +49,13 @@ pub fn default_data_dir() -> PathBuf {
     };
     let home = || set("HOME").map(|home| home.join(".local/share"));
     set("XDG_DATA_HOME").or_else(home).unwrap_or_default().join("klp-farm")
+}
+
+/// The data folder that klp-build's users know: `$KLP_DATA_DIR`, if it is set.
+pub fn default_suse_data_dir() -> Option<PathBuf> {
+    std::env::var_os(SUSE_DATA_DIR)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 /// What is left of this machine's memory, or of what its control group allows, when 1 GiB is kept for the rest; at least

@@ -90,7 +90,7 @@ impl Inventory {
                         Some(problem) => vec![problem.clone()],
                         None => verify::missing(tree),
                     },
-                    TreeKind::Kdir => verify::missing(tree),
+                    TreeKind::Kdir | TreeKind::Suse => verify::missing(tree),
                 },
             )
         };

@@ -58,6 +58,9 @@ struct RunArgs {
     /// Holds the kernel trees; workers may share it [default: DATA_DIR/trees]
     #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES")]
     trees: Option<PathBuf>,
+    /// Holds SUSE's kernels as klp-build keeps them, which are found by themselves; only read
+    #[arg(long, value_name = "DIR", env = config::SUSE_DATA_DIR)]
+    suse_data_dir: Option<PathBuf>,
     /// How many attempts run at a time
     #[arg(long, value_name = "N", default_value_t = default_slots(), value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_SLOTS)))]
     slots: u32,
@@ -90,6 +93,7 @@ impl RunArgs {
             coordinator: self.coordinator,
             name: self.name.unwrap_or_else(config::default_name),
             trees_dir: self.trees.unwrap_or_else(|| self.data_dir.join("trees")),
+            suse_data_dir: self.suse_data_dir,
             data_dir: self.data_dir,
             codestreams: self.codestreams,
             slots: self.slots,

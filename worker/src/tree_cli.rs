@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::trees::debian::Added;
-use crate::trees::{Tree, TreeStore, debian, kdir, verify};
+use crate::trees::suse::{self, SuseData};
+use crate::trees::{Tree, TreeKind, TreeStore, debian, kdir, verify};
 
 #[derive(Debug, Args)]
 pub struct TreeArgs {
@@ -22,6 +23,10 @@ pub struct TreeArgs {
     /// Folder that holds the trees [default: DATA_DIR/trees]
     #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES", global = true)]
     trees: Option<PathBuf>,
+
+    /// Folder of SUSE's kernels as klp-build keeps them; it is only read, what is found there is listed and verified
+    #[arg(long, value_name = "DIR", env = config::SUSE_DATA_DIR, global = true)]
+    suse_data_dir: Option<PathBuf>,
 
     /// Say nothing but errors
     #[arg(long, short, global = true)]
@@ -128,7 +133,9 @@ pub enum Output {
 pub async fn run(args: TreeArgs) -> anyhow::Result<()> {
     let cancel = cancel_on_signals()?;
     let trees = args.trees.unwrap_or_else(|| args.data_dir.join("trees"));
-    let store = TreeStore::open(&trees)?;
+    let suse = args.suse_data_dir.as_deref();
+    let suse = suse.map(|dir| SuseData::open(dir, &args.data_dir.join(config::SUSE_INDEXES), suse::unknown()));
+    let store = TreeStore::open(&trees)?.with_suse(suse.transpose()?);
     let quiet = args.quiet;
     match args.command {
         TreeCommand::Add(AddCommand::Debian(add)) => add_debian(&store, add, quiet, &cancel).await,
@@ -246,6 +253,7 @@ fn as_json(tree: &Tree) -> serde_json::Value {
         "release": tree.release,
         "compiler": tree.compiler,
         "modules": tree.module_count,
+        "vmlinux": tree.vmlinux_file(),
         "src": tree.src,
         "obj": tree.obj,
         "warnings": tree.warnings,
@@ -262,7 +270,7 @@ fn row(tree: &Tree) -> [String; 7] {
         tree.module_count.to_string(),
         tree.src
             .parent()
-            .filter(|_| tree.src != tree.obj)
+            .filter(|_| tree.src != tree.obj && tree.kind != TreeKind::Suse)
             .unwrap_or(&tree.src)
             .display()
             .to_string(),

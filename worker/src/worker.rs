@@ -18,13 +18,14 @@ use uuid::Uuid;
 
 use crate::attempt_log::AttemptLog;
 use crate::attempts::Attempts;
-use crate::config::WorkerConfig;
+use crate::config::{SUSE_INDEXES, WorkerConfig};
 use crate::delivery::{self, Courier};
 use crate::inventory::Inventory;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::runner;
 use crate::session::{self, Party};
 use crate::trees::TreeStore;
+use crate::trees::suse::{self, SuseData};
 
 /// How long a stopping worker tries to deliver what it has; what is left is delivered at its next start.
 const LAST_DELIVERY: Duration = Duration::from_secs(5);
@@ -72,7 +73,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     let left_over = outbox.list()?;
 
     let channel = delivery::endpoint(config.coordinator.clone()).connect_lazy();
-    let trees = Arc::new(TreeStore::open(&config.trees_dir)?);
+    let trees = Arc::new(open_trees(&config)?);
     let inventory = Inventory::new(trees.clone(), config.codestreams.clone(), config.readiness_period);
     inventory.refresh().await;
     let shared = Shared {
@@ -126,6 +127,14 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         Some(result) => Ok(result??),
         None => Ok(session.await??),
     }
+}
+
+fn open_trees(config: &WorkerConfig) -> anyhow::Result<TreeStore> {
+    let suse = config.suse_data_dir.as_deref().map(|dir| {
+        let indexes = config.data_dir.join(SUSE_INDEXES);
+        SuseData::open(dir, &indexes, suse::unknown())
+    });
+    Ok(TreeStore::open(&config.trees_dir)?.with_suse(suse.transpose()?))
 }
 
 fn lock_data_dir(config: &WorkerConfig) -> anyhow::Result<Flock<File>> {

@@ -57,6 +57,7 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
             name: config::laptop_name(),
             trees_dir: args.trees.unwrap_or_else(|| args.data_dir.join("trees")),
             data_dir: args.data_dir.join("worker"),
+            suse_data_dir: config::default_suse_data_dir(),
             codestreams: CodestreamFilter::all(),
             slots: args.slots,
             memory: config::default_memory(),

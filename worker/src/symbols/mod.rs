@@ -121,12 +121,12 @@ impl Symbols {
     }
 }
 
-/// Opens vmlinux's names, from a name table or from an ELF file.
+/// Opens vmlinux's names, from a name table or from an ELF file, which may be compressed.
 ///
 /// # Errors
 /// If the file is neither, or an ELF file without a symbol table.
 pub fn open_vmlinux(path: &Path) -> Result<Box<dyn SymbolTable>, SymbolError> {
-    if image::starts_with_elf_magic(path)? {
+    if image::may_hold_elf(path)? {
         Ok(Box::new(ObjectSymbols::open(path)?))
     } else {
         Ok(Box::new(NameTable::open(path)?))

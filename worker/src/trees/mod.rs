@@ -2,8 +2,9 @@
 //! configuration, Module.symvers, vmlinux's symbol names, and modules.
 //!
 //! A [`TreeStore`] finds them below one folder, as `<arch>/<codestream>/tree.json`. [`debian`] makes one from the
-//! distribution's packages, [`kdir`] from a kernel somebody built; [`verify`] says whether one is still what it was. After
-//! a tree is in place nothing writes into it.
+//! distribution's packages, [`kdir`] from a kernel somebody built; those of [`suse`]'s data folder are found by themselves.
+//! [`verify`] says whether one is still what it was. After a tree is in place nothing writes into it: an attempt that has
+//! patches works on an [`overlay`] of it.
 
 pub mod config;
 pub mod debian;
@@ -18,6 +19,7 @@ pub mod progress;
 mod record;
 mod relocate;
 mod store;
+pub mod suse;
 mod tools;
 pub mod verify;
 
@@ -38,7 +40,7 @@ pub use store::{Listing, TreeStore};
 pub struct Tree {
     pub platform: Platform,
     pub kind: TreeKind,
-    /// The folder that holds `tree.json`.
+    /// The folder that holds `tree.json`; SUSE's data folder for a tree in it.
     pub dir: PathBuf,
     /// The kernel's sources.
     pub src: PathBuf,
@@ -83,9 +85,20 @@ impl Tree {
     }
 
     /// A file with vmlinux's symbols: the name table made when the tree was added, or vmlinux itself if it was built anew
-    /// since.
+    /// since. For a tree in SUSE's data folder the table is made now if there is none, which takes a second or two.
     pub fn vmlinux_names(&self) -> PathBuf {
-        self.vmlinux.current(&self.dir)
+        match &self.vmlinux.made_from {
+            Some(stamp) if self.kind == TreeKind::Suse && stamp.is_current() => {
+                suse::current_names(&self.vmlinux.table, &stamp.path)
+            }
+            _ => self.vmlinux.current(&self.dir),
+        }
+    }
+
+    /// vmlinux itself, perhaps compressed, where it is kept: its names without their order are in
+    /// [`Tree::vmlinux_names`]. For a kdir it may be the boot image.
+    pub fn vmlinux_file(&self) -> Option<&Path> {
+        self.vmlinux.made_from.as_ref().map(|stamp| &*stamp.path)
     }
 
     /// vmlinux's symbol table.

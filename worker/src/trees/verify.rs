@@ -19,7 +19,7 @@ pub async fn verify(tree: &Tree, cancel: &CancellationToken) -> Result<Vec<Strin
     if problems.is_empty() {
         problems.extend(place(tree));
     }
-    if problems.is_empty() {
+    if problems.is_empty() && !has_database(tree) {
         problems.extend(make(tree, cancel).await?);
     }
     Ok(problems)
@@ -34,7 +34,7 @@ pub fn missing(tree: &Tree) -> Vec<String> {
         .map(|dir| format!("folder {} is missing; {again}", dir.display()))
         .collect();
     let modpost = tree.obj.join("scripts/mod/modpost");
-    if !modpost.is_file() {
+    if !modpost.is_file() && !has_database(tree) {
         problems.push(format!(
             "{} is missing: the tree is not prepared; {again}",
             modpost.display()
@@ -50,7 +50,13 @@ fn again(tree: &Tree) -> &'static str {
     match tree.kind {
         TreeKind::Debian => "remove the tree and add it again",
         TreeKind::Kdir => "if it was built anew, run `tree add kdir` again",
+        TreeKind::Suse => "download its packages again",
     }
+}
+
+/// Whether compile commands are read from a file: SUSE's packages have one, beside what `make` needs or in its place.
+fn has_database(tree: &Tree) -> bool {
+    tree.kind == TreeKind::Suse && tree.obj.join("compile_commands.json").is_file()
 }
 
 /// What is missing, and which key files are not what they were.

@@ -155,8 +155,9 @@ fn stays_inside(dir: &Path, target: &Path) -> Option<PathBuf> {
 
 /// How far a set of patched files reaches. `text` reads a file of the root, as patched.
 ///
-/// A `.c` file that is an object of its own is not included from another folder, except where the kernel is built a second
-/// time in part: by boot loaders and tools, which nobody patches alive.
+/// A `.c` file that is an object of its own is not included by `..` from another folder, except where a part of the kernel
+/// is built a second time, for the boot loader, the EFI stub and tools, which nobody patches alive, and but for libfdt in
+/// `scripts/`: in 6.1 that holds for all 44 such places.
 pub(super) fn reach(touched: &BTreeSet<String>, text: impl Fn(&str) -> Option<String>) -> Reach {
     match touched.iter().any(|file| may_be_included(file, &text)) {
         true => Reach::All,
@@ -171,6 +172,7 @@ fn may_be_included(file: &str, text: &impl Fn(&str) -> Option<String>) -> bool {
         return false;
     }
     match name.rsplit_once('.') {
+        Some((_, "c")) if file.starts_with("scripts/") => true,
         Some((stem, "c")) => {
             let object = format!("{stem}.o");
             // The Makefile of a folder, or of one above that builds it along: fs/xfs builds libxfs.
@@ -202,6 +204,7 @@ mod tests {
     #[test]
     fn only_objects_of_their_own_reach_no_further() {
         let makefiles = |path: &str| match path {
+            "scripts/dtc/Makefile" => Some("hostprogs := fdt.o".to_owned()),
             "net/core/Makefile" => Some("obj-y := sock.o dev-x.o\n".to_owned()),
             "fs/xfs/Makefile" => Some("xfs-y += $(addprefix libxfs/, \\\n\txfs_ag.o)\n".to_owned()),
             _ => None,
@@ -220,6 +223,7 @@ mod tests {
         for far in [
             "net/core/x.c",
             "net/core/dev.c",
+            "scripts/dtc/fdt.c",
             "include/net/sock.h",
             "net/core/x.inc",
             "lib/x.S",
