@@ -3,8 +3,8 @@
 set -eu
 
 # gcc, libc6-dev: to link, and for the bundled SQLite. gcc-12: the compiler of bookworm's kernels. libclang1-19: the
-# native backend. iproute2: network namespaces for tests. The rest is what the kernel's own build asks for: without pahole its configuration changes.
-packages="gcc libc6-dev make gcc-12 libclang1-19 bc bison flex pahole python3 libelf-dev libssl-dev xz-utils iproute2"
+# native backend. iproute2: network namespaces for tests. git, patch: to apply fixes. The rest is what the kernel's own build asks for: without pahole its configuration changes.
+packages="gcc libc6-dev make gcc-12 libclang1-19 bc bison flex pahole python3 libelf-dev libssl-dev xz-utils iproute2 git patch"
 
 missing=""
 for package in $packages; do

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use klp_livepatch::Arch;
@@ -433,6 +434,43 @@ async fn a_patched_makefile_has_no_effect_and_says_so() {
         "{:?}",
         view.warnings()
     );
+}
+
+/// An attempt that is stopped takes its scratch folder with it, at whatever point that is.
+#[tokio::test]
+async fn a_view_that_nobody_wants_any_more_leaves_nothing() {
+    let many: Vec<String> = (0..300).map(|n| format!("many/{n}/x.c")).collect();
+    let files: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b"x\n"[..])).collect();
+    let kernel = Kernel::new(&files).await;
+    let patch = Patch {
+        name: "x".to_owned(),
+        bytes: diff("net/sock.h", "#define SOCK 4\n", "#define SOCK 5\n").into_bytes(),
+    };
+    let none = CancellationToken::new();
+    let mut stopped = 0;
+    for polls in 1.. {
+        let scratch = tempfile::tempdir_in(kernel.place.path()).unwrap();
+        let patches = [patch.clone()];
+        let mut making = Box::pin(View::new(&kernel.tree, scratch.path(), &patches, &none));
+        let mut left = polls;
+        let ended = std::future::poll_fn(|context| {
+            left -= 1;
+            match making.as_mut().poll(context) {
+                Poll::Ready(view) => Poll::Ready(Some(view)),
+                Poll::Pending if left == 0 => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        drop(making);
+        scratch.close().unwrap();
+        if ended.is_some() {
+            break;
+        }
+        stopped += 1;
+    }
+    assert!(stopped > 1);
+    assert!(seen(&kernel.tree.src) == kernel.before);
 }
 
 /// A file before and after: lines that are kept, changed, added or removed.

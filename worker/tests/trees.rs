@@ -12,8 +12,10 @@ use klp_livepatch::names::ObjectName;
 use klp_livepatch::report::ConfigValue;
 use klp_livepatch::spec::Target;
 use klp_worker::check::check;
+use klp_worker::extract::{CommandSource, compile_command};
 use klp_worker::process::{Limits, capture};
 use klp_worker::symbols::{SymbolKind, Symvers};
+use klp_worker::trees::overlay::{Patch, View};
 use klp_worker::trees::{Tree, TreeKind, TreeStore, verify};
 use tokio_util::sync::CancellationToken;
 
@@ -251,4 +253,65 @@ async fn asking_for_commands_and_checking_leave_no_trace() {
             "kbuild tidies up after itself"
         );
     }
+}
+
+/// A patch that adds a line before a file's second one.
+fn marking(tree: &Tree, file: &str, line: &str) -> Patch {
+    let text = std::fs::read_to_string(tree.src.join(file)).unwrap();
+    let first: Vec<&str> = text.lines().take(3).collect();
+    let diff = format!(
+        "--- a/{file}\n+++ b/{file}\n@@ -1,3 +1,4 @@\n {}\n+{line}\n {}\n {}\n",
+        first[0], first[1], first[2]
+    );
+    Patch {
+        name: "marking.patch".to_owned(),
+        bytes: diff.into_bytes(),
+    }
+}
+
+/// What a compiler reads of a view is the view's, be it a `.c` file or a header that is patched, and the compiler finds
+/// nothing of the patch in the tree. Prints what a view takes.
+#[tokio::test]
+#[ignore = "makes some ten thousand links"]
+async fn a_view_of_a_real_kernel_is_compiled_as_patched() {
+    let Some(tree) = debian_trees().pop() else { return };
+    let before = times(&tree.src);
+    for (file, whole) in [("sound/core/pcm.c", false), ("include/sound/pcm.h", true)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let start = Instant::now();
+        let patch = marking(&tree, file, "extern int marked_by_a_patch;");
+        let view = View::new(&tree, scratch.path(), &[patch], &CancellationToken::new()).await;
+        let view = view.unwrap().unwrap();
+        println!("{}: {file}: a view in {:?}", tree.platform, start.elapsed());
+        assert_eq!(view.is_whole(), whole);
+        let make_args = tree.make_args(scratch.path());
+        let source = CommandSource {
+            src_dir: &tree.src,
+            obj_dir: &tree.obj,
+            cc: &tree.compiler,
+            make_args: &make_args,
+        };
+        let command = view.command(&compile_command(&source, "sound/core/pcm.c").unwrap());
+        let at = command.args.iter().position(|arg| arg == "-c").unwrap();
+        let done = std::process::Command::new(&command.compiler)
+            .args(command.args[..at].iter().filter(|arg| !arg.starts_with("-Wp,-M")))
+            .arg("-E")
+            .arg(command.args.last().unwrap())
+            .current_dir(&command.directory)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(text.contains("marked_by_a_patch"));
+        let src = tree.src.to_str().unwrap();
+        let strays: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("# ") && line.contains(src))
+            .collect();
+        assert!(strays.is_empty(), "{:?}", &strays[..strays.len().min(5)]);
+        let start = Instant::now();
+        drop(scratch);
+        println!("{}: {file}: gone in {:?}", tree.platform, start.elapsed());
+    }
+    assert!(times(&tree.src) == before);
 }

@@ -14,8 +14,12 @@ mod diff;
 mod failure;
 mod links;
 mod paths;
+mod reads;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 
 use klp_livepatch::names::quoted;
 use tokio_util::sync::CancellationToken;
@@ -112,14 +116,18 @@ impl View {
         let reach = links::reach(&stage.touched, |file| {
             read_text(&stage.dir, file).or_else(|| read_text(&tree.src, file))
         });
+        let (making, maker) = Making::begin();
         let (arch, to_make, touched, copies) = (tree.platform.arch, paths.clone(), stage.touched, stage.dir);
         let made = tokio::task::spawn_blocking(move || {
+            // As a whole: of a field alone, the other end would stay here.
+            let maker = maker;
             let farm = Farm {
                 tree: &to_make.tree_src,
                 view: &to_make.view_src,
                 arch,
                 touched: &touched,
                 reach,
+                stop: &maker.stop,
             };
             farm.make()?;
             for file in &touched {
@@ -128,6 +136,7 @@ impl View {
             std::io::Result::Ok(())
         });
         let made = made.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        drop(making);
         made.map_err(|e| io(&paths.view_src, e))?;
         Ok(Some(Self {
             paths,
@@ -172,6 +181,39 @@ impl View {
     /// Whether every folder of the source is the view's own, because a changed file may be included from anywhere.
     pub fn is_whole(&self) -> bool {
         self.reach == Reach::All
+    }
+}
+
+/// A view that is being made on another thread. Dropped, it waits until that has stopped, so that nothing is made any more
+/// in a scratch folder that is removed next.
+struct Making {
+    stop: Arc<AtomicBool>,
+    stopped: Receiver<()>,
+}
+
+/// The other thread's end.
+struct Maker {
+    stop: Arc<AtomicBool>,
+    _gone_when_dropped: Sender<()>,
+}
+
+impl Making {
+    fn begin() -> (Self, Maker) {
+        let (sender, stopped) = std::sync::mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let maker = Maker {
+            stop: stop.clone(),
+            _gone_when_dropped: sender,
+        };
+        (Self { stop, stopped }, maker)
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Nothing is ever sent: this ends when the other end is gone, at most one folder of links later.
+        let _ = self.stopped.recv();
     }
 }
 

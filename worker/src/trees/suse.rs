@@ -101,12 +101,17 @@ impl SuseData {
     /// # Errors
     /// There is no such data folder.
     pub fn open(dir: &Path, indexes: &Path, known: Arc<KnownKernels>) -> Result<Self, TreeError> {
-        let real = dir.canonicalize().map_err(TreeError::io("open the data folder", dir))?;
+        let refuse = |why: String| {
+            let dir = dir.display();
+            TreeError::Refused(format!(
+                "the folder of SUSE's kernels, {dir}, which KLP_DATA_DIR or --suse-data-dir names, {why}"
+            ))
+        };
+        let real = dir
+            .canonicalize()
+            .map_err(|e| refuse(format!("can't be opened: {e}")))?;
         if !real.is_dir() {
-            return Err(TreeError::Refused(format!(
-                "the data folder {} is no folder",
-                dir.display()
-            )));
+            return Err(refuse("is no folder".to_owned()));
         }
         Ok(Self {
             dir: real,

@@ -5,6 +5,9 @@
 //! `x.h` is as it was. So where a changed file may be included, every folder is real and only files are links
 //! ([`Reach::All`]); else only the folders that lead to changed files are ([`Reach::Ancestors`]).
 //!
+//! All folders of Debian's 6.1 are 2,900 with 48,000 links, 23 MiB and seconds of a busy disk; the ancestors of one file a
+//! few hundred links and 10 ms.
+//!
 //! A link's text fits into its inode while it is short. So each real folder holds one long link, [`TREE`], to the folder it
 //! stands for, and its other links go through that one.
 
@@ -14,6 +17,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use klp_livepatch::Arch;
 
@@ -38,6 +42,8 @@ pub(super) struct Farm<'a> {
     /// Files that the view has of its own or lacks, relative to the root.
     pub touched: &'a BTreeSet<String>,
     pub reach: Reach,
+    /// Set when nobody wants the view any more.
+    pub stop: &'a AtomicBool,
 }
 
 /// A folder that was made, with what is to be linked in it.
@@ -57,11 +63,19 @@ impl Farm<'_> {
         let mut folders = Vec::new();
         let mut open = vec![PathBuf::new()];
         while let Some(path) = open.pop() {
+            self.go_on()?;
             let folder = self.folder(path, &leading, &mut open)?;
             std::fs::create_dir(self.view.join(&folder.path))?;
             folders.push(folder);
         }
         self.link(folders)
+    }
+
+    fn go_on(&self) -> io::Result<()> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::Interrupted.into()),
+            false => Ok(()),
+        }
     }
 
     fn folder(&self, path: PathBuf, leading: &BTreeSet<PathBuf>, open: &mut Vec<PathBuf>) -> io::Result<Folder> {
@@ -120,6 +134,7 @@ impl Farm<'_> {
                 let Some(Folder { path, links }) = next else {
                     return Ok(());
                 };
+                self.go_on()?;
                 let dir = self.view.join(path);
                 for (name, target) in links {
                     symlink(target, dir.join(name))?;
