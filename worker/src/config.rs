@@ -32,6 +32,47 @@ pub struct WorkerConfig {
     pub grace: Duration,
 }
 
+/// Where the extraction tools of others are, where they are not in PATH.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolPaths {
+    /// klp-ccp's program.
+    pub ccp: Option<PathBuf>,
+    /// Folders of klp-ccp's policy, where it isn't installed with the program; separated by colons.
+    pub policy: Option<String>,
+    /// clang-extract's program.
+    pub clang_extract: Option<PathBuf>,
+}
+
+impl ToolPaths {
+    /// As the environment says: `KLP_FARM_CCP`, `KLP_CCP_PYTHONPOLICY_PATH`, `KLP_FARM_CLANG_EXTRACT`.
+    pub fn from_env() -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            ccp: set("KLP_FARM_CCP").map(PathBuf::from),
+            policy: set("KLP_CCP_PYTHONPOLICY_PATH").map(|value| value.to_string_lossy().into_owned()),
+            clang_extract: set("KLP_FARM_CLANG_EXTRACT").map(PathBuf::from),
+        }
+    }
+
+    /// klp-ccp's program, from here or from PATH.
+    pub fn ccp(&self) -> Option<PathBuf> {
+        self.ccp.clone().or_else(|| in_path("klp-ccp"))
+    }
+
+    /// clang-extract's program, from here or from PATH.
+    pub fn clang_extract(&self) -> Option<PathBuf> {
+        self.clang_extract.clone().or_else(|| in_path("clang-extract"))
+    }
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
 /// `$XDG_DATA_HOME/klp-farm`, else `~/.local/share/klp-farm`; below the current folder for a user without a home.
 pub fn default_data_dir() -> PathBuf {
     let set = |name| {

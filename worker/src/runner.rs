@@ -283,18 +283,21 @@ async fn run_extract(shared: &Shared, tree: &Tree, job: &Job, context: &Context)
         let Extracted {
             source,
             report: extraction,
+            files: kept,
         } = tool
             .extract(
                 ExtractRequest {
                     tree,
                     target,
                     object: &object,
+                    avoid: &[],
                 },
                 context,
             )
             .await?;
         log_extraction(&extraction, context);
         files.push((extraction.source_artifact.clone(), source.into_bytes()));
+        files.extend(kept);
         report.targets.push(extraction);
     }
     Ok(Product {

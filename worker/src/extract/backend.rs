@@ -26,6 +26,8 @@ pub struct ExtractRequest<'a> {
     pub target: &'a Target,
     /// The object that holds the functions on this codestream and architecture.
     pub object: &'a ObjectName,
+    /// Symbols to copy rather than externalize, because the livepatch's other kernels have not all got them.
+    pub avoid: &'a [String],
 }
 
 /// What an extraction gives: the source, and all that is to be told about it.
@@ -33,6 +35,8 @@ pub struct ExtractRequest<'a> {
 pub struct Extracted {
     pub source: String,
     pub report: TargetExtraction,
+    /// What the tool said and wrote beside the source, as names of artifacts and their contents.
+    pub files: Vec<(String, Vec<u8>)>,
 }
 
 /// An extraction under way.

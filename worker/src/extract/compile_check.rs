@@ -51,8 +51,18 @@ const MAX_ERRORS: usize = 20;
 /// Symbols the linker or modpost makes for any module.
 const MADE: [&str; 2] = ["__this_module", "_GLOBAL_OFFSET_TABLE_"];
 
-/// The file's own arguments as a module of the livepatch is compiled: without the source, the output and the dependency file.
+/// The file's own arguments as a module of the livepatch is compiled.
 pub fn module_args(request: &Request) -> Vec<String> {
+    let mut out = own_args(request);
+    if !request.command.is_module() {
+        out.push("-DMODULE".into());
+    }
+    out.extend(["-iquote".into(), request.src_dir.to_string_lossy().into_owned()]);
+    out
+}
+
+/// The file's own arguments without the source, the output and the dependency file.
+pub fn own_args(request: &Request) -> Vec<String> {
     let mut out = Vec::new();
     let mut rest = request.command.args.iter().peekable();
     let source = format!("/{}", request.file);
@@ -67,10 +77,6 @@ pub fn module_args(request: &Request) -> Vec<String> {
             _ => out.push(arg.clone()),
         }
     }
-    if !request.command.is_module() {
-        out.push("-DMODULE".into());
-    }
-    out.extend(["-iquote".into(), request.src_dir.to_string_lossy().into_owned()]);
     out
 }
 

@@ -1,9 +1,17 @@
-//! Turns gcc's arguments for a file into ones libclang accepts, by rule: what shapes the meaning of the source stays, the rest goes.
+//! Turns gcc's arguments for a file into ones another parser accepts, by rule: what shapes the meaning of the source stays, the
+//! rest goes.
 
-/// The arguments for parsing: preprocessor, language and ABI-shaping flags. Warnings, debug information, code generation,
-/// dependency output and the output file are of no use to a parse.
+/// The arguments for parsing with libclang.
 pub fn for_clang(args: &[String], directory: &str) -> Vec<String> {
     let mut out: Vec<String> = vec!["clang".into(), format!("-working-directory={directory}")];
+    out.extend(meaningful(args));
+    out
+}
+
+/// Preprocessor, language and ABI-shaping flags, and the source. Warnings, debug information, code generation, dependency
+/// output and the output file are of no use to a parse.
+pub fn meaningful(args: &[String]) -> Vec<String> {
+    let mut out = Vec::new();
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match kind(arg) {

@@ -117,6 +117,7 @@ impl Case {
             src_dir: src,
             obj_dir: self.dir.path().join("obj"),
             scratch: self.dir.path().join("scratch"),
+            avoid: Vec::new(),
         }
     }
 
