@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::libclang::Storage;
 use super::refs::{Refs, To, is_constant, refs_of};
 use super::unit::Unit;
-use crate::extract::{Request, Symbols};
+use crate::extract::{Request, Symbols, external};
 
 /// What becomes of a symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +75,16 @@ impl<'a> Fates<'a> {
         if let Some(fate) = self.known.get(name) {
             return fate.clone();
         }
-        let fate = self.decide(unit, name);
+        let fate = match self.decide(unit, name) {
+            Fate::External(_) if self.avoids(name) && can_be_copied(unit, name) => Fate::Copy,
+            fate => fate,
+        };
         self.known.insert(name.to_owned(), fate.clone());
         fate
+    }
+
+    fn avoids(&self, name: &str) -> bool {
+        self.request.avoid.iter().any(|avoided| avoided == name)
     }
 
     /// The object a non-exported symbol is in, as seen from the patched one.
@@ -206,6 +213,24 @@ impl<'a> Fates<'a> {
         }
         self.inlines.insert(name.to_owned(), Some(must));
         must
+    }
+}
+
+/// Whether a copy can stand for what the kernel has: the file or a private header defines it, and it has no state of its own.
+fn can_be_copied(unit: &Unit<'_>, name: &str) -> bool {
+    let definition = unit.definition_index(name).map(|i| &unit.decls[i]);
+    definition.is_some_and(|d| unit.own.contains(&d.file) && (d.is_function() || is_constant(d.cursor.ty())))
+}
+
+/// Why a symbol to avoid stays externalized.
+pub fn not_copied(unit: &Unit<'_>, name: &str, file: &str) -> String {
+    let definition = unit.definition_index(name).map(|i| &unit.decls[i]);
+    match definition.filter(|d| unit.own.contains(&d.file)) {
+        Some(_) => format!(
+            "{name} was to be copied rather than externalized, but a copy of a variable has a value of its own: it stays \
+             externalized, and must be found at run time on every kernel"
+        ),
+        None => external::not_copied(name, file),
     }
 }
 
