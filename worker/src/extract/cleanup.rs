@@ -28,6 +28,21 @@ const NOT_OURS: [&str; 9] = [
 /// Put functions and data where the kernel frees them after it has started.
 const DISCARDED: [&str; 6] = ["__init", "__exit", "__initdata", "__exitdata", "__initconst", "__ref"];
 
+/// Ask a static key by a jump that is patched when the key changes, which needs an address the linker knows.
+const PATCHED_BRANCHES: [&str; 4] = [
+    "static_key_false",
+    "static_key_true",
+    "static_branch_likely",
+    "static_branch_unlikely",
+];
+
+/// Names of variables that only tell the linker of an object file to keep a symbol (`__ADDRESSABLE`). Their initialiser is no
+/// constant once the symbol is behind a pointer.
+const ADDRESSABLE: &str = "__UNIQUE_ID___addressable_";
+
+/// Asks it at run time.
+const PLAIN_BRANCH: &str = "static_key_enabled";
+
 /// Where the text came from.
 pub struct Origin<'a> {
     pub src_dir: &'a Path,
@@ -163,6 +178,15 @@ pub fn clean(raw: &str, origin: &Origin<'_>, pointers: &BTreeSet<&str>) -> Strin
                 .map(|(_, range)| cut(range)),
         );
     }
+    for (place, words) in text.calls(&PATCHED_BRANCHES) {
+        if words.iter().any(|word| pointers.contains(word)) {
+            edits.push((place, PLAIN_BRANCH.to_owned()));
+        }
+    }
+    edits.extend(text.statements(ADDRESSABLE).filter_map(|place| {
+        let behind_pointer = pointers.iter().any(|pointer| raw[place.clone()].contains(pointer));
+        behind_pointer.then_some((place, String::new()))
+    }));
     let body = origin.without_paths(&edited(raw, edits));
     origin.preamble(&text) + &squeeze(&body)
 }
@@ -319,6 +343,33 @@ mod tests {
             "\nstatic int (*klpe_f)(int);\n\nstatic __typeof__(int) (*klpe_count);\n\
              int (*klpe_mine)(int) = 0;\nint (*ops)(void);\nint (*ops)(void);\n"
                 .trim_start()
+        );
+    }
+
+    #[test]
+    fn a_key_behind_a_pointer_is_asked_at_run_time() {
+        let raw = "int f(void)\n{\n\tif (static_key_false(&(*klpe_key).key) || static_branch_unlikely(&own))\n\t\treturn 1;\n\
+                   \treturn static_branch_likely(&(*klpe_key));\n}\n";
+        assert_eq!(
+            cleaned(raw, &["klpe_key"]),
+            "int f(void)\n{\n\tif (static_key_enabled(&(*klpe_key).key) || static_branch_unlikely(&own))\n\t\treturn 1;\n\
+             \treturn static_key_enabled(&(*klpe_key));\n}\n"
+        );
+    }
+
+    #[test]
+    fn a_mark_for_the_linker_is_no_use_behind_a_pointer() {
+        let mark = |symbol: &str| {
+            format!("static void *__attribute__((__used__)) __UNIQUE_ID___addressable_{symbol}7 = (void *)&({symbol});")
+        };
+        let raw = format!(
+            "void f(void) {{ do {{ {} {} g(); }} while (0); }}\n",
+            mark("*klpe_key"),
+            mark("own")
+        );
+        assert_eq!(
+            cleaned(&raw.replace("able_*klpe", "able_klpe"), &["klpe_key"]),
+            format!("void f(void) {{ do {{ {} g(); }} while (0); }}\n", mark("own"))
         );
     }
 

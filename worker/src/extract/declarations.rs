@@ -56,6 +56,35 @@ impl<'t> Text<'t> {
             .any(|t| t.kind == Kind::Ident && t.text(self.text) == word)
     }
 
+    /// The uses of these names with something in brackets behind, as the name's place and the words in the brackets.
+    pub fn calls<'s>(&'s self, names: &'s [&str]) -> impl Iterator<Item = (Range<usize>, Vec<&'s str>)> {
+        let (text, tokens) = (self.text, &self.tokens[..]);
+        tokens.iter().enumerate().filter_map(move |(at, name)| {
+            let called = name.kind == Kind::Ident
+                && names.contains(&name.text(text))
+                && tokens.get(at + 1).is_some_and(|t| t.text(text) == "(");
+            let end = closing(tokens, text, at + 1).filter(|_| called)?;
+            let words = tokens[at + 2..end].iter().filter(|t| t.kind == Kind::Ident);
+            Some((name.start..name.end, words.map(|t| t.text(text)).collect()))
+        })
+    }
+
+    /// The statements and declarations without blocks in them, wherever they stand, that have a word with this beginning.
+    pub fn statements<'s>(&'s self, beginning: &'s str) -> impl Iterator<Item = Range<usize>> + 's {
+        let (text, tokens) = (self.text, &self.tokens[..]);
+        let ends = |t: &Token| matches!(t.text(text), ";" | "{" | "}") || t.kind == Kind::Directive;
+        let named = move |t: &Token| t.kind == Kind::Ident && t.text(text).starts_with(beginning);
+        tokens
+            .iter()
+            .enumerate()
+            .filter(move |(_, t)| named(t))
+            .filter_map(move |(at, _)| {
+                let start = tokens[..at].iter().rposition(ends).map_or(0, |i| i + 1);
+                let end = at + tokens[at..].iter().position(ends)?;
+                (tokens[end].text(text) == ";").then(|| tokens[start].start..tokens[end].end)
+            })
+    }
+
     /// The items that declare or define this function.
     pub fn functions<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Item<'s>> {
         self.items().filter(move |item| item.function() == Some(name))
