@@ -25,8 +25,40 @@ const NOT_OURS: [&str; 9] = [
     "CC_USING_FENTRY",
 ];
 
+/// Headers that make tracepoints and register them. They are the kernel's, and must not be there once more.
+const MAKE_TRACEPOINTS: [&str; 4] = [
+    "<trace/define_trace.h>",
+    "<trace/trace_events.h>",
+    "<trace/perf.h>",
+    "<trace/bpf_probe.h>",
+];
+
 /// Put functions and data where the kernel frees them after it has started.
 const DISCARDED: [&str; 6] = ["__init", "__exit", "__initdata", "__exitdata", "__initconst", "__ref"];
+
+/// Attributes of a function or variable that its pointer can't or must not have.
+const NOT_A_POINTERS: [&str; 6] = [
+    "section",
+    "always_inline",
+    "gnu_inline",
+    "noinline",
+    "no_instrument_function",
+    "cold",
+];
+
+/// Words that stand for such attributes.
+const FUNCTIONS_ONLY: [&str; 10] = [
+    "inline",
+    "__inline",
+    "__inline__",
+    "__always_inline",
+    "noinline",
+    "noinline_for_stack",
+    "notrace",
+    "__cold",
+    "__sched",
+    "__read_mostly",
+];
 
 /// Ask a static key by a jump that is patched when the key changes, which needs an address the linker knows.
 const PATCHED_BRANCHES: [&str; 4] = [
@@ -170,7 +202,9 @@ pub fn clean(raw: &str, origin: &Origin<'_>, pointers: &BTreeSet<&str>) -> Strin
                 }
                 continue;
             }
-            edits.extend(item.sections().map(cut));
+            edits.extend(item.attributes(&NOT_A_POINTERS).map(cut));
+            let of_functions = item.head_words().filter(|(word, _)| FUNCTIONS_ONLY.contains(word));
+            edits.extend(of_functions.map(|(_, range)| cut(range)));
         }
         edits.extend(
             item.head_words()
@@ -202,6 +236,7 @@ fn directive(item: Item<'_>, origin: &Origin<'_>) -> Option<String> {
             let dropped = NOT_OURS.contains(&name) || name.starts_with("KBUILD_");
             dropped.then(String::new)
         }
+        "include" if MAKE_TRACEPOINTS.contains(&rest) => Some(String::new()),
         "include" => {
             let path = rest.strip_prefix('"')?.split('"').next()?;
             path.starts_with('/')
@@ -325,6 +360,15 @@ mod tests {
     }
 
     #[test]
+    fn no_tracepoints_are_made() {
+        let raw = "#define CREATE_TRACE_POINTS\n#include <trace/define_trace.h>\n#include <trace/perf.h>\n#include <trace/events/a.h>\n";
+        assert_eq!(
+            cleaned(raw, &[]),
+            "#define CREATE_TRACE_POINTS\n\n#include <trace/events/a.h>\n"
+        );
+    }
+
+    #[test]
     fn no_path_of_the_machine_is_left() {
         let raw = "/* klp-ccp: from /k/src/drivers/demo/a.c */\n\n\n\n\nchar *f = \"/k/src/drivers/demo/a.c\";\n";
         assert_eq!(
@@ -334,13 +378,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_is_declared_once_and_in_no_section() {
+    fn a_pointer_is_declared_once_and_as_what_it_is() {
         let raw = "extern int (*klpe_f)(int);\nint (*klpe_f)(int x);\nstatic int (*klpe_f)(int);\nstatic int (*klpe_f)(int a);\n\
                    static __attribute__((section(\".data..percpu\" \"\"))) __typeof__(int) (*klpe_count);\n\
+                   static inline __attribute__((__gnu_inline__)) int *(*klpe_g)(void) __attribute__((__noreturn__));\n\
                    int (*klpe_mine)(int) = 0;\nint (*ops)(void);\nint (*ops)(void);\n";
         assert_eq!(
-            cleaned(raw, &["klpe_f", "klpe_count"]),
+            cleaned(raw, &["klpe_f", "klpe_count", "klpe_g"]),
             "\nstatic int (*klpe_f)(int);\n\nstatic __typeof__(int) (*klpe_count);\n\
+             static int *(*klpe_g)(void) __attribute__((__noreturn__));\n\
              int (*klpe_mine)(int) = 0;\nint (*ops)(void);\nint (*ops)(void);\n"
                 .trim_start()
         );
@@ -348,11 +394,11 @@ mod tests {
 
     #[test]
     fn a_key_behind_a_pointer_is_asked_at_run_time() {
-        let raw = "int f(void)\n{\n\tif (static_key_false(&(*klpe_key).key) || static_branch_unlikely(&own))\n\t\treturn 1;\n\
+        let raw = "static struct static_key_false (*klpe_key);\nint f(void)\n{\n\tif (static_key_false(&(*klpe_key).key) || static_branch_unlikely(&own))\n\t\treturn 1;\n\
                    \treturn static_branch_likely(&(*klpe_key));\n}\n";
         assert_eq!(
             cleaned(raw, &["klpe_key"]),
-            "int f(void)\n{\n\tif (static_key_enabled(&(*klpe_key).key) || static_branch_unlikely(&own))\n\t\treturn 1;\n\
+            "static struct static_key_false (*klpe_key);\nint f(void)\n{\n\tif (static_key_enabled(&(*klpe_key).key) || static_branch_unlikely(&own))\n\t\treturn 1;\n\
              \treturn static_key_enabled(&(*klpe_key));\n}\n"
         );
     }

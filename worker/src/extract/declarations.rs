@@ -62,7 +62,9 @@ impl<'t> Text<'t> {
         tokens.iter().enumerate().filter_map(move |(at, name)| {
             let called = name.kind == Kind::Ident
                 && names.contains(&name.text(text))
-                && tokens.get(at + 1).is_some_and(|t| t.text(text) == "(");
+                && tokens.get(at + 1).is_some_and(|t| t.text(text) == "(")
+                // `struct static_key (*pointer);` declares one.
+                && at.checked_sub(1).is_none_or(|b| tokens[b].text(text) != "struct");
             let end = closing(tokens, text, at + 1).filter(|_| called)?;
             let words = tokens[at + 2..end].iter().filter(|t| t.kind == Kind::Ident);
             Some((name.start..name.end, words.map(|t| t.text(text)).collect()))
@@ -161,17 +163,18 @@ impl<'a> Item<'a> {
             .map(move |t| (t.text(self.text), t.start..t.end))
     }
 
-    /// Where its attributes are that name a section.
-    pub fn sections(self) -> impl Iterator<Item = Range<usize>> {
+    /// Where its attributes are that have one of these words.
+    pub fn attributes(self, words: &[&str]) -> impl Iterator<Item = Range<usize>> {
         let (text, tokens) = (self.text, self.tokens);
         self.outside().filter_map(move |(at, token)| {
             if !token.text(text).starts_with("__attribute") {
                 return None;
             }
             let end = closing(tokens, text, at + 1)?;
-            let named = tokens[at..end]
-                .iter()
-                .any(|t| matches!(t.text(text), "section" | "__section__"));
+            let named = tokens[at..end].iter().any(|t| {
+                let word = t.text(text);
+                words.iter().any(|w| word.trim_matches('_') == *w)
+            });
             named.then(|| token.start..tokens[end].end)
         })
     }
