@@ -117,7 +117,16 @@ impl Kernel {
         function: &str,
         avoid: &[&str],
     ) -> Result<(Extraction, CompileCheck, Vec<Kept>), Error> {
-        let job = Job {
+        self.run(self.job(engine, function, avoid))
+    }
+
+    fn run(&self, job: Job) -> Result<(Extraction, CompileCheck, Vec<Kept>), Error> {
+        let symbols = job.symbols().unwrap();
+        job.run(&symbols)
+    }
+
+    fn job(&self, engine: &Engine, function: &str, avoid: &[&str]) -> Job {
+        Job {
             engine: engine.clone(),
             file: "drivers/demo/a-b.c".into(),
             functions: vec![function.into()],
@@ -133,9 +142,7 @@ impl Kernel {
             arch: Arch::X86_64,
             ibt: false,
             avoid: avoid.iter().map(|a| (*a).to_owned()).collect(),
-        };
-        let symbols = job.symbols().unwrap();
-        job.run(&symbols)
+        }
     }
 }
 
@@ -205,6 +212,29 @@ fn what_is_to_be_avoided_is_copied_if_its_definition_is_there() {
         assert!(x.source.contains("n * 3"), "{}", x.source);
         let told = x.warnings.iter().filter(|w| w.contains("elsewhere was to be copied"));
         assert_eq!(told.count(), 1, "{:?}", x.warnings);
+    }
+}
+
+#[test]
+fn with_indirect_branch_tracking_symbols_are_resolved_by_relocation() {
+    for (engine, _) in installed() {
+        let kernel = Kernel::new();
+        kernel.put("src/include/linux/livepatch.h", "");
+        let mut job = kernel.job(&engine, "target", &[]);
+        job.ibt = true;
+        let (x, check, _) = kernel.run(job).unwrap();
+        assert!(check.ok, "{check:#?}\n{}", x.source);
+        assert_eq!(
+            externalized(&x),
+            [("count", "count"), ("elsewhere", "elsewhere"), ("hidden", "hidden")],
+            "{}",
+            x.source
+        );
+        let orders = x.source.matches("KLP_RELOC_SYMBOL(vmlinux, vmlinux, ").count();
+        assert_eq!(orders, 3, "{}", x.source);
+        let object = fs::read(kernel.path("scratch/livepatch.o")).unwrap();
+        let order = b".klp.sym.rela.vmlinux.vmlinux.hidden.0";
+        assert!(object.windows(order.len()).any(|w| w == order), "{}", x.source);
     }
 }
 

@@ -123,6 +123,13 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         file: request.file.clone(),
         why: format!("the compiled object can't be read: {e}"),
     })?;
+    // These get their addresses from relocations that are made later.
+    let relocated: BTreeSet<&str> = extraction
+        .externalized
+        .iter()
+        .filter(|e| e.variable == e.symbol)
+        .map(|e| e.symbol.as_str())
+        .collect();
     let mut defined = BTreeSet::new();
     for symbol in file.symbols() {
         let Ok(name) = symbol.name() else { continue };
@@ -130,7 +137,9 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
             continue;
         }
         if symbol.is_undefined() {
-            if !symbol.is_weak() && !MADE.contains(&name) && symbols.exported(name).is_none() {
+            let resolved =
+                MADE.contains(&name) || symbols.exported(name).is_some() || relocated.contains(relocation(name));
+            if !symbol.is_weak() && !resolved {
                 check.unresolved.push(name.to_owned());
             }
         } else {
@@ -146,6 +155,13 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         .collect();
     check.ok = check.unresolved.is_empty() && check.missing_functions.is_empty();
     Ok(check)
+}
+
+/// The symbol behind a name that klp-convert takes for an order: `.klp.sym.rela.OBJECT.PROVIDER.SYMBOL.POSITION`; or the
+/// name itself. Neither objects' names nor C identifiers have dots.
+fn relocation(name: &str) -> &str {
+    let order = name.strip_prefix(".klp.sym.rela.");
+    order.and_then(|order| order.split('.').nth(2)).unwrap_or(name)
 }
 
 /// Reads gcc's messages: `FILE:LINE:COLUMN: error: TEXT`.
@@ -186,6 +202,13 @@ fn read_errors(talk: &str, file: &str, source: &str, check: &mut CompileCheck) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_for_a_relocation_names_its_symbol() {
+        assert_eq!(relocation(".klp.sym.rela.snd_pcm.vmlinux.do_it.0"), "do_it");
+        assert_eq!(relocation("do_it"), "do_it");
+        assert_eq!(relocation(".klp.sym.rela.odd"), ".klp.sym.rela.odd");
+    }
 
     #[test]
     fn errors_are_told_with_the_line_they_are_about() {

@@ -15,6 +15,7 @@ use super::clang_extract::ClangExtract;
 use super::compile_check::{self, CompileCheck};
 use super::invocation::Invocation;
 use super::native::lexer;
+use super::relocations;
 use super::{Error, Externalized, Extraction, Request, Symbols, ipa_clones, symbol_file, tool};
 
 /// What does an extraction, and where it is.
@@ -233,7 +234,10 @@ impl<'a> Run<'a> {
             return Err(self.failed(format!("ended with {status}{limit}"), &said));
         }
         let outputs = self.external.read(self.request, &files, &said);
-        let outputs = outputs.map_err(|how| self.failed(how, &said))?;
+        let mut outputs = outputs.map_err(|how| self.failed(how, &said))?;
+        if self.inputs.ibt {
+            relocations::append(&mut outputs.extraction, &self.request.object);
+        }
         match self.request.functions.iter().find(|f| !has(&outputs.extraction, f)) {
             Some(missing) => Err(self.no_function(missing)),
             None => Ok(outputs),

@@ -19,6 +19,7 @@ pub mod ipa_clones;
 pub mod native;
 pub mod native_child;
 mod probe;
+mod relocations;
 pub mod symbol_file;
 mod tool;
 pub mod words;
