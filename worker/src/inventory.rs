@@ -154,9 +154,15 @@ impl Inventory {
 /// Each backend that works here, and why those that are installed and don't work do not.
 async fn try_tools() -> (Vec<Arc<dyn Extractor>>, BTreeMap<Backend, String>) {
     let paths = ToolPaths::from_env();
+    let [native, ccp, clang_extract] = [Backend::Native, Backend::Ccp, Backend::ClangExtract];
+    let probed = tokio::join!(
+        ChildBackend::probe(native, &paths),
+        ChildBackend::probe(ccp, &paths),
+        ChildBackend::probe(clang_extract, &paths),
+    );
     let (mut tools, mut broken) = (Vec::<Arc<dyn Extractor>>::new(), BTreeMap::new());
-    for backend in Backend::ALL {
-        match ChildBackend::probe(backend, &paths).await {
+    for (backend, probed) in [(native, probed.0), (ccp, probed.1), (clang_extract, probed.2)] {
+        match probed {
             Ok(Some(tool)) => tools.push(Arc::new(tool)),
             Ok(None) => {}
             Err(problem) => drop(broken.insert(backend, problem)),

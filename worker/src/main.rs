@@ -20,6 +20,9 @@ Examples:
   klp-worker tree list
   klp-worker --coordinator http://farm:7420 --slots 8
 
+klp-ccp and clang-extract are used where they are in PATH, or where KLP_FARM_CCP and KLP_FARM_CLANG_EXTRACT say they are;
+KLP_CCP_PYTHONPOLICY_PATH names the folder of klp-ccp's policy where it isn't installed with the program.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another worker took over this one's name.";
 
 /// Runs klp-farm tasks on this host, with the kernel trees it holds.

@@ -262,6 +262,7 @@ async fn a_tool_is_announced_after_it_has_worked_and_a_broken_one_with_its_reaso
             assert_eq!(tool.identity().backend, backend);
             assert!(tool.identity().version.starts_with("build "), "{:?}", tool.identity());
             assert!(tool.supports(Arch::X86_64) && !tool.supports(Arch::S390x));
+            assert_eq!(tool.supports(Arch::Aarch64), backend == Backend::Ccp);
         }
     }
     let broken = ToolPaths {
@@ -274,6 +275,20 @@ async fn a_tool_is_announced_after_it_has_worked_and_a_broken_one_with_its_reaso
             panic!("{backend} can't work");
         };
         assert!(why.contains("/bin/"), "{why}");
+    }
+}
+
+#[test]
+fn klp_ccp_reads_code_for_aarch64() {
+    for (engine, _) in installed() {
+        if let Engine::Ccp(_) = engine {
+            let kernel = Kernel::new();
+            let mut job = kernel.job(&engine, "unrelated", &[]);
+            job.arch = Arch::Aarch64;
+            // The machine's own compiler takes it: nothing in it is of one architecture.
+            let (x, check, _) = kernel.run(job).unwrap();
+            assert!(check.ok && x.externalized.is_empty(), "{check:#?}\n{}", x.source);
+        }
     }
 }
 

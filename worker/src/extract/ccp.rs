@@ -92,7 +92,7 @@ pub struct Ccp {
 impl Ccp {
     /// Whether klp-ccp knows the target.
     pub fn supports(arch: Arch) -> bool {
-        arch == Arch::X86_64
+        matches!(arch, Arch::X86_64 | Arch::Aarch64)
     }
 
     fn source_in(dir: &Path) -> PathBuf {

@@ -33,6 +33,9 @@ const MAKE_TRACEPOINTS: [&str; 4] = [
     "<trace/bpf_probe.h>",
 ];
 
+/// Where static calls are declared, below the source folder.
+const STATIC_CALL_TYPES: &str = "include/linux/static_call_types.h";
+
 /// Put functions and data where the kernel frees them after it has started.
 const DISCARDED: [&str; 6] = ["__init", "__exit", "__initdata", "__exitdata", "__initconst", "__ref"];
 
@@ -85,6 +88,8 @@ pub struct Origin<'a> {
     forced: Vec<PathBuf>,
     /// The file is built into vmlinux: headers must show what they show to built-in code.
     builtin: bool,
+    /// The kernel has static calls.
+    static_calls: bool,
     /// What messages of the file begin with.
     module_name: Option<&'a str>,
 }
@@ -109,15 +114,16 @@ impl<'a> Origin<'a> {
             include_dirs,
             forced,
             builtin: !request.command.is_module(),
+            static_calls: request.src_dir.join(STATIC_CALL_TYPES).is_file(),
             module_name: request.command.define("KBUILD_MODNAME"),
         }
     }
 
     /// What must come first, for a source that is compiled as part of a module of another name.
-    fn preamble(&self, text: &Text<'_>) -> String {
+    fn preamble(&self) -> String {
         let mut out = String::new();
-        if self.builtin && text.has_word("static_call") {
-            // Lets modules call static calls through the trampoline alone.
+        if self.builtin && self.static_calls {
+            // Read as a module does, it has static calls, those in headers too, go through the trampoline alone.
             out.push_str("#include <linux/static_call_types.h>\n");
         }
         if self.builtin {
@@ -222,7 +228,7 @@ pub fn clean(raw: &str, origin: &Origin<'_>, pointers: &BTreeSet<&str>) -> Strin
         behind_pointer.then_some((place, String::new()))
     }));
     let body = origin.without_paths(&edited(raw, edits));
-    origin.preamble(&text) + &squeeze(&body)
+    origin.preamble() + &squeeze(&body)
 }
 
 /// What a directive becomes, if it doesn't stay.
@@ -334,17 +340,13 @@ mod tests {
         let mut request = request();
         request.command.args.retain(|a| a != "-DMODULE");
         request.command.args.push("-DKBUILD_MODNAME=\"demo\"".into());
-        let clean = |raw| clean(raw, &Origin::of(&request), &BTreeSet::new());
+        let mut origin = Origin::of(&request);
         let head = "#undef MODULE\n#undef KBUILD_MODNAME\n#define KBUILD_MODNAME \"demo\"\n";
-        assert_eq!(
-            clean("#define KBUILD_MODNAME \"demo\"\nint a;\n"),
-            format!("{head}int a;\n")
-        );
-        let calls = clean("void f(void) { static_call(g)(); }\n");
-        assert!(
-            calls.starts_with("#include <linux/static_call_types.h>\n#undef MODULE\n"),
-            "{calls}"
-        );
+        let raw = "#define KBUILD_MODNAME \"demo\"\nint a;\n";
+        assert_eq!(clean(raw, &origin, &BTreeSet::new()), format!("{head}int a;\n"));
+        origin.static_calls = true;
+        let calls = "#include <linux/static_call_types.h>\n";
+        assert_eq!(clean(raw, &origin, &BTreeSet::new()), format!("{calls}{head}int a;\n"));
     }
 
     #[test]

@@ -49,13 +49,6 @@ impl<'t> Text<'t> {
         })
     }
 
-    /// Whether the word occurs outside of literals, comments and directives.
-    pub fn has_word(&self, word: &str) -> bool {
-        self.tokens
-            .iter()
-            .any(|t| t.kind == Kind::Ident && t.text(self.text) == word)
-    }
-
     /// The uses of these names with something in brackets behind, as the name's place and the words in the brackets.
     pub fn calls<'s>(&'s self, names: &'s [&str]) -> impl Iterator<Item = (Range<usize>, Vec<&'s str>)> {
         let (text, tokens) = (self.text, &self.tokens[..]);
