@@ -15,6 +15,7 @@ use super::clang_extract::ClangExtract;
 use super::compile_check::{self, CompileCheck};
 use super::invocation::Invocation;
 use super::native::lexer;
+use super::never::NEVER_EXTERNAL;
 use super::relocations;
 use super::{Error, Externalized, Extraction, Request, Symbols, ipa_clones, symbol_file, tool};
 
@@ -209,7 +210,7 @@ impl<'a> Run<'a> {
             file: &self.inputs.symbols,
             arch: self.inputs.arch,
         };
-        let wanted = |name: &str| self.names.contains(name) && !avoid.contains(name);
+        let wanted = |name: &str| self.names.contains(name) && !avoid.contains(name) && !NEVER_EXTERNAL.contains(&name);
         let files = Prepared {
             symbol_file: symbol_file::write(&source, &wanted, &dir)?,
             ipa_clones: self.ipa_clones.clone(),
@@ -229,7 +230,7 @@ impl<'a> Run<'a> {
                 return Err(self.no_function(function));
             }
             // A limit that was not the reason would only mislead.
-            let starved = status.code().is_none() || said.contains("alloc");
+            let starved = status.code().is_none() || said.contains("bad_alloc") || said.contains("out of memory");
             let limit = if starved { tool::limited(status) } else { String::new() };
             return Err(self.failed(format!("ended with {status}{limit}"), &said));
         }

@@ -18,6 +18,7 @@ pub mod invocation;
 pub mod ipa_clones;
 pub mod native;
 pub mod native_child;
+mod never;
 mod probe;
 mod relocations;
 pub mod symbol_file;
