@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::ccp::Ccp;
 use super::clang_extract::ClangExtract;
 use super::compile_check::{self, CompileCheck};
+use super::declarations::Text;
 use super::invocation::Invocation;
 use super::native::lexer;
 use super::never::NEVER_EXTERNAL;
@@ -117,20 +118,19 @@ pub(super) fn extract_and_check(
     loop {
         let (mut outputs, check) = run.best(symbols, &avoid)?;
         // What was neither externalized nor copied is defined elsewhere.
-        let elsewhere: Vec<&str> = avoid
-            .iter()
-            .copied()
-            .filter(|symbol| check.unresolved.iter().any(|u| u == symbol))
-            .collect();
-        if elsewhere.is_empty() {
+        let elsewhere = |symbol: &&str| check.unresolved.iter().any(|u| u == symbol);
+        let elsewhere: Vec<&str> = avoid.iter().copied().filter(elsewhere).collect();
+        let broken = broken_copies(&outputs.extraction.source, &check.error_lines, &avoid);
+        if elsewhere.is_empty() && broken.is_empty() {
             outputs.extraction.warnings.splice(0..0, warnings);
             let kept = run.keep(&outputs)?;
             return Ok((outputs.extraction, check, kept));
         }
-        for symbol in elsewhere {
-            warnings.push(not_copied(symbol, &request.file));
-            avoid.remove(symbol);
-        }
+        warnings.extend(elsewhere.iter().map(|symbol| not_copied(symbol, &request.file)));
+        warnings.extend(broken.iter().map(|symbol| {
+            format!("{symbol} was to be copied rather than externalized, but its copy does not compile: it stays externalized")
+        }));
+        avoid.retain(|symbol| !elsewhere.contains(symbol) && !broken.contains(symbol));
     }
 }
 
@@ -140,6 +140,23 @@ pub(super) fn not_copied(symbol: &str, file: &str) -> String {
         "{symbol} was to be copied rather than externalized, but {file} does not define it: it stays externalized, and must \
          be found at run time on every kernel"
     )
+}
+
+/// The symbols to avoid whose copies have one of these lines.
+fn broken_copies<'a>(source: &str, error_lines: &[usize], avoid: &BTreeSet<&'a str>) -> Vec<&'a str> {
+    let text = Text::new(source);
+    let line_of = |offset: usize| source[..offset].matches('\n').count() + 1;
+    let mut broken = BTreeSet::new();
+    for item in text
+        .items()
+        .filter(|item| !error_lines.is_empty() && !item.is_directive())
+    {
+        let lines = line_of(item.range().start)..=line_of(item.range().end);
+        if error_lines.iter().any(|line| lines.contains(line)) {
+            broken.extend(item.head_words().filter_map(|(word, _)| avoid.get(word).copied()));
+        }
+    }
+    broken.into_iter().collect()
 }
 
 /// A tool at work on one request.
@@ -319,7 +336,7 @@ fn names_in(request: &Request) -> Result<BTreeSet<String>, Error> {
 
 fn has(extraction: &Extraction, function: &str) -> bool {
     let replacement = format!("klpp_{function}");
-    super::declarations::Text::new(&extraction.source)
+    Text::new(&extraction.source)
         .functions(&replacement)
         .any(|f| f.is_definition())
 }
@@ -370,4 +387,41 @@ pub(super) fn is_module_name(word: &str) -> bool {
         && word
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_does_not_compile_is_known_by_its_lines() {
+        let source = "int other;\nstatic const int *table[] = {\n\t&other,\n\tklpe_x,\n};\nint f(void)\n{\n\treturn *table[0];\n}\n";
+        let avoid = BTreeSet::from(["f", "table"]);
+        assert_eq!(broken_copies(source, &[4], &avoid), ["table"]);
+        assert_eq!(broken_copies(source, &[8], &avoid), ["f"]);
+        assert_eq!(broken_copies(source, &[1, 99], &avoid), [""; 0]);
+        assert_eq!(broken_copies(source, &[], &avoid), [""; 0]);
+    }
+
+    #[test]
+    fn modules_are_named_as_their_files_are() {
+        let request = |object: &str| Request {
+            file: "a.c".into(),
+            functions: Vec::new(),
+            object: object.into(),
+            src_dir: PathBuf::new(),
+            obj_dir: PathBuf::new(),
+            command: super::super::CompileCommand {
+                compiler: String::new(),
+                args: Vec::new(),
+                directory: PathBuf::new(),
+            },
+            scratch: PathBuf::new(),
+            avoid: Vec::new(),
+        };
+        assert_eq!(object_named("snd_pcm", &request("snd-pcm")), "snd-pcm");
+        assert_eq!(object_named("snd", &request("snd-pcm")), "snd");
+        assert!(is_identifier("_a1") && !is_identifier("1a") && !is_identifier("a-b") && !is_identifier(""));
+        assert!(is_module_name("snd-pcm") && !is_module_name("../x") && !is_module_name(""));
+    }
 }

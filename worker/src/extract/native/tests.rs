@@ -744,16 +744,25 @@ int target(int x) { return helper(x) + shared(x) + elsewhere(x) + counter + deep
 }
 
 #[test]
-fn a_constant_is_copied_too() {
+fn a_constant_is_copied_too_unless_it_needs_addresses_of_others() {
     let case = Case::new(&[(
         "drivers/demo/a.c",
-        "static const int table[2] = { 1, 2 };\nint target(int x) { return table[x & 1]; }\n",
+        "static const int table[2] = { 1, 2 };\nstatic const int *const ends[2] = { &table[0], 0 };\n\
+         int target(int x) { return table[x & 1] + *ends[x & 1]; }\n",
     )]);
-    let known = Known::default().object(&["table", "target"]);
-    let mut request = case.request("drivers/demo/a.c", &["target"]);
-    request.avoid = vec!["table".to_owned()];
-    let (x, check) = extract_and_check(&request, &known).unwrap();
-    assert!(check.ok && x.externalized.is_empty() && x.warnings.is_empty(), "{x:#?}");
+    let known = Known::default().object(&["ends", "table", "target"]);
+    let extract = |avoid: &[&str]| {
+        let mut request = case.request("drivers/demo/a.c", &["target"]);
+        request.avoid = avoid.iter().map(|a| (*a).to_owned()).collect();
+        let (x, check) = extract_and_check(&request, &known).unwrap();
+        assert!(check.ok, "{check:#?}\n{x:#?}");
+        x
+    };
+    let x = extract(&["ends"]);
+    assert_eq!(x.externalized.len(), 2, "{x:#?}");
+    assert!(x.warnings[0].contains("addresses in it"), "{:?}", x.warnings);
+    let x = extract(&["ends", "table"]);
+    assert!(x.externalized.is_empty() && x.warnings.is_empty(), "{x:#?}");
     assert!(
         x.source.contains("static const int table[2] = { 1, 2 };"),
         "{}",
