@@ -96,7 +96,7 @@ impl External for ClangExtract {
 
     fn read(&self, request: &Request, files: &Prepared, _said: &str) -> Result<Outputs, String> {
         let original = Self::source_in(&files.dir);
-        let raw = read_small(&original)?;
+        let raw = as_declared(&read_small(&original)?);
         let (list_path, header_path) = (Self::list_in(&files.dir), Self::prototypes_in(&files.dir));
         let list = outputs::list(&read_small(&list_path)?)?;
         let header = read_small(&header_path)?;
@@ -163,6 +163,11 @@ impl External for ClangExtract {
         let last = said.lines().rev().find(|line| !line.trim().is_empty());
         error.or(last).unwrap_or("it said nothing").trim().to_owned()
     }
+}
+
+/// The text with types that only clang has under these names as C has them.
+fn as_declared(raw: &str) -> String {
+    raw.replace("struct __va_list_tag *", "va_list ")
 }
 
 #[cfg(test)]

@@ -99,6 +99,14 @@ fn what_it_says_of_failures_is_understood() {
 }
 
 #[test]
+fn clangs_own_types_become_cs() {
+    let raw = "static void (*klpe_log)(const char *, struct __va_list_tag *);\n";
+    let text = as_declared(raw);
+    assert_eq!(text, "static void (*klpe_log)(const char *, va_list );\n");
+    assert_eq!(as_declared("struct va_list_tag *a;"), "struct va_list_tag *a;");
+}
+
+#[test]
 fn its_list_is_read_whole() {
     let text = "LIVEPATH_CONTAINER\n@/s/tool/demo_core.ko\ndemo_open:klpp_demo_open\ncaller:klpp_caller\n\
                 #demo_lock:klpe_demo_lock:demo_core\n#%per:klpe_per\n#printk_deferred:klpe_printk_deferred";
