@@ -307,6 +307,9 @@ async fn verify_trees(
         let mut tree = tree.clone();
         if repair {
             verify::repair_place(&mut tree)?;
+            if verify::repair_symbols(&mut tree)? {
+                tell(quiet, &format!("{}: vmlinux's symbols listed anew", tree.platform));
+            }
         }
         let problems = verify::verify(&tree, cancel).await?;
         if problems.is_empty() {

@@ -17,7 +17,6 @@ use super::{CompileCheck as NativeCheck, Extraction};
 use crate::process::{self, Command, End, Limits};
 use crate::runner::Context;
 use crate::trees::Tree;
-use crate::trees::config::Setting;
 
 /// libclang needs its place told only where it is not in the usual ones.
 const LIBCLANG_PATH: &str = "LIBCLANG_PATH";
@@ -133,7 +132,7 @@ impl Extractor for NativeBackend {
 
 fn has_ibt(tree: &Tree) -> Result<bool, Failure> {
     let config = tree.kernel_config().map_err(|e| farm(e.to_string()))?;
-    Ok(config.get("CONFIG_X86_KERNEL_IBT") == Setting::BuiltIn)
+    Ok(config.has_ibt())
 }
 
 /// Whose matter a child's end is: somebody who stops it, or a host without memory, is no fault of the source.

@@ -103,11 +103,21 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap, SymbolError> {
 
 /// Whether a file begins as ELF files do.
 pub(crate) fn starts_with_elf_magic(path: &Path) -> Result<bool, SymbolError> {
+    Ok(beginning(path)?.starts_with(ELF_MAGIC))
+}
+
+/// Whether a file begins as compressed ones do.
+pub(crate) fn is_compressed(path: &Path) -> Result<bool, SymbolError> {
+    Ok(Compression::detect(&beginning(path)?).is_some())
+}
+
+fn beginning(path: &Path) -> Result<Vec<u8>, SymbolError> {
+    const LONGEST_MAGIC: u64 = 6;
     let mut magic = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(ELF_MAGIC.len() as u64).read_to_end(&mut magic))
+        .and_then(|file| file.take(LONGEST_MAGIC).read_to_end(&mut magic))
         .map_err(SymbolError::io(path))?;
-    Ok(magic == ELF_MAGIC)
+    Ok(magic)
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@
 
 use std::path::Path;
 
-use super::SymbolError;
 use super::image::{Compression, map_file};
 use super::table::{NamedSymbol, is_type_letter};
+use super::{SymbolError, boot};
 
 const TOKENS: usize = 256;
 /// Names per marker.
@@ -42,7 +42,11 @@ pub fn read_boot_image(path: &Path) -> Result<Vec<NamedSymbol>, SymbolError> {
     let map = map_file(path)?;
     payload(&map)
         .and_then(decompress)
-        .and_then(|vmlinux| recover(&vmlinux))
+        .and_then(|vmlinux| {
+            let mut symbols = recover(&vmlinux)?;
+            boot::mark_traced(&vmlinux, &mut symbols);
+            Ok(symbols)
+        })
         .map_err(|problem| SymbolError::broken(path, problem))
 }
 
@@ -103,6 +107,8 @@ fn recover(image: &[u8]) -> Result<Vec<NamedSymbol>, String> {
 struct TokenTable<'a> {
     /// Where the table begins in the image.
     start: usize,
+    /// Where its index ends.
+    end: usize,
     tokens: Vec<&'a [u8]>,
 }
 
@@ -141,7 +147,11 @@ impl<'a> TokenTable<'a> {
             offset += token.len() + 1;
             tokens.push(token);
         }
-        (start + offset == end).then_some(Self { start, tokens })
+        (start + offset == end).then_some(Self {
+            start,
+            end: index_at + 2 * TOKENS,
+            tokens,
+        })
     }
 }
 
@@ -203,7 +213,8 @@ fn names_with(image: &[u8], tokens: &TokenTable, markers_at: usize, markers: &[u
             && count.div_ceil(STRIDE) == markers.len()
             && u32_at(image, start - 4) == Some(0)
             && (after == tokens.start || (after + SEQ * count).next_multiple_of(ALIGN) == tokens.start);
-        if fits && let Some(symbols) = expand_all(&image[start..markers_at], count, markers, &tokens.tokens) {
+        if fits && let Some(mut symbols) = expand_all(&image[start..markers_at], count, markers, &tokens.tokens) {
+            boot::add_addresses(image, start - ALIGN, tokens.end, &mut symbols);
             return Some(symbols);
         }
         start -= ALIGN;
@@ -245,6 +256,7 @@ fn plausible(entry: Vec<u8>) -> Option<NamedSymbol> {
     good.then(|| NamedSymbol {
         name: String::from_utf8_lossy(name).into_owned(),
         letter: *letter,
+        ..NamedSymbol::default()
     })
 }
 

@@ -2,17 +2,25 @@
 //!
 //! [`symvers`] reads Module.symvers, [`elf`] the symbol tables of modules and vmlinux, [`kallsyms`] recovers vmlinux's
 //! names from a boot image, and [`table`] is the small sorted file those are kept in so that a task opens them at once.
-//! [`Symbols`] puts the three together for one object.
+//! [`Symbols`] puts the three together for one object. Where a name's symbols are, and which functions ftrace can divert,
+//! [`places`] says of an ELF file ([`index`], [`ftrace`]) and of a boot image ([`boot`]).
 
+mod boot;
 pub mod elf;
+mod ftrace;
 pub mod image;
+pub mod index;
 pub mod kallsyms;
+pub mod places;
+mod raw;
 pub mod symvers;
 pub mod table;
 
 use std::path::{Path, PathBuf};
 
 pub use elf::ObjectSymbols;
+pub use index::ObjectIndex;
+pub use places::{Place, Places};
 pub use symvers::{Export, Symvers};
 pub use table::NameTable;
 
@@ -42,6 +50,11 @@ pub trait SymbolTable: Send + Sync {
     fn lookup(&self, name: &str) -> Option<SymbolInfo>;
     /// Calls `each` for every name; one that occurs twice may be given twice.
     fn for_each_name(&self, each: &mut dyn FnMut(&str));
+    /// Every symbol of each of the names.
+    ///
+    /// # Errors
+    /// Why the table does not tell, and what would make it.
+    fn places(&self, names: &[&str]) -> Result<Places, String>;
 }
 
 /// A symbol table that can't be read, and what to do about it.
@@ -118,6 +131,18 @@ impl Symbols {
             Some(module) => module,
             None => &*self.vmlinux,
         }
+    }
+}
+
+/// Opens an object to ask where its symbols are: an ELF file, compressed or not, or vmlinux's name table.
+///
+/// # Errors
+/// If the file is neither, or an ELF file without a symbol table.
+pub fn open_places(path: &Path) -> Result<Box<dyn SymbolTable>, SymbolError> {
+    if image::starts_with_elf_magic(path)? || image::is_compressed(path)? {
+        Ok(Box::new(ObjectIndex::open(path)?))
+    } else {
+        Ok(Box::new(NameTable::open(path)?))
     }
 }
 

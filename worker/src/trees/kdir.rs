@@ -11,7 +11,7 @@ use super::lock::TreeLock;
 use super::record::{KeyFile, Stamp, VmlinuxNames};
 use super::{KernelConfig, ModuleIndex, Tree, TreeError, TreeKind, TreeStore, disk};
 use crate::symbols::image::starts_with_elf_magic;
-use crate::symbols::{NameTable, ObjectSymbols, Symvers, kallsyms};
+use crate::symbols::{NameTable, ObjectIndex, SymbolError, Symvers, kallsyms};
 
 const NAMES: &str = "vmlinux.symbols";
 
@@ -147,9 +147,11 @@ fn boot_image(path: &Path) -> Option<PathBuf> {
 }
 
 /// The names of an unstripped vmlinux, or of a boot image, as a name table.
-fn name_table(vmlinux: &Path) -> Result<Vec<u8>, TreeError> {
+pub(super) fn name_table(vmlinux: &Path) -> Result<Vec<u8>, TreeError> {
     let symbols = if starts_with_elf_magic(vmlinux)? {
-        ObjectSymbols::open(vmlinux)?.to_named()
+        ObjectIndex::open(vmlinux)?
+            .to_named()
+            .map_err(|problem| SymbolError::broken(vmlinux, problem))?
     } else {
         kallsyms::read_boot_image(vmlinux)?
     };

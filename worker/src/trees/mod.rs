@@ -26,7 +26,7 @@ use klp_livepatch::names::ObjectName;
 use klp_livepatch::task::Platform;
 
 use crate::process::{Command, ProcessError};
-use crate::symbols::{SymbolError, SymbolTable, Symbols, open_vmlinux};
+use crate::symbols::{SymbolError, SymbolTable, Symbols, open_places};
 pub use config::KernelConfig;
 pub use modules::{ModuleError, ModuleIndex};
 pub use record::{KeyFile, TreeKind};
@@ -92,7 +92,7 @@ impl Tree {
     /// # Errors
     /// If it can't be read.
     pub fn vmlinux_symbols(&self) -> Result<Box<dyn SymbolTable>, SymbolError> {
-        open_vmlinux(&self.vmlinux_names())
+        open_places(&self.vmlinux_names())
     }
 
     /// The modules of this kernel by name.
