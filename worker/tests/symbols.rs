@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use klp_livepatch::names::ObjectName;
 use klp_livepatch::report::Traced;
+use klp_livepatch::spec::Target;
+use klp_worker::check::{Position, check, positions};
 use klp_worker::symbols::{NameTable, ObjectIndex, Place, SymbolTable, kallsyms, open_places};
-use klp_worker::trees::{Tree, TreeKind, TreeStore};
+use klp_worker::trees::{Tree, TreeKind, TreeStore, verify};
 use proptest::prelude::*;
 
 /// A file with a function of its own that other files have, too, one that is not traced, and one that is only there at
@@ -385,6 +388,82 @@ fn a_boot_image_tells_positions_and_locations() {
         let positions: Vec<_> = shows.iter().filter_map(|place| place.position).collect();
         assert!(positions.iter().copied().eq(1..=shows.len() as u32), "{shows:?}");
         assert!(shows.is_sorted_by_key(|place| place.address));
+    }
+}
+
+/// The tree as an older version made it: its list of symbols knows names and types only. All else is linked to.
+fn as_of_old(tree: &Tree, store: &Path) -> Tree {
+    let dir = store
+        .join(tree.platform.arch.as_str())
+        .join(tree.platform.codestream.as_str());
+    std::fs::create_dir_all(&dir).unwrap();
+    let table = tree.vmlinux_names();
+    for entry in std::fs::read_dir(&tree.dir).unwrap() {
+        let path = entry.unwrap().path();
+        let here = dir.join(path.file_name().unwrap());
+        if path == table {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let words = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+            let old: Vec<_> = text.lines().map(words).collect();
+            std::fs::write(here, old.join("\n") + "\n").unwrap();
+        } else if path.ends_with("tree.json") {
+            std::fs::copy(path, here).unwrap();
+        } else {
+            std::os::unix::fs::symlink(path, here).unwrap();
+        }
+    }
+    TreeStore::open(store).unwrap().get(&tree.platform).unwrap()
+}
+
+#[test]
+fn a_tree_of_a_former_version_is_repaired_and_tells_positions() {
+    let of_x86_64 = |tree: &Tree| tree.platform.arch == klp_livepatch::Arch::X86_64;
+    for tree in debian_trees().into_iter().filter(of_x86_64) {
+        let store = tempfile::tempdir().unwrap();
+        let mut old = as_of_old(&tree, store.path());
+        let vmlinux = ObjectName::vmlinux();
+        let file = "kernel/kallsyms.c".parse().unwrap();
+        let names = ["s_show", "kallsyms_lookup_name", "no_such_symbol"];
+        let before = positions(&old, &vmlinux, &file, &names).unwrap();
+        assert!(
+            matches!(&before[0], Position::Unknown(why) if why.contains("--repair")),
+            "{before:?}"
+        );
+        assert_eq!(before[1..], [Position::At(0), Position::Missing]);
+
+        assert!(verify::repair_symbols(&mut old).unwrap());
+        let mut new = TreeStore::open(store.path()).unwrap().get(&tree.platform).unwrap();
+        assert_eq!(verify::files(&new), [""; 0]);
+        assert!(!verify::repair_symbols(&mut new).unwrap(), "once is enough");
+        let after = positions(&new, &vmlinux, &file, &names).unwrap();
+        assert_eq!(after[1..], [Position::At(0), Position::Missing]);
+        let Position::At(position @ 1..) = after[0] else {
+            panic!("{after:?}")
+        };
+        // What the same file defines is near.
+        let table = new.vmlinux_symbols().unwrap();
+        let near = places(&*table, "kallsyms_lookup_name")[0].address;
+        for place in places(&*table, "s_show") {
+            let is_near = place.address.abs_diff(near) < 0x4000;
+            assert_eq!(is_near, place.position == Some(position), "{place:?} {near:x}");
+        }
+        let check = |function: &str| {
+            let target = Target {
+                file: "kernel/kallsyms.c".parse().unwrap(),
+                functions: vec![function.parse().unwrap()],
+                config: "CONFIG_KALLSYMS".parse().unwrap(),
+                object: ObjectName::vmlinux(),
+            };
+            check(&new, &[target]).unwrap().targets.remove(0)
+        };
+        let found = check("s_show");
+        assert!(found.problems.is_empty(), "{:?}", found.problems);
+        assert_eq!(
+            (found.functions[0].sympos, found.functions[0].traced),
+            (position, Traced::Yes)
+        );
+        let found = check("kallsyms_init");
+        assert!(found.problems[0].contains("init code"), "{:?}", found.problems);
     }
 }
 

@@ -196,7 +196,10 @@ fn wrong_targets_are_explained() {
             let kcsan = target("kernel/kcsan/core.c", config, "vmlinux", &["kcsan_init"]);
             let report = check(&tree, &[kcsan]).unwrap();
             assert!(report.leaves_out(), "{report:?}");
-            assert!(report.targets[0].left_out.as_ref().unwrap().contains(answer), "{report:?}");
+            assert!(
+                report.targets[0].left_out.as_ref().unwrap().contains(answer),
+                "{report:?}"
+            );
         }
         // A function that 6.1 has and later kernels don't.
         let rpl = target("net/ipv6/rpl.c", "CONFIG_IPV6", "vmlinux", &["ipv6_rpl_srh_size"]);

@@ -76,10 +76,6 @@ impl Definitions {
         Self { names: scan.found }
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-    }
-
     /// Whether the name is defined `static`; `None`: it is not defined here.
     pub(super) fn is_static(&self, name: &str) -> Option<bool> {
         self.names.get(name).copied()
@@ -140,6 +136,7 @@ struct Statement {
     /// It declares what is elsewhere, or a type.
     only_declares: bool,
     initialized: bool,
+    is_function: bool,
     syscall: bool,
 }
 
@@ -177,8 +174,9 @@ impl Scan {
             }
             b'}' => {
                 self.braces = self.braces.saturating_sub(1);
-                if self.braces == 0 && !self.statement.initialized {
-                    self.statement.called.clear();
+                if self.braces == 0 && self.statement.is_function {
+                    self.statement = Statement::default();
+                } else if self.braces == 0 && !self.statement.initialized {
                     self.statement.last_word = None;
                 }
             }
@@ -213,6 +211,7 @@ impl Scan {
 
     fn define_functions(&mut self) {
         let is_static = self.statement.is_static;
+        self.statement.is_function = !self.statement.called.is_empty();
         for name in std::mem::take(&mut self.statement.called) {
             self.found.insert(name, is_static);
         }
@@ -275,12 +274,14 @@ SYSCALL_DEFINE2(openat, int, fd)
 {
 }
 struct tag { int member; };
+static void on_one_line(void) {} int behind_it(void) {}
+static struct tag { int member; } tagged = { 1 };
 "#;
         let found = Definitions::of(source);
-        for name in ["helper", "second", "last", "table", "my_ops"] {
+        for name in ["helper", "second", "last", "table", "my_ops", "on_one_line", "tagged"] {
             assert_eq!(found.is_static(name), Some(true), "{name}");
         }
-        for name in ["both", "counter", "__do_sys_openat", "__x64_sys_openat"] {
+        for name in ["both", "counter", "behind_it", "__do_sys_openat", "__x64_sys_openat"] {
             assert_eq!(found.is_static(name), Some(false), "{name}: {found:?}");
         }
         for name in [
@@ -295,7 +296,7 @@ struct tag { int member; };
             "f",
             "a",
         ] {
-            assert!(!found.has(name), "{name}");
+            assert_eq!(found.is_static(name), None, "{name}");
         }
     }
 

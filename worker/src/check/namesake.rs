@@ -1,10 +1,16 @@
 //! Which of several symbols of one name is the one that a source file means?
 
+use std::collections::BTreeSet;
+
 use klp_livepatch::names::SourcePath;
 
 use super::definitions::Definitions;
 use super::near;
 use crate::symbols::Place;
+
+/// What must speak for one: a global neighbour, of which there is no other, or two that are local: another file may happen to
+/// have one of the same name, while the file's own was inlined.
+const ENOUGH: usize = 2;
 
 /// How many namesakes a sentence describes.
 const DESCRIBED: usize = 6;
@@ -46,16 +52,35 @@ pub(super) fn choose<'a>(
     }
 }
 
-/// The one among whose neighbours are clearly more names of the file than among any other's.
+/// The one among whose neighbours are clearly more names of the file than among any other's. Names that lie beside several
+/// tell nothing: drivers that were copied from one another have them all alike.
 fn by_neighbours<'a>(places: &[&'a Place], source: &Definitions) -> Option<&'a Place> {
     // `f.isra.0` and `f.cold` lie where f would.
     let base = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
-    let score = |place: &Place| place.neighbours.iter().filter(|name| source.has(&base(name))).count();
-    let mut scored: Vec<(usize, &Place)> = places.iter().map(|place| (score(place), *place)).collect();
+    let beside: Vec<BTreeSet<String>> = places
+        .iter()
+        .map(|place| place.neighbours.iter().map(|name| base(name)).collect())
+        .collect();
+    let alone = |name: &String| beside.iter().filter(|names| names.contains(name)).count() == 1;
+    let weight = |name: &String| match source.is_static(name) {
+        Some(is_static) if alone(name) => {
+            if is_static {
+                1
+            } else {
+                ENOUGH
+            }
+        }
+        _ => 0,
+    };
+    let mut scored: Vec<(usize, &Place)> = beside
+        .iter()
+        .zip(places)
+        .map(|(names, place)| (names.iter().map(weight).sum(), *place))
+        .collect();
     scored.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
     match scored[..] {
-        [(best, place), (second, _), ..] if best > 2 * second => Some(place),
-        [(1.., place)] => Some(place),
+        [(best, place), (second, _), ..] if best >= ENOUGH && best > 2 * second => Some(place),
+        [(best, place)] if best >= ENOUGH => Some(place),
         _ => None,
     }
 }
@@ -113,7 +138,8 @@ mod tests {
         choose(places, "reset", &"net/a.c".parse().unwrap(), source.as_ref())?.position
     }
 
-    const STATIC: &str = "static int x1(void) {} static int reset(void) {} int x2(void) {}";
+    const STATIC: &str =
+        "static int x1(void) {} static int reset(void) {} static int x2(void) {} static int x3(void) {} int g(void) {}";
 
     #[test]
     fn the_file_s_own_symbol_comes_first() {
@@ -140,7 +166,7 @@ mod tests {
     fn files_of_one_name_are_told_apart_by_their_neighbours() {
         let places = [
             place(1, false, Some("a.c"), &["y1", "y2"]),
-            place(2, false, Some("a.c"), &["x1.isra.0", "y2"]),
+            place(2, false, Some("a.c"), &["x1.isra.0", "x2", "y2"]),
         ];
         assert_eq!(chosen(&places, Some(STATIC)), Some(2));
         assert_eq!(chosen(&places, None), None);
@@ -150,8 +176,12 @@ mod tests {
     fn without_files_neighbours_decide_or_nobody_does() {
         let by = |a: &[&str], b: &[&str]| chosen(&[place(1, false, None, a), place(2, false, None, b)], Some(STATIC));
         assert_eq!(by(&["y"], &["x1", "x2"]), Some(2));
-        assert_eq!(by(&["x1"], &["y"]), Some(1));
-        assert_eq!(by(&["x1"], &["x2", "x1"]), None, "not clear enough");
+        assert_eq!(by(&["x1", "x2"], &["y"]), Some(1));
+        assert_eq!(by(&["x1"], &["y"]), None, "one is not enough");
+        assert_eq!(by(&["y"], &["g"]), Some(2), "but a global one is");
+        assert_eq!(by(&["x1"], &["x2", "x1", "x3"]), Some(2), "x1 tells nothing");
+        assert_eq!(by(&["x1", "x2"], &["x1", "x2"]), None);
+        assert_eq!(by(&["x1"], &["x2", "x3"]), None, "not clear enough");
         assert_eq!(by(&["y"], &["z"]), None);
         // One local, and the file's is static.
         let places = [place(1, true, None, &[]), place(2, false, None, &[])];

@@ -45,7 +45,7 @@ impl SymbolTable for FakeTable {
             } else {
                 Traced::Yes
             },
-            neighbours: [at.wrapping_sub(1), at + 1]
+            neighbours: [at.wrapping_sub(1), at + 1, at + 2]
                 .iter()
                 .filter_map(|i| self.0.get(*i))
                 .map(|(name, _)| (*name).into())
@@ -136,6 +136,7 @@ fn kernel() -> FakeKernel {
         ("other_two", Function),
         ("snd_pcm_twice", Function),
         ("snd_pcm_reset", Function),
+        ("snd_pcm_halt", Function),
         ("snd_pcm_list", Object),
         ("snd_pcm_asm", Other),
         ("stray", Function),
@@ -159,7 +160,8 @@ fn kernel() -> FakeKernel {
             (
                 "sound/core/pcm.c",
                 "static int snd_pcm_inlined(void) { return snd_pcm_copied(1); }\n\
-                 static void snd_pcm_twice(void) { }\nstatic void snd_pcm_reset(void) { }\n",
+                 static void snd_pcm_twice(void) { }\nstatic void snd_pcm_reset(void) { }\n\
+                 static void snd_pcm_halt(void) { }\n",
             ),
             ("fs/proc/cmdline.c", "static int cmdline_proc_show(void);"),
         ]),

@@ -266,7 +266,16 @@ fn add_neighbours(file: &Elf<'_>, candidates: &mut [Vec<Candidate>]) {
             around[i].push((file.value(found.symbol), found.name));
         }
     });
-    around.iter_mut().for_each(|list| list.sort_unstable());
+    for list in &mut around {
+        list.sort_unstable_by_key(|(_, name)| *name);
+        *list = list
+            .chunk_by(|a, b| a.1 == b.1)
+            .filter(|alike| alike.len() == 1)
+            .flatten()
+            .copied()
+            .collect();
+        list.sort_unstable();
+    }
     for candidate in candidates.iter_mut().filter(|all| all.len() > 1).flatten() {
         let lies = (candidate.section, candidate.place.kind);
         let Some(list) = sections.iter().position(|s| *s == lies).map(|i| &around[i]) else {

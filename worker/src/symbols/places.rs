@@ -30,7 +30,7 @@ pub struct Place {
     /// What a livepatch gives as `sympos`, 0: it is the only one; `None`: the kernel forgets it with the module's init.
     pub position: Option<u32>,
     pub traced: Traced,
-    /// The names around it, nearest first, of the same section and kind; only where there are namesakes.
+    /// The names around it, nearest first, of the same section and kind, that occur only once; only where there are namesakes.
     pub neighbours: Vec<Box<str>>,
 }
 
@@ -70,10 +70,10 @@ pub(super) fn is_marker(name: &[u8]) -> bool {
     name.is_empty() || MARKS.iter().any(|mark| name.starts_with(mark))
 }
 
-/// The places of the nearest around place `at`, the nearest first.
+/// Which of `len` things that are in order are nearest to the gap before number `at`, the nearest first.
 pub(super) fn around(at: usize, len: usize) -> impl Iterator<Item = usize> {
-    (1..=NEIGHBOURS)
-        .flat_map(move |step| [at.checked_sub(step), at.checked_add(step)])
+    (0..NEIGHBOURS)
+        .flat_map(move |step| [at.checked_sub(step + 1), at.checked_add(step)])
         .flatten()
         .filter(move |i| *i < len)
 }
@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn neighbours_come_nearest_first() {
-        assert_eq!(around(1, 5).collect::<Vec<_>>(), [0, 2, 3, 4]);
-        assert_eq!(around(0, 1).count(), 0);
+        assert_eq!(around(1, 5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!(around(5, 5).collect::<Vec<_>>(), [4, 3, 2, 1, 0]);
+        assert_eq!(around(0, 0).count(), 0);
     }
 }

@@ -186,10 +186,13 @@ impl SymbolTable for NameTable {
 
 impl NameTable {
     fn add_neighbours(&self, found: &mut Places) {
-        let mut around: Vec<(u64, SymbolKind, &[u8])> = self
-            .lines()
-            .filter(|line| !places::is_marker(line.name))
-            .filter_map(|line| Some((line.place?.0, meaning(line.letter).0, line.name)))
+        let lines: Vec<Line<'_>> = self.lines().filter(|line| !places::is_marker(line.name)).collect();
+        let mut around: Vec<(u64, SymbolKind, &[u8])> = lines
+            .chunk_by(|a, b| a.name == b.name)
+            .filter_map(|alike| match alike {
+                [line] => Some((line.place?.0, meaning(line.letter).0, line.name)),
+                _ => None,
+            })
             .collect();
         around.sort_by_key(|(address, ..)| *address);
         for place in found.by_name.iter_mut().filter(|places| places.len() > 1).flatten() {
