@@ -7,7 +7,7 @@ SEEDS ?= 20000
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps trees lint bench bench-farm eval simulate mutants cargo-mutants
+.PHONY: demo test build release deps trees lint bench bench-farm bench-symbols eval simulate mutants cargo-mutants
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -38,6 +38,10 @@ bench: release trees
 ## bench-farm: the farm's speed beside what this machine can do; BENCH_ARGS=--quick for a first look
 bench-farm: release
 	target/release/klp-farm-bench $(BENCH_ARGS)
+
+## bench-symbols: finding symbols in a vmlinux with debug information, beside a Python script; fetches 860 MB once
+bench-symbols: release trees
+	./worker/bench/symbols.sh $(CACHE)/bench target/release/klp-symbols-bench $(TREES)
 
 ## eval: how many of a list of functions, changed between two Debian kernels, extract and compile
 eval: release trees
