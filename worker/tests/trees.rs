@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
+use klp_livepatch::Arch;
 use klp_livepatch::names::ObjectName;
 use klp_livepatch::report::ConfigValue;
 use klp_livepatch::spec::Target;
-use klp_worker::check::check;
+use klp_worker::check::{CheckOptions, Lab, check, check_with, inlining};
 use klp_worker::process::{Limits, capture};
 use klp_worker::symbols::{SymbolKind, Symvers};
 use klp_worker::trees::{Tree, TreeKind, TreeStore, verify};
@@ -243,6 +244,29 @@ async fn asking_for_commands_and_checking_leave_no_trace() {
             &[target("sound/core/pcm.c", "CONFIG_SND_PCM", "snd-pcm", &["nope"])],
         )
         .unwrap();
+        // What was inlined is known from a compilation of the file's own.
+        let qfq = target(
+            "net/sched/sch_qfq.c",
+            "CONFIG_NET_SCH_QFQ",
+            "sch_qfq",
+            &["qfq_change_class", "qfq_slot_rotate"],
+        );
+        if Arch::host() == Some(tree.platform.arch) {
+            let cancel = CancellationToken::new();
+            let lab = Lab {
+                scratch: scratch.path(),
+                limits: Limits::default(),
+                cancel: &cancel,
+            };
+            let targets = [qfq];
+            let inlining = inlining::gather(&tree, &targets, &lab).await.unwrap();
+            let report = check_with(&tree, &targets, CheckOptions::default(), &inlining).unwrap();
+            let problems = &report.targets[0].problems;
+            assert!(
+                problems.len() == 1 && problems[0].contains("qfq_slot_rotate: it was inlined into qfq_"),
+                "{problems:?}"
+            );
+        }
         verify::verify(&tree, &CancellationToken::new()).await.unwrap();
         let after = times(&tree.dir);
         let changed: Vec<_> = after

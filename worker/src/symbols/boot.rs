@@ -28,18 +28,20 @@ pub(super) fn add_addresses(image: &[u8], count_at: usize, index_end: usize, sym
     let found = [before, after].into_iter().flatten().find_map(|(offsets_at, base_at)| {
         let offsets = image.get(offsets_at..offsets_at.checked_add(4 * symbols.len())?)?;
         let base = image.get(base_at..base_at.checked_add(8)?)?;
-        addresses(offsets, u64::from_le_bytes(base.try_into().ok()?))
+        // s390x is big-endian; only the right order of bytes gives rising addresses.
+        [Endianness::Little, Endianness::Big]
+            .into_iter()
+            .find_map(|endian| addresses(endian, offsets, endian.read_u64(base.try_into().ok()?)))
     });
     for (symbol, address) in symbols.iter_mut().zip(found.into_iter().flatten()) {
         symbol.address = Some(address);
     }
 }
 
-fn addresses(offsets: &[u8], base: u64) -> Option<Vec<u64>> {
+fn addresses(endian: Endianness, offsets: &[u8], base: u64) -> Option<Vec<u64>> {
     let offsets = || {
-        offsets
-            .chunks_exact(4)
-            .map(|word| word.try_into().map_or(0, i32::from_le_bytes))
+        let words = offsets.chunks_exact(4).filter_map(|word| word.try_into().ok());
+        words.map(|word| endian.read_u32(word).cast_signed())
     };
     let with_percpu = |offset: i32| match u64::try_from(offset) {
         Ok(absolute) => Some(absolute),
@@ -102,15 +104,19 @@ mod tests {
     fn both_kinds_of_offsets_are_told_apart() {
         const BASE: u64 = 0xffff_0000_8100_0000;
         assert_eq!(
-            addresses(&offsets(&[0, 0x40, -1, -1, -0x11]), BASE).unwrap(),
+            addresses(Endianness::Little, &offsets(&[0, 0x40, -1, -1, -0x11]), BASE).unwrap(),
             [0, 0x40, BASE, BASE, BASE + 0x10]
         );
         assert_eq!(
-            addresses(&offsets(&[0, 0x10, i32::MIN]), BASE).unwrap(),
+            addresses(Endianness::Little, &offsets(&[0, 0x10, i32::MIN]), BASE).unwrap(),
             [BASE, BASE + 0x10, BASE + 0x8000_0000]
         );
         for not_sorted in [&[0x10, 0, -1][..], &[-1, -0x20, -0x10], &[5, 6]] {
-            assert_eq!(addresses(&offsets(not_sorted), BASE), None, "{not_sorted:?}");
+            assert_eq!(
+                addresses(Endianness::Little, &offsets(not_sorted), BASE),
+                None,
+                "{not_sorted:?}"
+            );
         }
     }
 
@@ -136,6 +142,11 @@ mod tests {
                 [0x1000, 0x1008, 0x1010]
             );
         }
+        let swapped: Vec<u8> = [0u32, 0x108, 0x201].iter().flat_map(|offset| offset.to_be_bytes()).collect();
+        let swapped = [&swapped[..], &[0; 4], &0x1000u64.to_be_bytes(), &[9; 16]].concat();
+        let mut all = symbols();
+        add_addresses(&swapped, 24, 40, &mut all);
+        assert_eq!(all[2].address, Some(0x1201), "big-endian");
         let mut all = symbols();
         add_addresses(&[0; 20], 8, 16, &mut all);
         assert!(all.iter().all(|symbol| symbol.address.is_none()));

@@ -331,7 +331,64 @@ mod tests {
         }
     }
 
+    #[test]
+    fn places_come_in_the_kernel_s_order() {
+        let at = |name: &str, address: u64, traced, file: Option<&str>| NamedSymbol {
+            name: name.into(),
+            letter: b't',
+            address: Some(address),
+            traced,
+            file: file.map(Into::into),
+        };
+        let (_file, table) = table(vec![
+            at("_sinittext", 0x900, Some(false), None),
+            at("_einittext", 0xa00, Some(false), None),
+            at("reset", 0x910, Some(true), None),
+            at("reset", 0x30, Some(true), Some("b.c")),
+            at("a1", 0x20, Some(false), None),
+            at("b1", 0x40, None, Some("odd name.c")),
+        ]);
+        let found = table.places(&["reset", "a1", "b1", "none"]).unwrap();
+        let facts = |i: usize| -> Vec<_> {
+            found.by_name[i]
+                .iter()
+                .map(|p| (p.position, p.address, p.traced, p.file.as_deref(), p.init))
+                .collect()
+        };
+        assert_eq!(
+            facts(0),
+            [
+                (Some(1), 0x30, Traced::Yes, Some("b.c"), false),
+                (Some(2), 0x910, Traced::Yes, None, true)
+            ]
+        );
+        assert_eq!(
+            *found.by_name[0][0].neighbours,
+            ["a1", "b1", "_sinittext", "_einittext"].map(Box::from)
+        );
+        assert_eq!(facts(1), [(Some(0), 0x20, Traced::No, None, false)]);
+        assert_eq!(facts(2), [(Some(0), 0x40, Traced::Unknown, None, false)]);
+        assert_eq!(facts(3), []);
+    }
+
+    #[test]
+    fn a_former_table_says_what_to_do() {
+        let (_file, table) = table(vec![symbol("a", b't')]);
+        assert!(table.places(&["a"]).unwrap_err().contains("tree verify --repair"));
+    }
+
     proptest! {
+        /// A table somebody damaged gives odd answers, nothing worse.
+        #[test]
+        fn any_lines_are_survived(lines in prop::collection::vec("[ab_]{0,2} ?[tT?]? ?[0-9a-f]{0,17} ?[+?-]? ?[a. ]{0,3}", 0..12)) {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            write!(file, "a t 0 +\n{}\n", lines.join("\n")).unwrap();
+            if let Ok(table) = NameTable::open(file.path()) {
+                let _ = table.places(&["a", "b", "_", ""]);
+                table.lookup("b");
+            }
+        }
+
         #[test]
         fn every_symbol_is_found_and_no_other(names in prop::collection::vec("[a-c_.]{1,4}", 1..60), probe in "[a-c_.]{1,4}") {
             let mut model = BTreeMap::<String, u32>::new();
