@@ -17,7 +17,7 @@ use std::path::Path;
 
 use super::image::{Compression, map_file};
 use super::table::{NamedSymbol, is_type_letter};
-use super::{SymbolError, boot};
+use super::{SymbolError, boot_places};
 
 const TOKENS: usize = 256;
 /// Names per marker.
@@ -44,7 +44,7 @@ pub fn read_boot_image(path: &Path) -> Result<Vec<NamedSymbol>, SymbolError> {
         .and_then(decompress)
         .and_then(|vmlinux| {
             let mut symbols = recover(&vmlinux)?;
-            boot::mark_traced(&vmlinux, &mut symbols);
+            boot_places::mark_traced(&vmlinux, &mut symbols);
             Ok(symbols)
         })
         .map_err(|problem| SymbolError::broken(path, problem))
@@ -214,7 +214,7 @@ fn names_with(image: &[u8], tokens: &TokenTable, markers_at: usize, markers: &[u
             && u32_at(image, start - 4) == Some(0)
             && (after == tokens.start || (after + SEQ * count).next_multiple_of(ALIGN) == tokens.start);
         if fits && let Some(mut symbols) = expand_all(&image[start..markers_at], count, markers, &tokens.tokens) {
-            boot::add_addresses(image, start - ALIGN, tokens.end, &mut symbols);
+            boot_places::add_addresses(image, start - ALIGN, tokens.end, &mut symbols);
             return Some(symbols);
         }
         start -= ALIGN;

@@ -3,9 +3,9 @@
 //! [`symvers`] reads Module.symvers, [`elf`] the symbol tables of modules and vmlinux, [`kallsyms`] recovers vmlinux's
 //! names from a boot image, and [`table`] is the small sorted file those are kept in so that a task opens them at once.
 //! [`Symbols`] puts the three together for one object. Where a name's symbols are, and which functions ftrace can divert,
-//! [`places`] says of an ELF file ([`index`], [`ftrace`]) and of a boot image ([`boot`]).
+//! [`places`] says of an ELF file ([`index`], [`ftrace`]) and of a boot image ([`boot_places`]).
 
-mod boot;
+mod boot_places;
 pub mod elf;
 mod ftrace;
 pub mod image;

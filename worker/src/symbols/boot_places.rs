@@ -142,7 +142,10 @@ mod tests {
                 [0x1000, 0x1008, 0x1010]
             );
         }
-        let swapped: Vec<u8> = [0u32, 0x108, 0x201].iter().flat_map(|offset| offset.to_be_bytes()).collect();
+        let swapped: Vec<u8> = [0u32, 0x108, 0x201]
+            .iter()
+            .flat_map(|offset| offset.to_be_bytes())
+            .collect();
         let swapped = [&swapped[..], &[0; 4], &0x1000u64.to_be_bytes(), &[9; 16]].concat();
         let mut all = symbols();
         add_addresses(&swapped, 24, 40, &mut all);
