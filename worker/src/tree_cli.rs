@@ -65,10 +65,10 @@ enum AddCommand {
     /// Make a tree from Debian's packages of a kernel
     #[command(after_help = "Examples:\n  \
         klp-worker tree add debian 6.1.0-50\n  \
-        klp-worker tree add debian 6.12.117+deb12 --arch x86_64\n  \
+        klp-worker tree add debian 6.1.0-50 --arch s390x\n  \
         klp-worker tree add debian --latest 2 --series 6.1\n\n\
         Fetches linux-source, linux-headers and linux-image with apt and unpacks them in the folder of trees; the host's\n\
-        own packages are not touched. Takes a minute or two, 3 GB while at work and 2 GB afterwards. When interrupted, the\n\
+        own packages are not touched, nor its list of architectures for --arch. Takes a minute or two, 3 GB while at work and 2 GB afterwards. When interrupted, the\n\
         same command goes on from there.")]
     Debian(DebianArgs),
     /// Take a kernel you built in its own source folder
@@ -160,7 +160,10 @@ async fn add_debian(
     let arch = own_arch(args.arch)?;
     let abis = match (args.abi, args.latest) {
         (Some(abi), _) => vec![abi],
-        (None, latest) => debian::latest(latest.unwrap_or(1).into(), args.series.as_deref(), arch, cancel).await?,
+        (None, latest) => {
+            let count = latest.unwrap_or(1).into();
+            debian::latest(store, count, args.series.as_deref(), arch, quiet, cancel).await?
+        }
     };
     for abi in abis {
         let codestream = match &args.codestream {

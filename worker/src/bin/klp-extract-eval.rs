@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use klp_livepatch::Codestream;
+use klp_livepatch::{Arch, Codestream};
 use klp_worker::extract::{Job, faithful, native};
 use klp_worker::trees::{Tree, TreeStore};
 
@@ -19,6 +19,9 @@ struct Args {
     /// The kernel to extract from [default: the newest]
     #[arg(long)]
     codestream: Option<Codestream>,
+    /// Of this architecture [default: this machine's]
+    #[arg(long)]
+    arch: Option<Arch>,
     /// Where outputs go
     #[arg(long)]
     work: PathBuf,
@@ -42,7 +45,10 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     std::fs::create_dir_all(&args.work)?;
     let mut trees = TreeStore::open(&args.trees)?.list().trees;
-    trees.retain(|tree| args.codestream.as_ref().is_none_or(|c| *c == tree.platform.codestream));
+    let arch = args.arch.or_else(Arch::host);
+    trees.retain(|tree| {
+        Some(tree.platform.arch) == arch && args.codestream.as_ref().is_none_or(|c| *c == tree.platform.codestream)
+    });
     let tree = trees.pop().context("no such tree; see `klp-worker tree list`")?;
     let text = match &args.list {
         Some(list) => std::fs::read_to_string(list).with_context(|| format!("read {}", list.display()))?,

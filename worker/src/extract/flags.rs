@@ -1,9 +1,17 @@
 //! Turns gcc's arguments for a file into ones libclang accepts, by rule: what shapes the meaning of the source stays, the rest goes.
 
+use klp_livepatch::Arch;
+
+use crate::trees::cross::triple;
+
 /// The arguments for parsing: preprocessor, language and ABI-shaping flags. Warnings, debug information, code generation,
 /// dependency output and the output file are of no use to a parse.
-pub fn for_clang(args: &[String], directory: &str) -> Vec<String> {
-    let mut out: Vec<String> = vec!["clang".into(), format!("-working-directory={directory}")];
+pub fn for_clang(args: &[String], directory: &str, arch: Arch) -> Vec<String> {
+    let mut out: Vec<String> = vec![
+        "clang".into(),
+        format!("--target={}", triple(arch)),
+        format!("-working-directory={directory}"),
+    ];
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match kind(arg) {
@@ -79,6 +87,7 @@ fn matters(arg: &str) -> bool {
         // Word size, byte order, instruction sets: they decide predefined macros. -mcmodel= and the like do not matter to a parse.
         return matches!(m, "32" | "64" | "x32" | "big-endian" | "little-endian")
             || m.starts_with("arch=")
+            || m.starts_with("cpu=")
             || m.starts_with("abi=")
             || is_instruction_set(m);
     }
@@ -118,11 +127,12 @@ mod tests {
             "a.o",
             "a.c",
         ];
-        let got = for_clang(&args.map(String::from), "/obj");
+        let got = for_clang(&args.map(String::from), "/obj", Arch::S390x);
         assert_eq!(
             got,
             [
                 "clang",
+                "--target=s390x-linux-gnu",
                 "-working-directory=/obj",
                 "-nostdinc",
                 "-I./inc",

@@ -17,6 +17,7 @@ pub mod words;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use klp_livepatch::Arch;
 use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ use crate::symbols::Export;
 /// One file's functions to extract.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
+    pub arch: Arch,
     /// The source file, relative to the source directory.
     pub file: String,
     /// The functions to patch.

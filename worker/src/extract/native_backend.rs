@@ -121,9 +121,11 @@ impl Extractor for NativeBackend {
         &self.identity
     }
 
-    /// libclang parses for any target, but so far only x86_64 kernels were tried.
+    /// libclang parses for each of them; whether the compiler is there, is told with the tree.
     fn supports(&self, arch: Arch) -> bool {
-        arch == Arch::X86_64
+        match arch {
+            Arch::X86_64 | Arch::S390x | Arch::Ppc64le | Arch::Aarch64 => true,
+        }
     }
 
     fn extract<'a>(&'a self, request: ExtractRequest<'a>, context: &'a Context) -> Extracting<'a> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use klp_livepatch::Arch;
 use klp_livepatch::names::ObjectName;
 use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,7 @@ pub struct NativeArgs {
 /// One extraction, with all paths it needs.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Job {
+    pub arch: Arch,
     pub file: String,
     pub functions: Vec<String>,
     pub object: String,
@@ -102,6 +104,7 @@ impl Job {
             name => Some(tree.modules()?.find(name)?),
         };
         Ok(Self {
+            arch: tree.platform.arch,
             file: file.to_owned(),
             functions,
             object: object.to_owned(),
@@ -135,6 +138,7 @@ impl Job {
         };
         let command = compile_command(&source, &self.file)?;
         Ok(Request {
+            arch: self.arch,
             file: self.file,
             functions: self.functions,
             object: self.object,

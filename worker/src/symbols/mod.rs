@@ -1,9 +1,11 @@
 //! What a kernel's symbol tables say about a name: who exports it, and whether the patched object or `vmlinux` has it.
 //!
 //! [`symvers`] reads Module.symvers, [`elf`] the symbol tables of modules and vmlinux, [`kallsyms`] recovers vmlinux's
-//! names from a boot image, and [`table`] is the small sorted file those are kept in so that a task opens them at once.
+//! names (and addresses) from a boot image, and [`table`] is the small sorted file those are kept in so that a task opens them at once.
 //! [`Symbols`] puts the three together for one object.
 
+mod addresses;
+mod boot;
 pub mod elf;
 pub mod image;
 pub mod kallsyms;
@@ -14,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use elf::ObjectSymbols;
 pub use symvers::{Export, Symvers};
-pub use table::NameTable;
+pub use table::{NameTable, NamedSymbol};
 
 /// What kind of thing a symbol names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,4 +133,17 @@ pub fn open_vmlinux(path: &Path) -> Result<Box<dyn SymbolTable>, SymbolError> {
     } else {
         Ok(Box::new(NameTable::open(path)?))
     }
+}
+
+/// The names in a vmlinux or a boot image: those of its symbol table, or where it has none those of its kallsyms tables.
+///
+/// # Errors
+/// If the file is neither, or holds no names.
+pub fn kernel_names(path: &Path) -> Result<Vec<NamedSymbol>, SymbolError> {
+    if image::starts_with_elf_magic(path)?
+        && let Ok(symbols) = ObjectSymbols::open(path)
+    {
+        return Ok(symbols.to_named());
+    }
+    kallsyms::read_boot_image(path)
 }

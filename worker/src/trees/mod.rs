@@ -6,6 +6,7 @@
 //! a tree is in place nothing writes into it.
 
 pub mod config;
+pub mod cross;
 pub mod debian;
 mod disk;
 mod kbuild;

@@ -4,7 +4,7 @@ use klp_livepatch::Arch;
 use klp_livepatch::outcome::Digest;
 use tokio_util::sync::CancellationToken;
 
-use super::{Tree, TreeError, TreeKind, relocate};
+use super::{Tree, TreeError, TreeKind, cross, relocate, tools};
 use crate::process::{Limits, capture};
 use crate::symbols::Symvers;
 
@@ -38,6 +38,13 @@ pub fn missing(tree: &Tree) -> Vec<String> {
         problems.push(format!(
             "{} is missing: the tree is not prepared; {again}",
             modpost.display()
+        ));
+    }
+    if !tools::has_program(&tree.compiler) {
+        problems.push(format!(
+            "its compiler, {}, is not installed; install with: apt install {}",
+            tree.compiler,
+            cross::package(&tree.compiler, Arch::host())
         ));
     }
     let files = tree.key_files.iter().filter(|file| !file.path.is_file());

@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
+use klp_livepatch::Arch;
+
 use super::*;
 use crate::extract::{CompileCommand, Externalized};
 use crate::symbols::Export;
@@ -106,6 +108,7 @@ impl Case {
             &source,
         ];
         Request {
+            arch: Arch::host().unwrap(),
             file: file.into(),
             functions: functions.iter().map(|f| (*f).to_owned()).collect(),
             object: "demo".into(),

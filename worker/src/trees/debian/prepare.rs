@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use klp_livepatch::Arch;
 
 use super::apt::{self, Packages};
-use super::{Abi, Command, DEBS, KernelConfig, NAMES, NameTable, Partial, Tools, kallsyms};
+use super::{Abi, Command, DEBS, KernelConfig, NAMES, NameTable, Partial, Tools, kernel_names};
 use crate::trees::progress::Step;
-use crate::trees::{TreeError, disk, kbuild, tools};
+use crate::trees::{TreeError, cross, disk, kbuild, tools};
 
 /// Where packages are unpacked before the parts that are needed are moved out.
 pub(super) const UNPACKED: &str = "unpacked";
@@ -69,11 +69,13 @@ impl Place<'_> {
         self.dpkg_deb(&self.packages.image, &unpacked, step).await?;
         self.dpkg_deb(&self.packages.headers, &unpacked, step).await?;
         let image = &self.packages.image;
-        self.take(
-            image,
-            &unpacked.join(format!("boot/vmlinuz-{release}")),
-            &self.path(BOOT_IMAGE),
-        )?;
+        // What boots is compressed on most architectures, and then called so.
+        let booted = [format!("boot/vmlinuz-{release}"), format!("boot/vmlinux-{release}")]
+            .map(|file| unpacked.join(file))
+            .into_iter()
+            .find(|file| file.is_file())
+            .ok_or_else(|| self.unexpected(image, &unpacked.join(format!("boot/vmlinuz-{release}"))))?;
+        self.take(image, &booted, &self.path(BOOT_IMAGE))?;
         self.take(
             image,
             &unpacked.join(format!("boot/config-{release}")),
@@ -114,24 +116,17 @@ impl Place<'_> {
 
     pub(super) fn recover_symbols(&self) -> Result<(), TreeError> {
         let image = self.path(BOOT_IMAGE);
-        if self.arch != Arch::X86_64 {
-            return Err(TreeError::Refused(format!(
-                "vmlinux's symbols can't be recovered from a boot image of {} yet; a tree for it needs a vmlinux with symbols, \
-                 from linux-image-{}-dbg",
-                self.arch,
-                apt::release(self.abi, self.arch)
-            )));
-        }
-        let symbols = kallsyms::read_boot_image(&image)?;
+        let symbols = kernel_names(&image)?;
         let mut table = Vec::new();
         NameTable::write(symbols, &mut table).map_err(TreeError::io("write", &image))?;
         disk::write_whole(&self.path(NAMES), &table)
     }
 
     fn compiler(&self) -> Result<String, TreeError> {
-        KernelConfig::open(&self.path(SHIPPED_CONFIG))?
+        let shipped = KernelConfig::open(&self.path(SHIPPED_CONFIG))?
             .compiler()
-            .map_err(TreeError::Refused)
+            .map_err(TreeError::Refused)?;
+        Ok(cross::compiler(&shipped, self.arch, Arch::host()))
     }
 
     async fn make(&self, compiler: &str, goals: &[&str], step: &mut Step<'_>) -> Result<(), TreeError> {
