@@ -48,8 +48,8 @@ impl CompileCheck {
 /// At most so many compiler errors are kept.
 const MAX_ERRORS: usize = 20;
 
-/// Symbols the linker or modpost makes for any module.
-const MADE: [&str; 2] = ["__this_module", "_GLOBAL_OFFSET_TABLE_"];
+/// Symbols the linker, modpost or the module loader (`.TOC.`, on ppc64le) makes for any module.
+const MADE: [&str; 3] = ["__this_module", "_GLOBAL_OFFSET_TABLE_", ".TOC."];
 
 /// The file's own arguments as a module of the livepatch is compiled: without the source, the output and the dependency file.
 pub fn module_args(request: &Request) -> Vec<String> {

@@ -84,11 +84,13 @@ fn matters(arg: &str) -> bool {
         .any(|p| f.starts_with(p));
     }
     if let Some(m) = arg.strip_prefix("-m") {
-        // Word size, byte order, instruction sets: they decide predefined macros. -mcmodel= and the like do not matter to a parse.
-        return matches!(m, "32" | "64" | "x32" | "big-endian" | "little-endian")
-            || m.starts_with("arch=")
+        // Word size, byte order, instruction sets: they decide predefined macros. -mcmodel= and the like do not matter to a
+        // parse; -mabi= follows from the target, and the compilers call it by different names (lp64, aapcs).
+        return matches!(
+            m,
+            "32" | "64" | "x32" | "big-endian" | "little-endian" | "general-regs-only"
+        ) || m.starts_with("arch=")
             || m.starts_with("cpu=")
-            || m.starts_with("abi=")
             || is_instruction_set(m);
     }
     false
@@ -96,7 +98,7 @@ fn matters(arg: &str) -> bool {
 
 fn is_instruction_set(m: &str) -> bool {
     let m = m.strip_prefix("no-").unwrap_or(m);
-    ["sse", "mmx", "avx", "3dnow", "ssse", "aes", "altivec", "vsx"]
+    ["sse", "mmx", "avx", "3dnow", "ssse", "aes", "altivec", "vsx", "mma"]
         .iter()
         .any(|p| m.starts_with(p))
 }
@@ -118,6 +120,8 @@ mod tests {
             "-std=gnu11",
             "-mno-sse",
             "-mrecord-mcount",
+            "-mabi=lp64",
+            "-mcpu=power8",
             "-fshort-wchar",
             "-fconserve-stack",
             "-O2",
@@ -141,6 +145,7 @@ mod tests {
                 "-DX=1",
                 "-std=gnu11",
                 "-mno-sse",
+                "-mcpu=power8",
                 "-fshort-wchar",
                 "-O2",
                 "a.c"

@@ -73,7 +73,8 @@ impl Apt {
             Ok(_) => disk::write_whole(&root.join(STAMP), b""),
             // One of several sources may be amiss; what the others have can be used. Tried again the next time.
             Err(TreeError::Refused(problem)) if has_packages(&root.join("lists")) => {
-                let first = problem.lines().find(|line| line.contains("E: ")).unwrap_or(&problem);
+                let first = problem.lines().find_map(|line| Some(line.split_once("E: ")?.1));
+                let first = first.unwrap_or(&problem);
                 say(format!("warning: not all of apt's lists could be fetched: {first}"));
                 Ok(())
             }
