@@ -15,7 +15,7 @@ pub(super) fn addresses(kernel: View<'_>, found: &Recovered) -> Option<Vec<u64>>
     let count = found.symbols.len();
     let offsets_size = (4 * count).next_multiple_of(8);
     let base_before = found.count_at.checked_sub(8);
-    let behind = found.end.next_multiple_of(8);
+    let behind = found.end.checked_next_multiple_of(8)?;
     let before = || relative(kernel, base_before?.checked_sub(offsets_size)?, base_before?, count);
     let absolute = || {
         let from = found.count_at.checked_sub(8 * count)?;
@@ -24,7 +24,7 @@ pub(super) fn addresses(kernel: View<'_>, found: &Recovered) -> Option<Vec<u64>>
             .collect::<Option<Vec<_>>>()?;
         all.is_sorted().then_some(all)
     };
-    relative(kernel, behind, behind + offsets_size, count)
+    relative(kernel, behind, behind.saturating_add(offsets_size), count)
         .or_else(before)
         .or_else(absolute)
 }
@@ -32,7 +32,7 @@ pub(super) fn addresses(kernel: View<'_>, found: &Recovered) -> Option<Vec<u64>>
 fn relative(kernel: View<'_>, offsets_at: usize, base_at: usize, count: usize) -> Option<Vec<u64>> {
     let base = kernel.u64_at(base_at)?;
     let offsets: Vec<u32> = (0..count)
-        .map(|i| kernel.u32_at(offsets_at + 4 * i))
+        .map(|i| kernel.u32_at(offsets_at.checked_add(4 * i)?))
         .collect::<Option<_>>()?;
     // A list of zeros is sorted, too.
     if offsets.first() == offsets.last() {
@@ -52,4 +52,81 @@ fn relative(kernel: View<'_>, offsets_at: usize, base_at: usize, count: usize) -
     };
     let all: Vec<u64> = offsets.iter().map(signed).collect();
     all.is_sorted().then_some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use object::{Endian, Endianness};
+
+    use super::*;
+    use crate::symbols::table::NamedSymbol;
+
+    const COUNT: usize = 5;
+    const BASE: u64 = 0xffff_ffff_8100_0000;
+
+    fn bytes(order: Endianness, offsets: [i32; COUNT], base: u64) -> Vec<u8> {
+        let words = offsets
+            .into_iter()
+            .chain([0])
+            .flat_map(|offset| order.write_u32(offset.cast_unsigned()));
+        words.chain(order.write_u64(base)).collect()
+    }
+
+    /// The addresses in `image`, whose number of names is at `count_at` and whose tokens end at `end`.
+    fn found(image: &[u8], order: Endianness, count_at: usize, end: usize) -> Option<Vec<u64>> {
+        let symbol = NamedSymbol {
+            name: "a".into(),
+            letter: b't',
+        };
+        let recovered = Recovered {
+            symbols: vec![symbol; COUNT],
+            count_at,
+            end,
+        };
+        addresses(View { bytes: image, order }, &recovered)
+    }
+
+    #[test]
+    fn offsets_are_found_before_and_behind_the_names() {
+        for order in [Endianness::Little, Endianness::Big] {
+            let table = bytes(order, [0, 16, 16, 0x100, i32::MIN], BASE);
+            let wanted = [0, 16, 16, 0x100, 0x8000_0000].map(|offset| BASE + offset).to_vec();
+            let names = [0xee; 61];
+            let early = [&[0xee; 16][..], &table, &names].concat();
+            assert_eq!(
+                found(&early, order, 16 + table.len(), early.len()),
+                Some(wanted.clone()),
+                "{order:?}"
+            );
+            let late = [&names[..], &[0; 3], &table].concat();
+            assert_eq!(found(&late, order, 0, names.len()), Some(wanted), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn per_cpu_variables_keep_their_offsets() {
+        let table = bytes(Endianness::Little, [0, 0x1000, -1, -17, -0x101], BASE);
+        let wanted = vec![0, 0x1000, BASE, BASE + 16, BASE + 0x100];
+        assert_eq!(found(&table, Endianness::Little, table.len(), 1 << 40), Some(wanted));
+    }
+
+    #[test]
+    fn whole_addresses_are_found() {
+        let wanted: Vec<u64> = (0..COUNT as u64).map(|i| BASE + (7 << 36) * i).collect();
+        let table: Vec<u8> = wanted.iter().flat_map(|address| address.to_be_bytes()).collect();
+        assert_eq!(found(&table, Endianness::Big, table.len(), 1 << 40), Some(wanted));
+    }
+
+    #[test]
+    fn what_is_not_sorted_is_no_list() {
+        for offsets in [[0, 5, 3, 7, 9], [0; COUNT], [-1, -9, -4, -5, -6]] {
+            let table = bytes(Endianness::Little, offsets, BASE);
+            assert_eq!(
+                found(&table, Endianness::Little, table.len(), usize::MAX - 7),
+                None,
+                "{offsets:?}"
+            );
+        }
+        assert_eq!(found(&[], Endianness::Little, 0, 0), None);
+    }
 }

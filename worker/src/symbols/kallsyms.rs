@@ -55,7 +55,7 @@ pub struct KallsymsEntry {
     pub name: String,
     /// The letter `nm` would give it.
     pub letter: u8,
-    /// As the kernel was linked; where its base is left to relocation (aarch64, ppc64le), from the kernel's start.
+    /// As the kernel was linked; on aarch64, whose image leaves the base to relocation, from the first symbol's.
     pub address: u64,
 }
 
@@ -285,7 +285,7 @@ fn find(haystack: &[u8], needle: &[u8], from: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use object::Endianness;
+    use object::{Endian, Endianness};
 
     use super::*;
 
