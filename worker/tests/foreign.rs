@@ -102,6 +102,7 @@ fn a_foreign_kernel_is_read_and_extracted_from() {
 }
 
 #[test]
+#[ignore = "fetches 10 MB of apt's lists"]
 fn foreign_packages_leave_the_hosts_apt_alone() {
     let place = tempfile::tempdir().unwrap();
     let foreign = Arch::ALL.into_iter().find(|arch| Some(*arch) != Arch::host()).unwrap();
@@ -128,7 +129,7 @@ fn foreign_packages_leave_the_hosts_apt_alone() {
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
-        !output.status.success() && said.contains("apt has no package linux-headers-6.1.0-9999-s390x"),
+        !output.status.success() && said.contains("apt has no package linux-headers-6.1.0-9999-"),
         "{said}"
     );
     assert!(said.contains("6.1.0-"), "what apt has instead: {said}");

@@ -62,7 +62,7 @@ mod tests {
     use crate::symbols::table::NamedSymbol;
 
     const COUNT: usize = 5;
-    const BASE: u64 = 0xffff_ffff_8100_0000;
+    const BASE: u64 = 0xffff_0000_8100_0000;
 
     fn bytes(order: Endianness, offsets: [i32; COUNT], base: u64) -> Vec<u8> {
         let words = offsets
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn whole_addresses_are_found() {
-        let wanted: Vec<u64> = (0..COUNT as u64).map(|i| BASE + (7 << 36) * i).collect();
+        let wanted: Vec<u64> = (0..COUNT as u64).map(|i| BASE + (7 << 40) * i).collect();
         let table: Vec<u8> = wanted.iter().flat_map(|address| address.to_be_bytes()).collect();
         assert_eq!(found(&table, Endianness::Big, table.len(), 1 << 40), Some(wanted));
     }
