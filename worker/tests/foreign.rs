@@ -10,6 +10,7 @@ use std::process::Command;
 
 use klp_livepatch::Arch;
 use klp_worker::extract::{Job, native};
+use klp_worker::symbols::traceable::read_traceable;
 use klp_worker::symbols::{SymbolKind, kallsyms};
 use klp_worker::trees::{Tree, TreeStore, verify};
 use object::{Architecture, Object};
@@ -81,6 +82,16 @@ fn a_foreign_kernel_is_read_and_extracted_from() {
         assert!(
             entries.len() > 10_000 && entries.is_sorted_by_key(|entry| entry.address),
             "{about}"
+        );
+        let traceable = read_traceable(tree.boot_image.as_deref().unwrap()).unwrap();
+        let can_trace = |name: &str| {
+            let mut of_name = entries.iter().filter(|entry| entry.name == name);
+            of_name.any(|entry| traceable.contains(&entry.address))
+        };
+        assert!(can_trace("vprintk") && can_trace("ipv6_rpl_srh_size"), "{about}");
+        assert!(
+            !can_trace("ftrace_caller") && !can_trace("memcpy"),
+            "{about}: not traced themselves"
         );
         let missing = entries
             .iter()

@@ -13,7 +13,8 @@ use klp_livepatch::report::ConfigValue;
 use klp_livepatch::spec::Target;
 use klp_worker::check::check;
 use klp_worker::process::{Limits, capture};
-use klp_worker::symbols::{SymbolKind, Symvers};
+use klp_worker::symbols::traceable::read_traceable;
+use klp_worker::symbols::{SymbolKind, Symvers, kallsyms};
 use klp_worker::trees::{Tree, TreeKind, TreeStore, verify};
 use tokio_util::sync::CancellationToken;
 
@@ -249,6 +250,25 @@ async fn asking_for_commands_and_checking_leave_no_trace() {
             std::fs::read_dir(scratch.path()).unwrap().count(),
             0,
             "kbuild tidies up after itself"
+        );
+    }
+}
+
+#[test]
+fn the_boot_image_tells_what_ftrace_can_hook() {
+    for tree in debian_trees() {
+        let image = tree.boot_image.as_deref().unwrap();
+        let entries = kallsyms::read_entries(image).unwrap();
+        let traceable = read_traceable(image).unwrap();
+        let can_trace = |name: &str| {
+            let mut of_name = entries.iter().filter(|entry| entry.name == name);
+            of_name.any(|entry| traceable.contains(&entry.address))
+        };
+        assert!(can_trace("vprintk") && can_trace("tcp_v4_rcv"), "{}", tree.platform);
+        assert!(
+            !can_trace("ftrace_caller") && !can_trace("jiffies"),
+            "{}",
+            tree.platform
         );
     }
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use object::{Endian, Endianness};
 
-use super::image::Compression;
+use super::image::{Compression, ELF_MAGIC};
 
 /// An uncompressed kernel.
 pub(super) struct Kernel<'a> {
@@ -88,7 +88,7 @@ pub(super) fn kernel(image: &[u8]) -> Result<Kernel<'_>, String> {
 
 /// A kernel that isn't compressed.
 fn plain(image: &[u8]) -> Option<Kernel<'_>> {
-    let big = if image.starts_with(b"\x7fELF") {
+    let big = if image.starts_with(ELF_MAGIC) {
         *image.get(5)? == 2
     } else if at(image, 0x38, b"ARMd") {
         // The lowest bit of its flags, which are little-endian in either case.

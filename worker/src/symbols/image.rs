@@ -12,7 +12,7 @@ use super::SymbolError;
 /// wicked file from eating the machine's memory.
 pub const MAX_DECOMPRESSED: u64 = 512 << 20;
 
-const ELF_MAGIC: &[u8] = b"\x7fELF";
+pub(super) const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// The compressions kernels and modules come in, told by their first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

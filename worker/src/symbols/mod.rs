@@ -11,6 +11,7 @@ pub mod image;
 pub mod kallsyms;
 pub mod symvers;
 pub mod table;
+pub mod traceable;
 
 use std::path::{Path, PathBuf};
 
