@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use klp_livepatch::Arch;
+use klp_livepatch::spec::Target;
+use klp_worker::check::check;
 use klp_worker::extract::{Job, native};
 use klp_worker::symbols::traceable::read_traceable;
 use klp_worker::symbols::{SymbolKind, kallsyms};
@@ -36,6 +38,28 @@ fn machine(arch: Arch) -> (Architecture, bool) {
         Arch::S390x => (Architecture::S390x, false),
         Arch::Ppc64le => (Architecture::PowerPc64, true),
         Arch::Aarch64 => (Architecture::Aarch64, true),
+    }
+}
+
+/// The checks of the same functions find nothing to complain about.
+fn passes_checks(tree: &Tree) {
+    let target = |file: &str, config: &str, object: &str, function: &str| Target {
+        file: file.parse().unwrap(),
+        functions: vec![function.parse().unwrap()],
+        config: config.parse().unwrap(),
+        object: object.parse().unwrap(),
+    };
+    let targets = [
+        target(
+            "sound/core/pcm.c",
+            "CONFIG_SND_PCM",
+            "snd-pcm",
+            "snd_pcm_attach_substream",
+        ),
+        target("net/ipv6/rpl.c", "CONFIG_IPV6", "vmlinux", "ipv6_rpl_srh_size"),
+    ];
+    for found in check(tree, &targets).unwrap().targets {
+        assert!(found.problems.is_empty(), "{:#?}", found.problems);
     }
 }
 
@@ -99,6 +123,7 @@ fn a_foreign_kernel_is_read_and_extracted_from() {
             .count();
         assert_eq!(missing, 0, "{about}: names that only the boot image has");
 
+        passes_checks(&tree);
         let scratch = tempfile::tempdir().unwrap();
         let pcm = ["snd_pcm_attach_substream", "snd_pcm_detach_substream"];
         extract(&tree, scratch.path(), "sound/core/pcm.c", &pcm, "snd-pcm");
