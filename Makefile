@@ -2,20 +2,22 @@
 
 CACHE ?= $(or $(KLP_FARM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klp-farm)
 TREES := $(CACHE)/trees
+FOREIGN_TREES := $(CACHE)/foreign-trees
 SEEDS ?= 20000
+FUZZ_SECONDS ?= 60
 # Ignored tests are those that take minutes and gigabytes: this is where they run.
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps trees lint bench bench-farm eval simulate mutants cargo-mutants
+.PHONY: demo test build release deps trees foreign-trees lint bench bench-farm bench-symbols eval simulate mutants cargo-mutants fuzz
 
 ## demo: the main job on real kernels, start to end
 demo: release
 	./deploy/demo.sh target/release
 
 ## test: formatting, lints, and every test, those on real kernels included
-test: lint trees
-	KLP_FARM_TREES=$(TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
+test: lint trees foreign-trees
+	KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
 
 lint: deps
 	cargo fmt --all --check
@@ -24,6 +26,10 @@ lint: deps
 ## trees: the two newest kernels of this Debian, as the tests and the demo use them
 trees: build
 	target/debug/klp-worker tree add debian --latest 2 --trees $(TREES)
+
+## foreign-trees: the newest kernel of this Debian for s390x: another byte order, on any machine
+foreign-trees: build
+	target/debug/klp-worker tree add debian --latest 1 --arch s390x --trees $(FOREIGN_TREES)
 
 build: deps
 	cargo build --locked --workspace
@@ -39,6 +45,10 @@ bench: release trees
 bench-farm: release
 	target/release/klp-farm-bench $(BENCH_ARGS)
 
+## bench-symbols: finding symbols in a vmlinux with debug information, beside a Python script; fetches 860 MB once
+bench-symbols: release trees
+	./worker/bench/symbols.sh $(CACHE)/bench target/release/klp-symbols-bench $(TREES)
+
 ## eval: how many of a list of functions, changed between two Debian kernels, extract and compile
 eval: release trees
 	target/release/klp-extract-eval --trees $(TREES) --work $(CACHE)/eval \
@@ -48,6 +58,11 @@ eval: release trees
 simulate: deps
 	KLP_SIM_SEEDS=$(SEEDS) cargo test --locked -p klp-coordinator --lib simulation
 	KLP_TURMOIL_SEEDS=$$(($(SEEDS) / 50)) cargo test --locked -p klp-tests --test turmoil promises
+
+## fuzz: every parser of a foreign file, for FUZZ_SECONDS each; make fuzz FUZZ=groups for one
+fuzz: deps
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	FUZZ_SECONDS=$(FUZZ_SECONDS) ./fuzz/run.sh $(FUZZ)
 
 ## mutants: each guard that a promise rests on is removed, and a test must notice
 mutants: deps trees

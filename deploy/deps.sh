@@ -2,9 +2,10 @@
 # Installs with apt what building klp-farm and preparing kernel trees needs, if it is missing. Says so before.
 set -eu
 
-# gcc, libc6-dev: to link, and for the bundled SQLite. gcc-12: the compiler of bookworm's kernels. libclang1-19: the
-# native backend. iproute2: network namespaces for tests. The rest is what the kernel's own build asks for: without pahole its configuration changes.
-packages="gcc libc6-dev make gcc-12 libclang1-19 bc bison flex pahole python3 libelf-dev libssl-dev xz-utils iproute2"
+# gcc, libc6-dev: to link, and for the bundled SQLite. gcc-12: the compiler of bookworm's kernels; the other one is for the
+# tests on a kernel of another architecture. libclang1-19: the native backend. iproute2: network namespaces for tests. git,
+# patch: to apply fixes. The rest is what the kernel's own build asks for: without pahole its configuration changes.
+packages="gcc libc6-dev make gcc-12 gcc-s390x-linux-gnu libclang1-19 bc bison flex pahole python3 libelf-dev libssl-dev xz-utils iproute2 git patch"
 
 missing=""
 for package in $packages; do

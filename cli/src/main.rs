@@ -7,6 +7,10 @@ mod cmd;
 mod follow;
 mod matrix;
 mod output;
+mod results;
+mod settings;
+mod sources;
+mod spec_args;
 mod view;
 
 use std::process::ExitCode;
@@ -17,6 +21,7 @@ use tonic::transport::Uri;
 
 use crate::client::Client;
 use crate::output::{Failed, Mode};
+use crate::settings::Settings;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,9 +39,14 @@ Exit codes:
   3    some codestream did not succeed, or its sources are missing
   130  interrupted; the livepatch goes on";
 
+/// The examples, and what counts when several settings say something.
+fn epilogue() -> String {
+    format!("{EXAMPLES}\n\n{}", settings::PRECEDENCE)
+}
+
 /// Makes Linux kernel livepatches for many kernels at once.
 #[derive(Parser)]
-#[command(name = "klp-farm", version, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "klp-farm", version, after_help = epilogue(), propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -46,15 +56,14 @@ struct Cli {
 
 #[derive(Args)]
 struct Global {
-    /// Where the coordinator listens
+    /// Where the coordinator listens [default: the configured one, or http://127.0.0.1:7420]
     #[arg(
         long,
         global = true,
         value_name = "URL",
-        env = "KLP_FARM_COORDINATOR",
-        default_value = "http://127.0.0.1:7420", value_parser = config::parse_coordinator
+        env = "KLP_FARM_COORDINATOR", value_parser = config::parse_coordinator
     )]
-    coordinator: Uri,
+    coordinator: Option<Uri>,
     /// What standard output holds: a table for people, or JSON
     #[arg(long, short = 'O', global = true, value_enum, default_value_t = Mode::Table)]
     output: Mode,
@@ -62,7 +71,13 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Submit a livepatch
+    /// Look which codestreams lack a CVE's fixes, and what a livepatch of them would target
+    Scan(cmd::scan::ScanArgs),
+    /// Check a livepatch: configs, objects, symbols and whether its functions can be patched
+    Setup(cmd::setup::SetupArgs),
+    /// Extract the sources of a livepatch that was set up, and write them to disk
+    Extract(cmd::extract::ExtractArgs),
+    /// Submit a livepatch: setup and extract at once
     Submit(cmd::submit::SubmitArgs),
     /// List all livepatches, newest first
     List(cmd::list::ListArgs),
@@ -72,6 +87,10 @@ enum Command {
     Watch(cmd::watch::WatchArgs),
     /// Print the logs of a livepatch's tasks
     Logs(cmd::logs::LogsArgs),
+    /// Show which codestreams one source serves, and with --why what keeps groups apart
+    Groups(cmd::groups::GroupsArgs),
+    /// Show the difference of two codestreams' sources
+    CsDiff(cmd::diff::DiffArgs),
     /// Write a livepatch's sources to disk
     Get(cmd::get::GetArgs),
     /// End livepatches and stop what runs of them
@@ -84,6 +103,8 @@ enum Command {
     Resume(cmd::control::ResumeArgs),
     /// Say how a livepatch competes with others for workers
     Priority(cmd::control::PriorityArgs),
+    /// List the codestreams: kernels, end of support, who holds their trees
+    Codestreams(cmd::codestreams::CodestreamsArgs),
     /// List the workers: how they are, what they run, their trees and tools
     Workers,
     /// Give a worker nothing new
@@ -114,14 +135,21 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(command: Command, global: &Global) -> Result<(), Failed> {
-    let connect = || Client::new(global.coordinator.clone());
+    let settings = Settings::load(global.coordinator.clone()).map_err(|error| Failed::Error(anyhow::anyhow!(error)))?;
+    let connect = || Client::new(settings.coordinator.clone());
     match command {
+        Command::Scan(args) => cmd::scan::run(args, &connect(), global.output).await,
+        Command::Setup(args) => cmd::setup::run(args, &connect(), global.output).await,
+        Command::Extract(args) => cmd::extract::run(args, &connect(), &settings, global.output).await,
+        Command::Groups(args) => cmd::groups::run(args, &connect(), global.output).await,
+        Command::CsDiff(args) => cmd::diff::run(args, &connect(), global.output).await,
+        Command::Codestreams(args) => cmd::codestreams::run(args, &connect(), global.output).await,
         Command::Submit(args) => cmd::submit::run(args, &connect(), global.output).await,
         Command::List(args) => cmd::list::run(args, &connect(), global.output).await,
         Command::Status(args) => cmd::status::run(args, &connect(), global.output).await,
         Command::Watch(args) => cmd::watch::run(args, &connect(), global.output).await,
         Command::Logs(args) => cmd::logs::run(args, &connect(), global.output).await,
-        Command::Get(args) => cmd::get::run(args, &connect(), global.output).await,
+        Command::Get(args) => cmd::get::run(args, &connect(), &settings, global.output).await,
         Command::Cancel(args) => cmd::control::cancel(args, &connect(), global.output).await,
         Command::Retry(args) => cmd::control::retry(args, &connect(), global.output).await,
         Command::Pause(args) => cmd::control::pause(args, &connect(), global.output).await,

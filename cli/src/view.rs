@@ -61,6 +61,7 @@ pub struct Task {
     pub ended_ms: Option<i64>,
     pub checks: Vec<Check>,
     pub extractions: Vec<Extraction>,
+    pub verified: Vec<Verified>,
     pub artifacts: Vec<Artifact>,
 }
 
@@ -75,9 +76,20 @@ pub struct Check {
     pub file: String,
     pub config_value: Option<String>,
     pub object: Option<String>,
-    pub functions_found: Vec<String>,
+    pub module_path: Option<String>,
+    pub left_out: Option<String>,
+    pub functions: Vec<Function>,
     pub problems: Vec<String>,
     pub warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct Function {
+    pub function: String,
+    pub sympos: u32,
+    pub traced: Option<bool>,
+    pub clones: Vec<String>,
+    pub inlined_into: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -97,6 +109,7 @@ pub struct Patched {
     pub function: String,
     pub replacement: String,
     pub prototype: String,
+    pub sympos: u32,
 }
 
 #[derive(Serialize)]
@@ -104,6 +117,16 @@ pub struct Externalized {
     pub symbol: String,
     pub object: String,
     pub variable: String,
+    pub sympos: u32,
+}
+
+#[derive(Serialize)]
+pub struct Verified {
+    pub symbol: String,
+    pub object: String,
+    /// `None`: it is missing here.
+    pub found_in: Option<String>,
+    pub sympos: u32,
 }
 
 #[derive(Serialize)]
@@ -173,6 +196,7 @@ pub fn task_kind(task: &v1::Task) -> &'static str {
     match task.kind() {
         v1::TaskKind::Check => "check",
         v1::TaskKind::Extract => "extract",
+        v1::TaskKind::Verify => "verify",
         v1::TaskKind::Unspecified => "unknown",
     }
 }
@@ -232,7 +256,7 @@ impl From<v1::Task> for Task {
     fn from(t: v1::Task) -> Self {
         let (kind, state) = (task_kind(&t), task_state(&t));
         let platform = t.platform.unwrap_or_default();
-        let (checks, extractions) = report(t.report);
+        let (checks, extractions, verified) = report(t.report);
         Task {
             id: t.id,
             kind,
@@ -252,6 +276,7 @@ impl From<v1::Task> for Task {
             ended_ms: time(t.ended_ms),
             checks,
             extractions,
+            verified,
             artifacts: t
                 .artifacts
                 .into_iter()
@@ -265,16 +290,26 @@ impl From<v1::Task> for Task {
     }
 }
 
-fn report(report: Option<v1::Report>) -> (Vec<Check>, Vec<Extraction>) {
+type Reports = (Vec<Check>, Vec<Extraction>, Vec<Verified>);
+
+fn report(report: Option<v1::Report>) -> Reports {
     match report.and_then(|r| r.report) {
-        None => (Vec::new(), Vec::new()),
-        Some(v1::report::Report::Check(check)) => (check.targets.into_iter().map(Check::from).collect(), Vec::new()),
+        None => Reports::default(),
+        Some(v1::report::Report::Check(check)) => {
+            let checks = check.targets.into_iter().map(Check::from).collect();
+            (checks, Vec::new(), Vec::new())
+        }
         Some(v1::report::Report::Extract(extract)) => {
             let tool = extract.tool;
             (
                 Vec::new(),
                 extract.targets.into_iter().map(|t| extraction(t, &tool)).collect(),
+                Vec::new(),
             )
+        }
+        Some(v1::report::Report::Verify(verify)) => {
+            let symbols = verify.symbols.into_iter().map(Verified::from).collect();
+            (Vec::new(), Vec::new(), symbols)
         }
     }
 }
@@ -285,9 +320,38 @@ impl From<v1::TargetCheck> for Check {
             file: c.file,
             config_value: text(c.config_value),
             object: text(c.object),
-            functions_found: c.functions_found,
+            module_path: text(c.module_path),
+            left_out: text(c.left_out),
+            functions: c.functions.into_iter().map(Function::from).collect(),
             problems: c.problems,
             warnings: c.warnings,
+        }
+    }
+}
+
+impl From<v1::VerifiedSymbol> for Verified {
+    fn from(s: v1::VerifiedSymbol) -> Self {
+        Verified {
+            symbol: s.symbol,
+            object: s.object,
+            found_in: text(s.found_in),
+            sympos: s.sympos,
+        }
+    }
+}
+
+impl From<v1::FunctionCheck> for Function {
+    fn from(f: v1::FunctionCheck) -> Self {
+        Function {
+            traced: match f.traced() {
+                v1::Traced::Yes => Some(true),
+                v1::Traced::No => Some(false),
+                v1::Traced::Unspecified => None,
+            },
+            function: f.function,
+            sympos: f.sympos,
+            clones: f.clones,
+            inlined_into: f.inlined_into,
         }
     }
 }
@@ -306,6 +370,7 @@ fn extraction(t: v1::TargetExtraction, tool: &str) -> Extraction {
                 function: p.function,
                 replacement: p.replacement,
                 prototype: p.prototype,
+                sympos: p.sympos,
             })
             .collect(),
         externalized: t
@@ -315,6 +380,7 @@ fn extraction(t: v1::TargetExtraction, tool: &str) -> Extraction {
                 symbol: e.symbol,
                 object: e.object,
                 variable: e.variable,
+                sympos: e.sympos,
             })
             .collect(),
         warnings: t.warnings,

@@ -24,6 +24,11 @@ pub struct Config {
     /// else `$XDG_STATE_HOME/klp-farm`, else `~/.local/state/klp-farm`.
     pub data_dir: PathBuf,
 
+    /// The catalog of supported codestreams: SUSE klp-build's supported.csv, or a TOML file with a `[[codestream]]` for each.
+    /// Read again whenever it changes. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<PathBuf>,
+
     /// How long a worker may be silent before its attempts are given to others, in milliseconds. Shorter notices a dead
     /// worker sooner, longer rides out longer breaks of the network. Default: 30000.
     pub lease_ms: u32,
@@ -127,6 +132,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
             data_dir: default_data_dir(),
+            catalog: None,
             lease_ms: 30_000,
             restart_grace_ms: 15_000,
             heartbeat_ms: 5_000,
@@ -279,7 +285,7 @@ impl Config {
     /// What a task of this kind needs, in bytes.
     pub(crate) fn memory(&self, kind: TaskKind, spec: &Spec) -> u64 {
         match kind {
-            TaskKind::Check => self.check_memory,
+            TaskKind::Check | TaskKind::Verify => self.check_memory,
             TaskKind::Extract => spec.memory.unwrap_or(self.extract_memory),
         }
     }

@@ -12,6 +12,7 @@
 //! `plan`, `schedule` and `lifecycle` are pure; `ledger` is all that writes; everything in memory can be read anew.
 
 pub mod admin;
+pub mod catalog;
 pub mod config;
 pub mod failpoint;
 pub mod lifecycle;
@@ -26,6 +27,7 @@ mod bell;
 mod blobs;
 mod clock;
 mod disk;
+mod errands;
 mod farm;
 mod groups;
 pub mod ledger;

@@ -26,8 +26,10 @@ use crate::api::{Fleet, Livepatches, Shared, Workers};
 use crate::aside::Aside;
 use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
+use crate::catalog::CatalogFile;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
+use crate::errands::Errands;
 use crate::farm::{self, Input};
 use crate::logs::{self, Logs};
 use crate::space::Space;
@@ -172,6 +174,8 @@ impl Coordinator {
             store,
             farm,
             tryouts,
+            errands: Errands::default(),
+            catalog: CatalogFile::new(config.catalog.clone()),
             events,
             stop: stop.clone(),
             config: config.clone(),

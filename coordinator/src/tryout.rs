@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Cause, Ending, Outcome};
+use klp_livepatch::report::Report;
 use klp_livepatch::spec::{Spec, Violation};
 use klp_livepatch::task::{AttemptId, Platform, TaskId, TaskKey, TaskKind};
 use tokio::sync::mpsc;
@@ -129,6 +130,7 @@ impl Tryouts {
                     round: 1,
                 },
                 spec: spec.clone(),
+                input: None,
                 tryout: true,
             };
             let (worker, answers) = (worker.clone(), answers.clone());
@@ -144,6 +146,13 @@ fn answer(outcome: &Outcome) -> Answer {
         Ending::Failed(failure) if failure.cause == Cause::Yours => {
             Some(failure.message.lines().map(str::to_owned).collect())
         }
+        Ending::Succeeded => match &outcome.report {
+            // Elsewhere it may be built; if it is nowhere, the option is a slip.
+            Some(Report::Check(check)) if check.leaves_out() => {
+                Some(check.targets.iter().filter_map(|t| t.left_out.clone()).collect())
+            }
+            _ => None,
+        },
         _ => None,
     }
 }

@@ -197,5 +197,6 @@ fn submission(name: &str) -> v1::SubmitRequest {
         id: Uuid::now_v7().to_string(),
         spec: Some(spec(name)),
         share: None,
+        fix_contents: Vec::new(),
     }
 }

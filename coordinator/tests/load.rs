@@ -78,6 +78,7 @@ async fn client(channel: Channel, n: u32) {
             id: Uuid::now_v7().to_string(),
             spec: Some(spec(name)),
             share: None,
+            fix_contents: Vec::new(),
         };
         insist(|| {
             let (mut client, request) = (client.clone(), request.clone());

@@ -184,6 +184,7 @@ async fn submitting_is_idempotent_and_names_are_unique() {
         id: Uuid::now_v7().to_string(),
         spec: Some(spec("bsc1")),
         share: None,
+        fix_contents: Vec::new(),
     };
     let submit = |request: v1::SubmitRequest| {
         let mut client = farm.livepatches.clone();
@@ -226,6 +227,7 @@ async fn bad_submissions_say_all_that_is_wrong_and_store_nothing() {
             priority: 101,
             weight: 1,
         }),
+        fix_contents: Vec::new(),
     };
     let error = farm.livepatches.clone().submit(request).await.unwrap_err();
     let fields: Vec<_> = violations_of(&error).into_iter().map(|v| v.field).collect();

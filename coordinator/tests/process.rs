@@ -24,6 +24,7 @@ fn submission(n: usize) -> v1::SubmitRequest {
             ..Default::default()
         }),
         share: None,
+        fix_contents: Vec::new(),
     }
 }
 

@@ -146,5 +146,16 @@ mod tests {
                 prop_assert_ne!(natural_cmp(&a, &c), Ordering::Greater);
             }
         }
+
+        #[test]
+        fn numbers_compare_as_numbers(text in "[a-c.-]{1,4}", m: u64, n: u64, rest in "[a-c.-][a-c0-9]{0,3}") {
+            let name = |number: u64| format!("{text}{number}{rest}");
+            prop_assert_eq!(natural_cmp(&name(m), &name(n)), m.cmp(&n));
+        }
+
+        #[test]
+        fn a_prefix_comes_first(text in "[a-c0-9.]{0,6}", rest in "[a-c.][a-c0-9]{0,3}") {
+            prop_assert_eq!(natural_cmp(&text, &format!("{text}{rest}")), Ordering::Less);
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::Arch;
 use crate::codestream::Codestream;
+use crate::klp_build::naming;
 use crate::names::SourcePath;
 use crate::spec::Spec;
 
@@ -26,13 +27,49 @@ pub fn lp_dir(spec: &Spec, codestream: &Codestream, only: Option<Arch>) -> PathB
     path
 }
 
+/// The folder of one file's extraction, as the backend left it: `<codestream>/work_<file>/`.
+pub fn work_dir(spec: &Spec, codestream: &Codestream, only: Option<Arch>, file: &SourcePath) -> PathBuf {
+    let mut path = lp_dir(spec, codestream, only);
+    path.pop();
+    path.push(naming::work_dir(file));
+    path
+}
+
+/// A fix as it was applied: `<name>/fixes/<scope>/NN-<patch>`. The scope is a product's branch or a codestream. What in
+/// either could lead elsewhere is turned into `_`.
+pub fn fix(spec: &Spec, scope: &str, number: usize, patch: &str) -> PathBuf {
+    let file = format!("{number:02}-{}", component(patch));
+    [spec.name.as_str(), FIXES, &component(scope), &file].iter().collect()
+}
+
+/// One of the files that a livepatch has once, beside its outputs: [`COMMIT_MSG`], [`CODESTREAMS`], [`MISSING_SYMS`].
+pub fn of_livepatch(spec: &Spec, name: &str) -> PathBuf {
+    [spec.name.as_str(), name].iter().collect()
+}
+
+/// A name for a file or folder: of plain characters, neither hidden nor an option.
+fn component(text: &str) -> String {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "_-.+".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
+    let mut name: String = text.chars().take(120).map(plain).collect();
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        name.insert(0, '_');
+    }
+    name
+}
+
 /// The name of a target's source in the `lp` folder: `livepatch_<name>.c` for a livepatch of one file, else
 /// `<name>_<path with / and - turned to _>`, as klp-build names them.
 pub fn source_name(spec: &Spec, file: &SourcePath) -> String {
     if spec.targets.len() == 1 {
         format!("livepatch_{}.c", spec.name)
     } else {
-        format!("{}_{}", spec.name, file.flattened())
+        naming::out_file(&spec.name, file)
     }
 }
 
@@ -45,6 +82,15 @@ pub fn header_name(spec: &Spec) -> String {
 pub const PATCHED_FUNCS: &str = "patched_funcs.csv";
 pub const EXTERNALIZED: &str = "externalized.json";
 pub const GROUPS: &str = "groups";
+pub const KBUILD_INC: &str = "Kbuild.inc";
+pub const MAKEFILE: &str = "Makefile";
+
+/// The names of what a livepatch has once.
+pub const COMMIT_MSG: &str = "commit.msg";
+pub const CODESTREAMS: &str = "codestreams.json";
+pub const MISSING_SYMS: &str = "missing_syms";
+pub const COVER_LETTER: &str = "patches/0000-cover-letter.patch";
+const FIXES: &str = "fixes";
 
 #[cfg(test)]
 mod tests {
@@ -82,5 +128,28 @@ mod tests {
         let two = spec(&["net/core/sock.c", "a/b-c.c"]);
         assert_eq!(source_name(&two, &two.targets[0].file), "bsc1_net_core_sock.c");
         assert_eq!(source_name(&two, &two.targets[1].file), "bsc1_a_b_c.c");
+        assert_eq!(
+            work_dir(&two, &cs, None, &two.targets[1].file),
+            PathBuf::from("bsc1/native/15.6u1/work_a_b-c.c")
+        );
+        assert_eq!(of_livepatch(&two, COMMIT_MSG), PathBuf::from("bsc1/commit.msg"));
+    }
+
+    #[test]
+    fn fixes_stay_in_their_folder() {
+        let one = spec(&["net/core/sock.c"]);
+        let path = |scope, patch| fix(&one, scope, 1, patch);
+        assert_eq!(
+            path("15.6", "net-fix.patch"),
+            PathBuf::from("bsc1/fixes/15.6/01-net-fix.patch")
+        );
+        for (scope, patch) in [("..", "../../x"), ("/etc", "/passwd"), ("", "-x"), (".", "a\0b")] {
+            let path = path(scope, patch);
+            assert_eq!(path.components().count(), 4, "{path:?}");
+            assert!(
+                path.components().all(|c| matches!(c, std::path::Component::Normal(_))),
+                "{path:?}"
+            );
+        }
     }
 }

@@ -80,8 +80,27 @@ name_type!(
     SourcePath, check_source_path
 );
 name_type!(
+    /// Any file of a kernel's sources, relative to the kernel's root: no `..`, no leading `/` or `-`.
+    TreePath, check_tree_path
+);
+name_type!(
     /// A C function's name: an identifier of at most 255 bytes.
     FunctionName, check_identifier
+);
+name_type!(
+    /// A symbol of a kernel object: an identifier of at most 255 bytes, which may hold the dots that compilers put into
+    /// the names of what they make, as in `seed.12`.
+    SymbolName, check_symbol
+);
+name_type!(
+    /// Which codestreams a fix patch is for, as klp-build names the folders below `fixes`: a codestream such as `15.6u3`,
+    /// the product it is an update of (`15.6`, `15.6rt`), a branch (`cve-5.14`), or `all`.
+    FixScope, check_fix_scope
+);
+name_type!(
+    /// A fix patch's file name, such as `01-fix-use-after-free.patch`: 1 to 200 letters, digits, `_`, `-`, `.` or `+`,
+    /// starting with a letter or digit.
+    FixName, check_fix_name
 );
 name_type!(
     /// A kernel configuration symbol with its prefix, such as `CONFIG_SND_PCM`.
@@ -90,6 +109,15 @@ name_type!(
 name_type!(
     /// The object that holds a target: `vmlinux`, or a module's name such as `snd-pcm`, without folder or `.ko`.
     ObjectName, check_object
+);
+name_type!(
+    /// A kernel's version as its distribution writes it, without the flavour, such as `6.4.0-150600.23.73`. It becomes part
+    /// of folder names.
+    KernelVersion, check_kernel_version
+);
+name_type!(
+    /// A line of products that share their patches, such as `15.6rt` or `cve-5.14`. It becomes a folder's name.
+    Product, check_product
 );
 name_type!(
     /// A worker's name on the farm, such as its host's name: 1 to 64 letters, digits, `_`, `-` or `.`.
@@ -103,10 +131,26 @@ impl LivepatchName {
     }
 }
 
+impl FixScope {
+    pub const ALL: &'static str = "all";
+
+    /// Of fixes that are for every codestream that has none of its own.
+    pub fn all() -> Self {
+        Self(Self::ALL.to_owned())
+    }
+}
+
 impl SourcePath {
     /// `sound/core/pcm.c` as `sound_core_pcm.c`: what klp-build calls a file's output (`/` and `-` become `_`).
     pub fn flattened(&self) -> String {
         self.0.replace(['/', '-'], "_")
+    }
+}
+
+impl TreePath {
+    /// The same path, if it names a C source file.
+    pub fn as_source(&self) -> Option<SourcePath> {
+        self.0.parse().ok()
     }
 }
 
@@ -124,6 +168,11 @@ impl ObjectName {
     /// The name the kernel gives the loaded module: dashes become underscores.
     pub fn kernel_name(&self) -> String {
         self.0.replace('-', "_")
+    }
+
+    /// The object by that name: the same for all ways to write it.
+    pub fn as_loaded(&self) -> Self {
+        Self(self.kernel_name())
     }
 }
 
@@ -162,8 +211,24 @@ fn check_plain_name(s: &str) -> Result<(), String> {
     check_plain(s, "worker name", 64)
 }
 
+fn check_kernel_version(s: &str) -> Result<(), String> {
+    check_plain(s, "kernel version", 64)
+}
+
+fn check_product(s: &str) -> Result<(), String> {
+    check_plain(s, "product", 64)
+}
+
 pub(crate) fn check_codestream(s: &str) -> Result<(), String> {
     check_plain(s, "codestream name", 64)
+}
+
+fn check_fix_scope(s: &str) -> Result<(), String> {
+    check_plain(s, "scope of a fix", 64)
+}
+
+fn check_fix_name(s: &str) -> Result<(), String> {
+    check_plain(s, "name of a fix patch", 200)
 }
 
 fn check_cve(s: &str) -> Result<(), String> {
@@ -184,6 +249,17 @@ fn check_cve(s: &str) -> Result<(), String> {
 }
 
 fn check_source_path(s: &str) -> Result<(), String> {
+    check_tree_path(s)?;
+    if s.ends_with(".c") {
+        return Ok(());
+    }
+    Err(format!(
+        "file {} is not a .c file; functions in headers are patched through the .c files that use them",
+        quoted(s)
+    ))
+}
+
+fn check_tree_path(s: &str) -> Result<(), String> {
     let shown = quoted(s);
     if s.is_empty() {
         return Err("file name is empty".into());
@@ -217,11 +293,6 @@ fn check_source_path(s: &str) -> Result<(), String> {
             _ => {}
         }
     }
-    if !s.ends_with(".c") {
-        return Err(format!(
-            "file {shown} is not a .c file; functions in headers are patched through the .c files that use them"
-        ));
-    }
     Ok(())
 }
 
@@ -233,6 +304,13 @@ fn check_identifier(s: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("function {} is not a C identifier", quoted(s)))
+    }
+}
+
+fn check_symbol(s: &str) -> Result<(), String> {
+    match check_identifier(&s.replace('.', "_")) {
+        Ok(()) if !s.starts_with('.') => Ok(()),
+        _ => Err(format!("{} is not a symbol's name", quoted(s))),
     }
 }
 

@@ -3,6 +3,17 @@
 //! Comments are dropped (they hold line numbers, which differ between codestreams of equal code) and white space is
 //! reduced: runs of blanks to one, blank lines and blanks at line ends to nothing. String and character literals are
 //! left alone. Lines stay lines, because the preprocessor reads them.
+//!
+//! Some of what a tool writes depends on the kernel around the code and means nothing: headers that every file gets
+//! anyway, a definition that takes a keyword back for the tool's own sake (real-time kernels have it, others of the same
+//! code don't), and numbers that count lines or names of a translation unit. Lines of the first two kinds are dropped,
+//! such numbers are too.
+
+/// Headers that kbuild includes in front of each file.
+const EVERYWHERE: [&str; 3] = ["linux/kconfig.h", "linux/compiler-version.h", "linux/compiler_types.h"];
+
+/// What names begin with that end in a number of their own in each translation unit.
+const NUMBERED: [&str; 2] = ["__compiletime_assert_", "__UNIQUE_ID_"];
 
 /// The normalised form of a C source.
 pub fn normalize(source: &str) -> String {
@@ -11,10 +22,74 @@ pub fn normalize(source: &str) -> String {
         let start = out.len();
         push_squeezed(line, &mut out);
         out.truncate(out.trim_end_matches(' ').len().max(start));
+        if means_nothing(&out[start..]) {
+            out.truncate(start);
+        }
         if out.len() > start {
             out.push('\n');
         }
     }
+    without_numbers(&out)
+}
+
+/// Whether a squeezed line is a directive that makes no difference to the code.
+fn means_nothing(line: &str) -> bool {
+    let Some(directive) = line.strip_prefix('#') else {
+        return false;
+    };
+    let words: Vec<&str> = directive
+        .split([' ', '"', '<', '>'])
+        .filter(|w| !w.is_empty())
+        .collect();
+    match words[..] {
+        ["define", "__auto_type", "int"] => true,
+        ["include", path] => EVERYWHERE.iter().any(|header| {
+            path.strip_suffix(header)
+                .is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        }),
+        _ => false,
+    }
+}
+
+/// The text without the numbers that numbered names end in, and with 0 for those that a `.lineno` is set to.
+fn without_numbers(text: &str) -> String {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| word(c) || c == '"' || c == '\'') {
+        out.push_str(&rest[..at]);
+        // As in `{ .lineno = 7 }`; `p.lineno = 7` is code.
+        let designator = out
+            .strip_suffix('.')
+            .is_some_and(|before| !before.ends_with(|c: char| word(c) || matches!(c, ')' | ']')));
+        rest = &rest[at..];
+        if rest.starts_with(['"', '\'']) {
+            let end = literal_end(rest);
+            out.push_str(&rest[..end]);
+            rest = &rest[end..];
+            continue;
+        }
+        let end = rest.find(|c: char| !word(c)).unwrap_or(rest.len());
+        let name = &rest[..end];
+        rest = &rest[end..];
+        if NUMBERED.iter().any(|beginning| name.starts_with(beginning)) {
+            out.push_str(name.trim_end_matches(|c: char| c.is_ascii_digit()));
+            continue;
+        }
+        out.push_str(name);
+        if designator
+            && name == "lineno"
+            && let Some(value) = rest.trim_start().strip_prefix('=')
+        {
+            let digits = value.trim_start();
+            let behind = digits.trim_start_matches(|c: char| c.is_ascii_digit());
+            if behind.len() < digits.len() {
+                out.push_str(" = 0");
+                rest = behind;
+            }
+        }
+    }
+    out.push_str(rest);
     out
 }
 
@@ -113,6 +188,52 @@ mod tests {
     #[test]
     fn a_continued_line_comment_ends_where_the_compiler_ends_it() {
         assert_eq!(normalize("a // x \\\n still\nb"), "a\nb\n");
+    }
+
+    #[test]
+    fn what_only_real_time_kernels_have_does_not_split_groups() {
+        let code = "int f(void)\n{\nreturn 1;\n}\n";
+        for line in [
+            "#define __auto_type int\n",
+            "#  define\t__auto_type   int \n",
+            "#include \"/k/src/include/linux/kconfig.h\"\n",
+            "#include <linux/compiler-version.h>\n",
+        ] {
+            // As klp-build's search for a backslash and an n never did.
+            assert_eq!(normalize(&format!("{line}{code}")), normalize(code), "{line}");
+        }
+        for line in [
+            "#define __auto_type long\n",
+            "#define __auto_types int\n",
+            "#include \"linux/mkconfig.h\"\n",
+            "#include \"notlinux/kconfig.h\"\n",
+            "#define f \"#define __auto_type int\"\n",
+        ] {
+            assert_ne!(normalize(&format!("{line}{code}")), normalize(code), "{line}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_lines_and_names_do_not_matter_but_others_do() {
+        let text = |n: u32| {
+            format!(
+                "static int __UNIQUE_ID_x{n};\n__compiletime_assert_{n}();\nstruct d e = {{ .lineno = {n}, .flags = 7 }};\n"
+            )
+        };
+        assert_eq!(normalize(&text(12)), normalize(&text(9)));
+        assert!(
+            normalize(&text(12)).contains("{ .lineno = 0, .flags = 7 }"),
+            "{}",
+            normalize(&text(12))
+        );
+        for pair in [
+            ["x12();", "x9();"],
+            ["int lineno = 1;", "int lineno = 2;"],
+            ["s = \".lineno = 1\";", "s = \".lineno = 2\";"],
+            ["p.lineno == 1;", "p.lineno == 2;"],
+        ] {
+            assert_ne!(normalize(pair[0]), normalize(pair[1]));
+        }
     }
 
     proptest! {

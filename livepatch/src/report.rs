@@ -10,6 +10,7 @@ use crate::names::{FunctionName, ObjectName, SourcePath};
 pub enum Report {
     Check(CheckReport),
     Extract(ExtractReport),
+    Verify(VerifyReport),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,19 +44,81 @@ pub struct TargetCheck {
     pub config: Option<ConfigValue>,
     /// The object that holds the functions here; `None` if it was not found.
     pub object: Option<ObjectName>,
+    /// The object's file below the folder of modules, as in `kernel/sound/core/snd-pcm.ko`; `None` for vmlinux.
+    #[serde(default)]
+    pub module_path: Option<String>,
+    /// Why this kernel needs no livepatch of this file, such as a CONFIG that is not set: nothing is wrong, and nothing is
+    /// extracted.
+    #[serde(default)]
+    pub left_out: Option<String>,
     /// The functions that are in the object's symbol table.
-    pub functions_found: Vec<FunctionName>,
+    #[serde(default)]
+    pub functions: Vec<FunctionCheck>,
     /// What is wrong, each in a sentence that names codestream, arch, file and symbol, and what would fix it.
     pub problems: Vec<String>,
     /// What a reviewer should know though it stops nothing.
     pub warnings: Vec<String>,
 }
 
+impl CheckReport {
+    /// Whether nothing is to be patched here, and nothing is wrong.
+    pub fn leaves_out(&self) -> bool {
+        !self.targets.is_empty()
+            && self
+                .targets
+                .iter()
+                .all(|t| t.left_out.is_some() && t.problems.is_empty())
+    }
+}
+
+/// A function that its object has, as the kernel's own livepatching sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionCheck {
+    pub function: FunctionName,
+    /// Which of the object's symbols of this name, from 1, in the order the kernel looks them up; 0: it is the only one.
+    pub sympos: u32,
+    pub traced: Traced,
+    /// What the compiler made of it beside it, as in `f.isra.0`.
+    pub clones: Vec<String>,
+    /// Functions that hold an inlined copy, which stays as it is unless they are patched too.
+    pub inlined_into: Vec<String>,
+}
+
+/// Whether ftrace has a location at a function's entry: only then can the kernel divert its calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Traced {
+    Yes,
+    No,
+    /// The tree does not tell.
+    Unknown,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractReport {
     /// The tool and its version.
     pub tool: String,
+    /// The kernel has indirect branch tracking: externalized symbols are resolved by relocation, not by kallsyms.
+    #[serde(default)]
+    pub ibt: bool,
     pub targets: Vec<TargetExtraction>,
+}
+
+/// Which symbols that other architectures' sources externalize are on this one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    pub symbols: Vec<VerifiedSymbol>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VerifiedSymbol {
+    /// The object that was asked, by its name where the source comes from.
+    pub object: ObjectName,
+    pub symbol: String,
+    /// The object that holds it here: what is a module there may be built in here. `None`: it is missing.
+    pub found_in: Option<ObjectName>,
+    /// Its position among namesakes there; 0: it is the only one.
+    pub sympos: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +143,9 @@ pub struct PatchedFunction {
     pub replacement: FunctionName,
     /// A C declaration of the replacement, with its semicolon.
     pub prototype: String,
+    /// The function's position among namesakes in its object, from 1; 0: it is the only one.
+    #[serde(default)]
+    pub sympos: u32,
 }
 
 /// A symbol that the livepatch reaches at run time because a module can't link to it.
@@ -88,8 +154,11 @@ pub struct ExternalizedSymbol {
     pub symbol: String,
     /// The object that provides it: `vmlinux` or a module.
     pub object: ObjectName,
-    /// The pointer variable that holds its address, `klpe_` before the symbol's name.
+    /// What the source calls it: a pointer variable, `klpe_` before the symbol's name, or the symbol itself.
     pub variable: String,
+    /// Its position among namesakes in its object, from 1; 0: it is the only one.
+    #[serde(default)]
+    pub sympos: u32,
 }
 
 /// Whether the extracted source compiles with the kernel's own compiler and flags, and could be linked and loaded.

@@ -16,15 +16,18 @@ pub enum TaskKind {
     Check,
     /// Run the extraction tool, and compile what it gives.
     Extract,
+    /// Are the symbols that other architectures' sources externalize on this one too.
+    Verify,
 }
 
 impl TaskKind {
-    pub const ALL: [TaskKind; 2] = [TaskKind::Check, TaskKind::Extract];
+    pub const ALL: [TaskKind; 3] = [TaskKind::Check, TaskKind::Extract, TaskKind::Verify];
 
     pub fn as_str(self) -> &'static str {
         match self {
             TaskKind::Check => "check",
             TaskKind::Extract => "extract",
+            TaskKind::Verify => "verify",
         }
     }
 }

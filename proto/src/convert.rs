@@ -1,20 +1,19 @@
 //! Where wire values become domain values, and back. Every function here that can fail says which field is wrong.
 
 use klp_livepatch::Share;
-use klp_livepatch::names::{FunctionName, ObjectName, SourcePath};
 use klp_livepatch::outcome::{
     Artifact, Cause, Ending, Failure, MAX_FAILURE_TEXT as MAX_TEXT, Outcome, is_artifact_name,
 };
-use klp_livepatch::report::{
-    CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, PatchedFunction, Report, TargetCheck,
-    TargetExtraction,
-};
-use klp_livepatch::spec::{Draft, Spec, Target, TargetDraft, Violation};
+use klp_livepatch::report::Report;
+use klp_livepatch::round::WantedSymbol;
+use klp_livepatch::spec::{Draft, FixDraft, Spec, Target, TargetDraft, Violation};
 use klp_livepatch::task::{AttemptId, Platform, TaskKind};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::v1;
+
+mod report;
 
 /// The most artifacts one outcome may name.
 const MAX_ARTIFACTS: usize = 1000;
@@ -35,14 +34,6 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|e: T::Err| violation(field, e))
-}
-
-fn parse_list<T>(field: &str, texts: &[String]) -> Result<Vec<T>>
-where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    texts.iter().map(|t| parse(field, t)).collect()
 }
 
 fn required<T>(field: &str, value: Option<T>) -> Result<T> {
@@ -101,6 +92,11 @@ impl From<v1::Spec> for Draft {
             archs: wire.archs,
             backend: wire.backend,
             memory: wire.memory,
+            checks_only: wire.checks_only,
+            forgiving: wire.forgiving,
+            avoid: wire.avoid,
+            fixes: wire.fixes.into_iter().map(FixDraft::from).collect(),
+            unpatched: wire.unpatched,
         }
     }
 }
@@ -115,6 +111,11 @@ impl From<Draft> for v1::Spec {
             archs: draft.archs,
             backend: draft.backend,
             memory: draft.memory,
+            checks_only: draft.checks_only,
+            forgiving: draft.forgiving,
+            avoid: draft.avoid,
+            fixes: draft.fixes.into_iter().map(v1::Fix::from).collect(),
+            unpatched: draft.unpatched,
         }
     }
 }
@@ -153,6 +154,50 @@ impl From<&Target> for v1::Target {
     }
 }
 
+impl From<v1::Fix> for FixDraft {
+    fn from(wire: v1::Fix) -> Self {
+        FixDraft {
+            scope: wire.scope,
+            name: wire.name,
+            digest: wire.digest,
+            size: wire.size,
+        }
+    }
+}
+
+impl From<FixDraft> for v1::Fix {
+    fn from(draft: FixDraft) -> Self {
+        v1::Fix {
+            scope: draft.scope,
+            name: draft.name,
+            digest: draft.digest,
+            size: draft.size,
+        }
+    }
+}
+
+impl From<&WantedSymbol> for v1::WantedSymbol {
+    fn from(wanted: &WantedSymbol) -> Self {
+        v1::WantedSymbol {
+            object: wanted.object.to_string(),
+            symbol: wanted.symbol.to_string(),
+            file: wanted.file.to_string(),
+        }
+    }
+}
+
+impl TryFrom<v1::WantedSymbol> for WantedSymbol {
+    type Error = Violation;
+
+    fn try_from(wire: v1::WantedSymbol) -> Result<Self> {
+        Ok(WantedSymbol {
+            object: parse("wanted.object", &wire.object)?,
+            symbol: parse("wanted.symbol", &wire.symbol)?,
+            file: parse("wanted.file", &wire.file)?,
+        })
+    }
+}
+
 impl From<Share> for v1::Share {
     fn from(share: Share) -> Self {
         v1::Share {
@@ -178,6 +223,7 @@ impl From<TaskKind> for v1::TaskKind {
         match kind {
             TaskKind::Check => v1::TaskKind::Check,
             TaskKind::Extract => v1::TaskKind::Extract,
+            TaskKind::Verify => v1::TaskKind::Verify,
         }
     }
 }
@@ -188,6 +234,7 @@ pub fn task_kind(wire: i32) -> Result<TaskKind> {
     match v1::TaskKind::try_from(wire) {
         Ok(v1::TaskKind::Check) => Ok(TaskKind::Check),
         Ok(v1::TaskKind::Extract) => Ok(TaskKind::Extract),
+        Ok(v1::TaskKind::Verify) => Ok(TaskKind::Verify),
         Ok(v1::TaskKind::Unspecified) | Err(_) => Err(violation("kind", "not a known task kind")),
     }
 }
@@ -356,177 +403,14 @@ pub fn outcome(wire: v1::CommitRequest) -> Result<Outcome> {
     })
 }
 
-// Reports
-
-impl From<&Report> for v1::Report {
-    fn from(report: &Report) -> Self {
-        use v1::report::Report as Wire;
-        let wire = match report {
-            Report::Check(check) => Wire::Check(check.into()),
-            Report::Extract(extract) => Wire::Extract(extract.into()),
-        };
-        v1::Report { report: Some(wire) }
-    }
-}
-
-impl TryFrom<v1::Report> for Report {
-    type Error = Violation;
-
-    fn try_from(wire: v1::Report) -> Result<Self> {
-        use v1::report::Report as Wire;
-        Ok(match required("report", wire.report)? {
-            Wire::Check(check) => Report::Check(CheckReport {
-                targets: check
-                    .targets
-                    .into_iter()
-                    .map(TargetCheck::try_from)
-                    .collect::<Result<_>>()?,
-            }),
-            Wire::Extract(extract) => Report::Extract(ExtractReport {
-                tool: extract.tool,
-                targets: extract
-                    .targets
-                    .into_iter()
-                    .map(TargetExtraction::try_from)
-                    .collect::<Result<_>>()?,
-            }),
-        })
-    }
-}
-
-impl From<&CheckReport> for v1::CheckReport {
-    fn from(report: &CheckReport) -> Self {
-        v1::CheckReport {
-            targets: report
-                .targets
-                .iter()
-                .map(|t| v1::TargetCheck {
-                    file: t.file.to_string(),
-                    config_value: t.config.map(ConfigValue::as_str).unwrap_or_default().to_owned(),
-                    object: t.object.as_ref().map(ToString::to_string).unwrap_or_default(),
-                    functions_found: t.functions_found.iter().map(ToString::to_string).collect(),
-                    problems: t.problems.clone(),
-                    warnings: t.warnings.clone(),
-                })
-                .collect(),
-        }
-    }
-}
-
-impl TryFrom<v1::TargetCheck> for TargetCheck {
-    type Error = Violation;
-
-    fn try_from(wire: v1::TargetCheck) -> Result<Self> {
-        Ok(TargetCheck {
-            file: parse::<SourcePath>("report.file", &wire.file)?,
-            config: match wire.config_value.as_str() {
-                "" => None,
-                "y" => Some(ConfigValue::BuiltIn),
-                "m" => Some(ConfigValue::Module),
-                _ => return Err(violation("report.config_value", "not y, m or empty")),
-            },
-            object: match wire.object.as_str() {
-                "" => None,
-                object => Some(parse::<ObjectName>("report.object", object)?),
-            },
-            functions_found: parse_list::<FunctionName>("report.functions_found", &wire.functions_found)?,
-            problems: wire.problems,
-            warnings: wire.warnings,
-        })
-    }
-}
-
-impl From<&ExtractReport> for v1::ExtractReport {
-    fn from(report: &ExtractReport) -> Self {
-        v1::ExtractReport {
-            tool: report.tool.clone(),
-            targets: report.targets.iter().map(v1::TargetExtraction::from).collect(),
-        }
-    }
-}
-
-impl From<&TargetExtraction> for v1::TargetExtraction {
-    fn from(t: &TargetExtraction) -> Self {
-        v1::TargetExtraction {
-            file: t.file.to_string(),
-            object: t.object.to_string(),
-            source_artifact: t.source_artifact.clone(),
-            patched: t
-                .patched
-                .iter()
-                .map(|p| v1::PatchedFunction {
-                    function: p.function.to_string(),
-                    replacement: p.replacement.to_string(),
-                    prototype: p.prototype.clone(),
-                })
-                .collect(),
-            externalized: t
-                .externalized
-                .iter()
-                .map(|e| v1::ExternalizedSymbol {
-                    symbol: e.symbol.clone(),
-                    object: e.object.to_string(),
-                    variable: e.variable.clone(),
-                })
-                .collect(),
-            warnings: t.warnings.clone(),
-            compile: Some(v1::CompileCheck {
-                passed: t.compile.passed,
-                errors: t.compile.errors.clone(),
-                missing_functions: t.compile.missing_functions.clone(),
-                unresolved: t.compile.unresolved.clone(),
-            }),
-            tool_ms: t.tool_ms,
-        }
-    }
-}
-
-impl TryFrom<v1::TargetExtraction> for TargetExtraction {
-    type Error = Violation;
-
-    fn try_from(wire: v1::TargetExtraction) -> Result<Self> {
-        let compile = required("report.compile", wire.compile)?;
-        Ok(TargetExtraction {
-            file: parse("report.file", &wire.file)?,
-            object: parse("report.object", &wire.object)?,
-            source_artifact: wire.source_artifact,
-            patched: wire
-                .patched
-                .into_iter()
-                .map(|p| {
-                    Ok(PatchedFunction {
-                        function: parse("report.patched.function", &p.function)?,
-                        replacement: parse("report.patched.replacement", &p.replacement)?,
-                        prototype: p.prototype,
-                    })
-                })
-                .collect::<Result<_>>()?,
-            externalized: wire
-                .externalized
-                .into_iter()
-                .map(|e| {
-                    Ok(ExternalizedSymbol {
-                        object: parse("report.externalized.object", &e.object)?,
-                        symbol: e.symbol,
-                        variable: e.variable,
-                    })
-                })
-                .collect::<Result<_>>()?,
-            warnings: wire.warnings,
-            compile: CompileCheck {
-                passed: compile.passed,
-                errors: compile.errors,
-                missing_functions: compile.missing_functions,
-                unresolved: compile.unresolved,
-            },
-            tool_ms: wire.tool_ms,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use klp_livepatch::names::ObjectName;
     use klp_livepatch::outcome::Digest;
+    use klp_livepatch::report::{
+        CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, FunctionCheck, PatchedFunction,
+        TargetCheck, TargetExtraction, Traced, VerifiedSymbol, VerifyReport,
+    };
     use uuid::Uuid;
 
     use super::*;
@@ -539,6 +423,7 @@ mod tests {
             }),
             report: Some(Report::Extract(ExtractReport {
                 tool: "native 0.1.0".into(),
+                ibt: true,
                 targets: vec![TargetExtraction {
                     file: "sound/core/pcm.c".parse().unwrap(),
                     object: "snd-pcm".parse().unwrap(),
@@ -547,11 +432,13 @@ mod tests {
                         function: "f".parse().unwrap(),
                         replacement: "klpp_f".parse().unwrap(),
                         prototype: "int klpp_f(void);".into(),
+                        sympos: 2,
                     }],
                     externalized: vec![ExternalizedSymbol {
                         symbol: "g".into(),
                         object: ObjectName::vmlinux(),
                         variable: "klpe_g".into(),
+                        sympos: 1,
                     }],
                     warnings: vec!["w".into()],
                     compile: CompileCheck {
@@ -570,6 +457,48 @@ mod tests {
         }
     }
 
+    fn succeeded(report: Report) -> Outcome {
+        Outcome {
+            ending: Ending::Succeeded,
+            report: Some(report),
+            artifacts: vec![],
+        }
+    }
+
+    fn check() -> Report {
+        let function = |traced| FunctionCheck {
+            function: "f".parse().unwrap(),
+            sympos: 3,
+            traced,
+            clones: vec!["f.isra.0".into()],
+            inlined_into: vec!["g".into()],
+        };
+        Report::Check(CheckReport {
+            targets: vec![TargetCheck {
+                file: "sound/core/pcm.c".parse().unwrap(),
+                config: Some(ConfigValue::Module),
+                object: Some("snd-pcm".parse().unwrap()),
+                module_path: Some("kernel/sound/core/snd-pcm.ko".into()),
+                left_out: Some("not built".into()),
+                functions: [Traced::Yes, Traced::No, Traced::Unknown].map(function).to_vec(),
+                problems: vec!["p".into()],
+                warnings: vec!["w".into()],
+            }],
+        })
+    }
+
+    fn verify() -> Report {
+        let symbol = |found_in| VerifiedSymbol {
+            object: "snd-pcm".parse().unwrap(),
+            symbol: "g".into(),
+            found_in,
+            sympos: 1,
+        };
+        Report::Verify(VerifyReport {
+            symbols: vec![symbol(None), symbol(Some(ObjectName::vmlinux()))],
+        })
+    }
+
     fn id() -> AttemptId {
         AttemptId {
             task: klp_livepatch::task::TaskId(Uuid::from_u128(7)),
@@ -581,11 +510,8 @@ mod tests {
     fn an_outcome_survives_the_wire() {
         for before in [
             outcome_with_everything(),
-            Outcome {
-                ending: Ending::Succeeded,
-                report: None,
-                artifacts: vec![],
-            },
+            succeeded(check()),
+            succeeded(verify()),
             Outcome {
                 ending: Ending::HandedBack {
                     reason: "stopping".into(),

@@ -28,6 +28,10 @@ pub struct WorkerOptions<'a> {
     pub slots: u32,
     /// A folder of programs that come before the machine's own.
     pub tools: Option<&'a Path>,
+    /// A folder of SUSE's kernels, and the catalog that says which codestreams they are.
+    pub suse: Option<(&'a Path, &'a Path)>,
+    /// A clone of kernel-source.
+    pub kernel_source: Option<&'a Path>,
 }
 
 impl Default for WorkerOptions<'_> {
@@ -38,6 +42,8 @@ impl Default for WorkerOptions<'_> {
             codestreams: "",
             slots: 1,
             tools: None,
+            suse: None,
+            kernel_source: None,
         }
     }
 }
@@ -189,6 +195,12 @@ impl Farm {
         ];
         let mut command = command_on(host, "klp-worker");
         command.args(args);
+        if let Some((data, catalog)) = options.suse {
+            command.arg("--suse-data-dir").arg(data).arg("--catalog").arg(catalog);
+        }
+        if let Some(source) = options.kernel_source {
+            command.arg("--kernel-source").arg(source);
+        }
         if let Some(tools) = options.tools {
             let rest = std::env::var_os("PATH").unwrap_or_default();
             let folders = std::iter::once(tools.to_owned()).chain(std::env::split_paths(&rest));

@@ -1,7 +1,7 @@
 //! The whole system under test: the real programs as processes, real sockets, real kernel trees.
 //!
 //! A [`Farm`] is a coordinator with its workers; its verbs start, kill and restart them. Everything it starts is killed
-//! when it is dropped. Tests that need kernels read KLP_FARM_TREES, which `make test` sets.
+//! when it is dropped. [`suse`] makes small kernels of our own in SUSE's layout. Tests that need kernels read KLP_FARM_TREES, which `make test` sets.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
@@ -10,12 +10,15 @@ mod disk;
 mod farm;
 mod net;
 mod proc;
+mod qemu;
+pub mod suse;
 mod tools;
 
 pub use disk::Disk;
 pub use farm::{CommandResult, Farm, SUBMIT, WorkerOptions};
 pub use net::Net;
 pub use proc::{Proc, wait_until};
+pub use qemu::Machine;
 pub use tools::{Tools, runs};
 
 use std::path::{Path, PathBuf};

@@ -43,7 +43,7 @@ fn another() -> [&'static str; 12] {
 fn a_worker_whose_disk_fills_up_fails_by_its_own_fault_and_works_again_with_room() {
     let Some(trees) = trees() else { return };
     let tools = Tools::new();
-    tools.put("make", PATIENT);
+    tools.put_for_extraction("make", PATIENT);
     let mut farm = Farm::with_settings("backoff_ms = 100\nquarantine_ms = 1000\n");
     let Some(disk) = Disk::mount_at(&farm.dir.path().join("a"), 64) else {
         return;

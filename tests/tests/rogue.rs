@@ -82,7 +82,7 @@ fn are_gone(pids: &[u32]) {
 #[test]
 fn a_tool_that_hangs_and_forks_is_stopped_at_its_time_with_all_its_family() {
     let tools = Tools::new();
-    tools.put("make", HYDRA);
+    tools.put_for_extraction("make", HYDRA);
     let Some(mut farm) = farm_with(&tools, "time_limit_ms = 5000\n") else {
         return;
     };
@@ -103,7 +103,7 @@ fn a_tool_that_hangs_and_forks_is_stopped_at_its_time_with_all_its_family() {
 #[test]
 fn what_is_cancelled_is_gone_with_all_its_family_whatever_it_ignores() {
     let tools = Tools::new();
-    tools.put("make", HYDRA);
+    tools.put_for_extraction("make", HYDRA);
     let Some(farm) = farm_with(&tools, "") else { return };
     ok(&farm, &SUBMIT);
     let pids = tools.pids(4);
@@ -116,7 +116,7 @@ fn what_is_cancelled_is_gone_with_all_its_family_whatever_it_ignores() {
 #[test]
 fn a_slip_is_caught_while_every_slot_is_taken() {
     let tools = Tools::new();
-    tools.put("make", HYDRA);
+    tools.put_for_extraction("make", HYDRA);
     let Some(farm) = farm_with(&tools, "tryout_ms = 60000\n") else {
         return;
     };
@@ -139,7 +139,7 @@ fn a_slip_is_caught_while_every_slot_is_taken() {
 fn what_a_killed_worker_left_running_is_gone_with_its_next_start() {
     let tools = Tools::new();
     // One that has shed its environment too is known by nothing once its parents are gone.
-    tools.put("make", &HYDRA.replace("%ENV = (); ", ""));
+    tools.put_for_extraction("make", &HYDRA.replace("%ENV = (); ", ""));
     let Some(mut farm) = farm_with(&tools, "") else { return };
     ok(&farm, &SUBMIT);
     let pids = tools.pids(4);

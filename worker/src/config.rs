@@ -10,6 +10,12 @@ use tonic::transport::Uri;
 /// The most attempts one worker may run at a time.
 pub const MAX_SLOTS: u32 = 1024;
 
+/// The variable that names the folder of SUSE's kernels.
+pub const SUSE_DATA_DIR: &str = "KLP_DATA_DIR";
+
+/// What is made of the kernels in [`SUSE_DATA_DIR`] is in this folder of the worker's own.
+pub const SUSE_INDEXES: &str = "suse-symbols";
+
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
     /// Where the coordinator listens, as in `http://127.0.0.1:7420`.
@@ -20,6 +26,12 @@ pub struct WorkerConfig {
     pub data_dir: PathBuf,
     /// Holds the kernel trees; several workers may share it, for trees are only read.
     pub trees_dir: PathBuf,
+    /// A clone of SUSE's kernel-source, which scans look for fixes in; `None`: this worker makes no scans.
+    pub kernel_source: Option<PathBuf>,
+    /// The catalog of codestreams, which says which of them SUSE's kernels are; `None`: they go by their kernels' names.
+    pub catalog: Option<PathBuf>,
+    /// Holds SUSE's kernels as klp-build keeps them; only read. See [`crate::trees::suse`].
+    pub suse_data_dir: Option<PathBuf>,
     /// Which of the trees to announce.
     pub codestreams: CodestreamFilter,
     /// How many attempts run at a time.
@@ -32,6 +44,47 @@ pub struct WorkerConfig {
     pub grace: Duration,
 }
 
+/// Where the extraction tools of others are, where they are not in PATH.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolPaths {
+    /// klp-ccp's program.
+    pub ccp: Option<PathBuf>,
+    /// Folders of klp-ccp's policy, where it isn't installed with the program; separated by colons.
+    pub policy: Option<String>,
+    /// clang-extract's program.
+    pub clang_extract: Option<PathBuf>,
+}
+
+impl ToolPaths {
+    /// As the environment says: `KLP_FARM_CCP`, `KLP_CCP_PYTHONPOLICY_PATH`, `KLP_FARM_CLANG_EXTRACT`.
+    pub fn from_env() -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            ccp: set("KLP_FARM_CCP").map(PathBuf::from),
+            policy: set("KLP_CCP_PYTHONPOLICY_PATH").map(|value| value.to_string_lossy().into_owned()),
+            clang_extract: set("KLP_FARM_CLANG_EXTRACT").map(PathBuf::from),
+        }
+    }
+
+    /// klp-ccp's program, from here or from PATH.
+    pub fn ccp(&self) -> Option<PathBuf> {
+        self.ccp.clone().or_else(|| in_path("klp-ccp"))
+    }
+
+    /// clang-extract's program, from here or from PATH.
+    pub fn clang_extract(&self) -> Option<PathBuf> {
+        self.clang_extract.clone().or_else(|| in_path("clang-extract"))
+    }
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
 /// `$XDG_DATA_HOME/klp-farm`, else `~/.local/share/klp-farm`; below the current folder for a user without a home.
 pub fn default_data_dir() -> PathBuf {
     let set = |name| {
@@ -41,6 +94,13 @@ pub fn default_data_dir() -> PathBuf {
     };
     let home = || set("HOME").map(|home| home.join(".local/share"));
     set("XDG_DATA_HOME").or_else(home).unwrap_or_default().join("klp-farm")
+}
+
+/// The data folder that klp-build's users know: `$KLP_DATA_DIR`, if it is set.
+pub fn default_suse_data_dir() -> Option<PathBuf> {
+    std::env::var_os(SUSE_DATA_DIR)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 /// What is left of this machine's memory, or of what its control group allows, when 1 GiB is kept for the rest; at least

@@ -9,7 +9,8 @@ use klp_livepatch::spec::Backend;
 use klp_livepatch::task::Platform;
 use klp_proto::v1;
 
-use crate::extract::{Extractor, NativeBackend};
+use crate::config::ToolPaths;
+use crate::extract::{ChildBackend, Extractor};
 use crate::trees::{Listing, TreeKind, TreeStore, verify};
 
 /// The longest reason that is announced, in bytes.
@@ -90,13 +91,13 @@ impl Inventory {
                         Some(problem) => vec![problem.clone()],
                         None => verify::missing(tree),
                     },
-                    TreeKind::Kdir => verify::missing(tree),
+                    TreeKind::Kdir | TreeKind::Suse => verify::missing(tree),
                 },
             )
         };
         let (trees, broken_trees) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-        let native = match thorough {
-            true => Some(NativeBackend::probe().await),
+        let tools = match thorough {
+            true => Some(try_tools().await),
             false => None,
         };
         let mut seen = self.seen();
@@ -107,21 +108,14 @@ impl Inventory {
         }
         seen.trees = trees;
         seen.broken_trees = broken_trees;
-        match native {
-            None => return,
-            Some(Ok(native)) => {
-                seen.tools = vec![Arc::new(native)];
-                seen.broken_tools.clear();
-            }
-            Some(Err(error)) => {
-                let problem = error.to_string();
-                if seen.broken_tools.get(&Backend::Native) != Some(&problem) {
-                    tracing::warn!("the native backend does not work here: {problem}");
-                }
-                seen.tools.clear();
-                seen.broken_tools.insert(Backend::Native, problem);
+        let Some((tools, broken_tools)) = tools else { return };
+        for (backend, problem) in &broken_tools {
+            if seen.broken_tools.get(backend) != Some(problem) {
+                tracing::warn!("the {backend} backend does not work here: {problem}");
             }
         }
+        seen.tools = tools;
+        seen.broken_tools = broken_tools;
         seen.examined = Some(Instant::now());
     }
 
@@ -155,6 +149,26 @@ impl Inventory {
         });
         state.unready = unready.collect();
     }
+}
+
+/// Each backend that works here, and why those that are installed and don't work do not.
+async fn try_tools() -> (Vec<Arc<dyn Extractor>>, BTreeMap<Backend, String>) {
+    let paths = ToolPaths::from_env();
+    let [native, ccp, clang_extract] = [Backend::Native, Backend::Ccp, Backend::ClangExtract];
+    let probed = tokio::join!(
+        ChildBackend::probe(native, &paths),
+        ChildBackend::probe(ccp, &paths),
+        ChildBackend::probe(clang_extract, &paths),
+    );
+    let (mut tools, mut broken) = (Vec::<Arc<dyn Extractor>>::new(), BTreeMap::new());
+    for (backend, probed) in [(native, probed.0), (ccp, probed.1), (clang_extract, probed.2)] {
+        match probed {
+            Ok(Some(tool)) => tools.push(Arc::new(tool)),
+            Ok(None) => {}
+            Err(problem) => drop(broken.insert(backend, problem)),
+        }
+    }
+    (tools, broken)
 }
 
 /// One line, at most as long as an announcement may be.

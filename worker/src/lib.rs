@@ -3,7 +3,7 @@
 //! The main path: [`session`] keeps the coordinator told of all that this worker does and starts what it should do;
 //! [`runner`] takes one attempt from its assignment to its outcome; [`outbox`] keeps the outcome on disk until the
 //! coordinator has acknowledged it, and [`delivery`] sees to that. Trees, checks and extraction tools are in [`trees`],
-//! [`check`] and [`extract`]. Around them, [`attempts`] is the table of what runs, [`attempt_log`] carries an attempt's log
+//! [`check`] and [`extract`], and [`scan`] reads a kernel-source repository. Around them, [`attempts`] is the table of what runs, [`attempt_log`] carries an attempt's log
 //! away, and [`process`] keeps child processes within their limits.
 
 pub mod attempt_log;
@@ -11,11 +11,14 @@ pub mod attempts;
 pub mod check;
 pub mod config;
 pub mod delivery;
+pub mod errands;
 pub mod extract;
+pub mod fixes;
 pub mod inventory;
 pub mod outbox;
 pub mod process;
 pub mod runner;
+pub mod scan;
 pub mod session;
 pub mod symbols;
 pub mod tree_cli;

@@ -20,6 +20,9 @@ Examples:
   klp-worker tree list
   klp-worker --coordinator http://farm:7420 --slots 8
 
+klp-ccp and clang-extract are used where they are in PATH, or where KLP_FARM_CCP and KLP_FARM_CLANG_EXTRACT say they are;
+KLP_CCP_PYTHONPOLICY_PATH names the folder of klp-ccp's policy where it isn't installed with the program.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another worker took over this one's name.";
 
 /// Runs klp-farm tasks on this host, with the kernel trees it holds.
@@ -58,6 +61,12 @@ struct RunArgs {
     /// Holds the kernel trees; workers may share it [default: DATA_DIR/trees]
     #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES")]
     trees: Option<PathBuf>,
+    /// The catalog of codestreams, which says which of them SUSE's kernels are: klp-build's supported.csv, or TOML
+    #[arg(long, value_name = "FILE", env = "KLP_FARM_CATALOG")]
+    catalog: Option<PathBuf>,
+    /// Holds SUSE's kernels as klp-build keeps them, which are found by themselves; only read
+    #[arg(long, value_name = "DIR", env = config::SUSE_DATA_DIR)]
+    suse_data_dir: Option<PathBuf>,
     /// How many attempts run at a time
     #[arg(long, value_name = "N", default_value_t = default_slots(), value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_SLOTS)))]
     slots: u32,
@@ -71,6 +80,9 @@ struct RunArgs {
     /// This worker's name, unique on the farm [default: the host's name]
     #[arg(long, value_name = "NAME")]
     name: Option<WorkerName>,
+    /// A clone of SUSE's kernel-source: scans look for fixes in it
+    #[arg(long, value_name = "DIR", env = "KLP_KERNEL_SOURCE")]
+    kernel_source: Option<PathBuf>,
     /// Announce only trees whose codestream matches from its start on
     #[arg(long, value_name = "REGEX", default_value = "", hide_default_value = true)]
     codestreams: CodestreamFilter,
@@ -90,7 +102,10 @@ impl RunArgs {
             coordinator: self.coordinator,
             name: self.name.unwrap_or_else(config::default_name),
             trees_dir: self.trees.unwrap_or_else(|| self.data_dir.join("trees")),
+            catalog: self.catalog,
+            suse_data_dir: self.suse_data_dir,
             data_dir: self.data_dir,
+            kernel_source: self.kernel_source,
             codestreams: self.codestreams,
             slots: self.slots,
             memory: self.memory.unwrap_or_else(config::default_memory),

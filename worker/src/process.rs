@@ -50,6 +50,8 @@ pub struct Command {
     args: Vec<OsString>,
     dir: PathBuf,
     env: Vec<(OsString, OsString)>,
+    input: Option<PathBuf>,
+    output: Option<PathBuf>,
 }
 
 impl Command {
@@ -60,6 +62,8 @@ impl Command {
             args: Vec::new(),
             dir: dir.as_ref().to_owned(),
             env: Vec::new(),
+            input: None,
+            output: None,
         }
     }
 
@@ -75,6 +79,18 @@ impl Command {
 
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// A file that is its standard input; without one it has none.
+    pub fn input(mut self, path: impl AsRef<Path>) -> Self {
+        self.input = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// A new file that takes its standard output as it is, up to [`Limits::output`]: for what is not lines of text.
+    pub fn output(mut self, path: impl AsRef<Path>) -> Self {
+        self.output = Some(path.as_ref().to_owned());
         self
     }
 
@@ -241,7 +257,11 @@ pub async fn run(
     };
     let start = Instant::now();
     let (mut child, mut family) = spawn(command, limits)?;
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+    let stdout: Box<dyn AsyncRead + Send + Unpin> = match child.stdout.take() {
+        Some(pipe) => Box::new(pipe),
+        None => Box::new(tokio::io::empty()),
+    };
+    let Some(stderr) = child.stderr.take() else {
         return Err(lost(std::io::Error::other("its output is not connected")));
     };
     let mut out = Reader::new(Stream::Stdout, stdout, limits);
@@ -316,6 +336,21 @@ pub async fn capture(command: &Command, limits: &Limits, cancel: &CancellationTo
 }
 
 fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, Family), ProcessError> {
+    let program = || command.program.to_string_lossy().into_owned();
+    let start = |cause| ProcessError::Start {
+        program: program(),
+        dir: command.dir.clone(),
+        cause,
+    };
+    let input = match &command.input {
+        Some(path) => std::fs::File::open(path).map_err(start)?.into(),
+        None => Stdio::null(),
+    };
+    let output = match &command.output {
+        Some(path) => std::fs::File::create_new(path).map_err(start)?.into(),
+        None => Stdio::piped(),
+    };
+    let file_size = command.output.is_some().then_some(limits.output);
     let mut family = Family::expected();
     let mut to_run = tokio::process::Command::new(&command.program);
     to_run
@@ -326,8 +361,8 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
         .env("LC_ALL", "C.UTF-8")
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .env(reap::MARK, family.mark())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdin(input)
+        .stdout(output)
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
@@ -344,23 +379,21 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
             if let Some(bytes) = memory {
                 setrlimit(Resource::RLIMIT_AS, bytes, bytes)?;
             }
+            if let Some(bytes) = file_size {
+                setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?;
+            }
             setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
             // So that what its family daemonizes is still known as its own.
             nix::sys::prctl::set_child_subreaper(true)?;
             Ok(())
         });
     }
-    let program = || command.program.to_string_lossy().into_owned();
     let child = to_run.spawn().map_err(|cause| {
         let no_dir = !command.dir.is_dir();
         if cause.kind() == std::io::ErrorKind::NotFound && !no_dir {
             ProcessError::NoProgram { program: program() }
         } else {
-            ProcessError::Start {
-                program: program(),
-                dir: command.dir.clone(),
-                cause,
-            }
+            start(cause)
         }
     })?;
     family.set_leader(child.id());

@@ -1,13 +1,17 @@
-//! One attempt, from its assignment to what it made.
+//! One attempt, from its assignment to what it made. Each kind of task is a file below this one.
+
+mod checking;
+mod extracting;
+mod verifying;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use klp_livepatch::names::ObjectName;
+use klp_livepatch::names::SymbolName;
 use klp_livepatch::outcome::{Cause, Ending, Failure};
-use klp_livepatch::report::{CheckReport, ExtractReport, Report, TargetExtraction};
-use klp_livepatch::spec::{Backend, Target};
+use klp_livepatch::round::WantedSymbol;
+use klp_livepatch::spec::{Backend, Fix, Target};
 use klp_livepatch::task::{AttemptId, Platform, TaskKind};
 use klp_proto::convert;
 use klp_proto::v1::Assignment;
@@ -16,11 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempt_log::AttemptLog;
 use crate::attempts::Attempts;
-use crate::check;
-use crate::extract::{ExtractRequest, Extracted};
 use crate::outbox::Product;
 use crate::process;
-use crate::trees::Tree;
 use crate::worker::{Shared, handed_back};
 
 /// An assignment whose every field is known to be good.
@@ -32,6 +33,16 @@ struct Job {
     time_limit: Duration,
     memory_limit: u64,
     livepatch: String,
+    /// Symbols that are copied rather than externalized.
+    avoid: Vec<SymbolName>,
+    /// What a verification looks for.
+    wanted: Vec<WantedSymbol>,
+    /// What is applied to the sources first.
+    fixes: Vec<Fix>,
+    /// What is wrong with symbols stops nothing.
+    forgiving: bool,
+    /// Somebody waits for it.
+    tryout: bool,
 }
 
 /// What an attempt may use, and where it tells what it does.
@@ -125,7 +136,19 @@ fn parse(wire: Assignment) -> Result<Job, klp_livepatch::spec::Violation> {
         let path = format!("targets[{i}]");
         targets.push(Target::parse(&target.into(), &path).map_err(|mut violations| violations.swap_remove(0))?);
     }
+    let mut fixes = Vec::with_capacity(wire.fixes.len());
+    for (i, fix) in wire.fixes.into_iter().enumerate() {
+        let path = format!("fixes[{i}]");
+        fixes.push(Fix::parse(&fix.into(), &path).map_err(|mut violations| violations.swap_remove(0))?);
+    }
+    let avoid = wire.avoid.iter().map(|name| convert::parse("avoid", name));
+    let wanted = wire.wanted.into_iter().map(WantedSymbol::try_from);
     Ok(Job {
+        avoid: avoid.collect::<Result<_, _>>()?,
+        wanted: wanted.collect::<Result<_, _>>()?,
+        fixes,
+        forgiving: wire.forgiving,
+        tryout: wire.tryout,
         kind: convert::task_kind(wire.kind)?,
         platform: convert::platform(wire.platform)?,
         targets,
@@ -163,9 +186,10 @@ async fn with_scratch(
         memory_limit: job.memory_limit,
     };
     match job.kind {
-        TaskKind::Check => run_check(tree, job, &context).await,
+        TaskKind::Check => checking::run(tree, job, &context).await,
+        TaskKind::Verify => verifying::run(tree, job, &context).await,
         TaskKind::Extract => {
-            let done = run_extract(shared, &tree, &job, &context).await;
+            let done = extracting::run(shared, &tree, &job, &context).await;
             match disk_is_full(scratch.path()) {
                 true => blame_the_disk(shared, done),
                 false => done,
@@ -200,175 +224,20 @@ fn blame_the_disk(shared: &Shared, done: Result<Product, Failure>) -> Result<Pro
     )))
 }
 
-async fn run_check(tree: Tree, job: Job, context: &Context) -> Result<Product, Failure> {
-    context.progress("checking configs, files, objects and symbols");
-    let mut report = check_targets(&tree, &job.targets).await?;
-    for target in &mut report.targets {
-        for problem in &target.problems {
-            context.log.line(&format!("error: {problem}"));
-        }
-        for warning in &target.warnings {
-            context.log.line(&format!("warning: {warning}"));
-        }
-        shorten(&mut target.problems);
-        shorten(&mut target.warnings);
-    }
-    Ok(Product {
-        ending: check_ending(&report),
-        report: Some(Report::Check(report)),
-        files: Vec::new(),
-    })
-}
-
-/// Keeps the first of many sentences: the log has them all, and a report must fit into a message.
-fn shorten(sentences: &mut Vec<String>) {
-    const MOST: usize = 50;
-    if sentences.len() > MOST {
-        let more = sentences.len() - MOST;
-        sentences.truncate(MOST);
-        sentences.push(format!("… and {more} more; the attempt's log has them all"));
-    }
-}
-
-async fn check_targets(tree: &Tree, targets: &[Target]) -> Result<CheckReport, Failure> {
-    let (tree, targets) = (tree.clone(), targets.to_vec());
-    let checked = tokio::task::spawn_blocking(move || check::check(&tree, &targets)).await;
-    checked
-        .map_err(|e| {
-            farm(format!(
-                "the check itself failed: {e}. This is a bug; please report it with the log"
-            ))
-        })?
-        .map_err(|e| farm(e.to_string()))
-}
-
-/// A check succeeds if no target has a problem; else the failure is the user's and says all of them.
-fn check_ending(report: &CheckReport) -> Ending {
-    let problems: Vec<&str> = report
-        .targets
-        .iter()
-        .flat_map(|t| &t.problems)
-        .map(String::as_str)
-        .collect();
-    if problems.is_empty() {
-        return Ending::Succeeded;
-    }
-    Ending::Failed(Failure::new(Cause::Yours, problems.join("\n")))
-}
-
-async fn run_extract(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -> Result<Product, Failure> {
-    let tool = shared.inventory.extractor(job.backend);
-    let tool = tool.ok_or_else(|| {
-        farm(format!(
-            "{}: the {} backend does not work here",
-            shared.config.name, job.backend
-        ))
-    })?;
-    if !tool.supports(job.platform.arch) {
-        let message = format!(
-            "{}: the {} backend can't read {} kernels yet",
-            job.platform, job.backend, job.platform.arch
-        );
-        return Err(Failure::new(Cause::Codestream, message));
-    }
-    let identity = tool.identity();
-    let mut report = ExtractReport {
-        tool: format!("{} {}", identity.backend, identity.version),
-        targets: Vec::new(),
-    };
-    let mut files = Vec::new();
-    for target in &job.targets {
-        context.progress(&format!("extracting {}", target.file));
-        let object = object_of(tree, target).await?;
-        let Extracted {
-            source,
-            report: extraction,
-        } = tool
-            .extract(
-                ExtractRequest {
-                    tree,
-                    target,
-                    object: &object,
-                },
-                context,
-            )
-            .await?;
-        log_extraction(&extraction, context);
-        files.push((extraction.source_artifact.clone(), source.into_bytes()));
-        report.targets.push(extraction);
-    }
-    Ok(Product {
-        ending: extract_ending(&job.platform, &report),
-        report: Some(Report::Extract(report)),
-        files,
-    })
-}
-
-/// The object that holds a target here. Its check has found it before, on this tree or another worker's copy of it.
-async fn object_of(tree: &Tree, target: &Target) -> Result<ObjectName, Failure> {
-    let checked = check_targets(tree, std::slice::from_ref(target)).await?.targets.pop();
-    checked.and_then(|t| t.object).ok_or_else(|| {
-        let message = format!(
-            "{}: no object holds {} here; its check says more",
-            tree.platform, target.file
-        );
-        Failure::new(Cause::Yours, message)
-    })
-}
-
-fn log_extraction(extraction: &TargetExtraction, context: &Context) {
-    let log = &context.log;
-    log.line(&format!(
-        "{}: {} functions patched, {} symbols externalized, in {} ms",
-        extraction.file,
-        extraction.patched.len(),
-        extraction.externalized.len(),
-        extraction.tool_ms
-    ));
-    for warning in &extraction.warnings {
-        log.line(&format!("warning: {warning}"));
-    }
-    let compile = &extraction.compile;
-    if compile.passed {
-        log.line("compile check passed");
-        return;
-    }
-    log.line("compile check FAILED");
-    for error in &compile.errors {
-        log.line(&format!("  {error}"));
-    }
-    for name in &compile.missing_functions {
-        log.line(&format!("  not defined: {name}"));
-    }
-    for name in &compile.unresolved {
-        log.line(&format!("  unresolved: {name}"));
-    }
-}
-
-/// An extraction succeeds if every source compiles; a source that does not is kept, and said to be broken.
-fn extract_ending(platform: &Platform, report: &ExtractReport) -> Ending {
-    let broken: Vec<String> = report
-        .targets
-        .iter()
-        .filter(|t| !t.compile.passed)
-        .map(|t| {
-            format!(
-                "{platform}: {}: the extracted source does not pass the compile check: {}",
-                t.file,
-                t.compile.summary()
-            )
-        })
-        .collect();
-    if broken.is_empty() {
-        return Ending::Succeeded;
-    }
-    let advice = "The source is kept as an artifact, to be finished by hand; the attempt's log has all errors.";
-    Ending::Failed(Failure::new(
-        Cause::Codestream,
-        format!("{}\n{advice}", broken.join("\n")),
-    ))
-}
-
 fn farm(message: String) -> Failure {
     Failure::new(Cause::Farm, message)
+}
+
+/// Work on files and memory, on a thread of its own.
+async fn aside<T: Send + 'static, E: std::fmt::Display>(
+    what: &str,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure> {
+    let broke = |e| {
+        farm(format!(
+            "the {what} itself failed: {e}. This is a bug; please report it with the log"
+        ))
+    };
+    let done = tokio::task::spawn_blocking(move || work().map_err(|e| e.to_string())).await;
+    done.map_err(broke)?.map_err(farm)
 }

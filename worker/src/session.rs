@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use klp_livepatch::task::AttemptId;
-use klp_proto::v1::{Assignment, FarmState, WorkerState};
+use klp_proto::v1::{Assignment, Errand, FarmState, WorkerState};
 use klp_proto::{MAX_MESSAGE, convert};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -44,6 +44,8 @@ pub trait Party: Sync {
     fn describe(&self) -> WorkerState;
     /// Starts an attempt, unless it was started before or nothing new is taken.
     fn start(&self, id: AttemptId, assignment: Assignment);
+    /// Runs these errands and no others.
+    fn run_errands(&self, errands: Vec<Errand>);
     /// The coordinator has heard that nothing new is taken.
     fn bid_farewell(&self);
     /// Random bits.
@@ -145,6 +147,7 @@ fn state(party: &impl Party) -> WorkerState {
 
 /// Starts what is new, stops what is not wanted.
 fn apply(party: &impl Party, farm: FarmState) {
+    party.run_errands(farm.errands);
     let mut wanted: HashSet<AttemptId> = HashSet::with_capacity(farm.assignments.len());
     for assignment in farm.assignments {
         match convert::attempt(assignment.attempt.clone()) {

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::trees::debian::Added;
-use crate::trees::{Tree, TreeStore, debian, kdir, verify};
+use crate::trees::suse::SuseData;
+use crate::trees::{Tree, TreeKind, TreeStore, debian, kdir, verify};
+use crate::worker::known_kernels;
 
 #[derive(Debug, Args)]
 pub struct TreeArgs {
@@ -22,6 +24,13 @@ pub struct TreeArgs {
     /// Folder that holds the trees [default: DATA_DIR/trees]
     #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES", global = true)]
     trees: Option<PathBuf>,
+
+    /// Folder of SUSE's kernels as klp-build keeps them; it is only read, what is found there is listed and verified
+    #[arg(long, value_name = "DIR", env = config::SUSE_DATA_DIR, global = true)]
+    suse_data_dir: Option<PathBuf>,
+    /// The catalog of codestreams, which says which of them SUSE's kernels are
+    #[arg(long, value_name = "FILE", env = "KLP_FARM_CATALOG", global = true)]
+    catalog: Option<PathBuf>,
 
     /// Say nothing but errors
     #[arg(long, short, global = true)]
@@ -65,10 +74,10 @@ enum AddCommand {
     /// Make a tree from Debian's packages of a kernel
     #[command(after_help = "Examples:\n  \
         klp-worker tree add debian 6.1.0-50\n  \
-        klp-worker tree add debian 6.12.117+deb12 --arch x86_64\n  \
+        klp-worker tree add debian 6.1.0-50 --arch s390x\n  \
         klp-worker tree add debian --latest 2 --series 6.1\n\n\
         Fetches linux-source, linux-headers and linux-image with apt and unpacks them in the folder of trees; the host's\n\
-        own packages are not touched. Takes a minute or two, 3 GB while at work and 2 GB afterwards. When interrupted, the\n\
+        own packages are not touched, nor its list of architectures for --arch. Takes a minute or two, 3 GB while at work and 2 GB afterwards. When interrupted, the\n\
         same command goes on from there.")]
     Debian(DebianArgs),
     /// Take a kernel you built in its own source folder
@@ -128,7 +137,10 @@ pub enum Output {
 pub async fn run(args: TreeArgs) -> anyhow::Result<()> {
     let cancel = cancel_on_signals()?;
     let trees = args.trees.unwrap_or_else(|| args.data_dir.join("trees"));
-    let store = TreeStore::open(&trees)?;
+    let known = known_kernels(args.catalog.as_deref())?;
+    let suse = args.suse_data_dir.as_deref();
+    let suse = suse.map(|dir| SuseData::open(dir, &args.data_dir.join(config::SUSE_INDEXES), known));
+    let store = TreeStore::open(&trees)?.with_suse(suse.transpose()?);
     let quiet = args.quiet;
     match args.command {
         TreeCommand::Add(AddCommand::Debian(add)) => add_debian(&store, add, quiet, &cancel).await,
@@ -160,7 +172,10 @@ async fn add_debian(
     let arch = own_arch(args.arch)?;
     let abis = match (args.abi, args.latest) {
         (Some(abi), _) => vec![abi],
-        (None, latest) => debian::latest(latest.unwrap_or(1).into(), args.series.as_deref(), arch, cancel).await?,
+        (None, latest) => {
+            let count = latest.unwrap_or(1).into();
+            debian::latest(store, count, args.series.as_deref(), arch, quiet, cancel).await?
+        }
     };
     for abi in abis {
         let codestream = match &args.codestream {
@@ -246,6 +261,7 @@ fn as_json(tree: &Tree) -> serde_json::Value {
         "release": tree.release,
         "compiler": tree.compiler,
         "modules": tree.module_count,
+        "vmlinux": tree.vmlinux_file(),
         "src": tree.src,
         "obj": tree.obj,
         "warnings": tree.warnings,
@@ -262,7 +278,7 @@ fn row(tree: &Tree) -> [String; 7] {
         tree.module_count.to_string(),
         tree.src
             .parent()
-            .filter(|_| tree.src != tree.obj)
+            .filter(|_| tree.src != tree.obj && tree.kind != TreeKind::Suse)
             .unwrap_or(&tree.src)
             .display()
             .to_string(),
@@ -307,6 +323,9 @@ async fn verify_trees(
         let mut tree = tree.clone();
         if repair {
             verify::repair_place(&mut tree)?;
+            if verify::repair_symbols(&mut tree)? {
+                tell(quiet, &format!("{}: vmlinux's symbols listed anew", tree.platform));
+            }
         }
         let problems = verify::verify(&tree, cancel).await?;
         if problems.is_empty() {

@@ -2,13 +2,15 @@
 
 use std::fs::{self, File};
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use klp_livepatch::catalog::{Catalog, MAX_FILE};
 use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::task::{AttemptId, Incarnation};
-use klp_proto::v1::{Assignment, WorkerState};
+use klp_proto::v1::{self, Assignment, WorkerState};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -18,13 +20,15 @@ use uuid::Uuid;
 
 use crate::attempt_log::AttemptLog;
 use crate::attempts::Attempts;
-use crate::config::WorkerConfig;
+use crate::config::{SUSE_INDEXES, WorkerConfig};
 use crate::delivery::{self, Courier};
+use crate::errands::Errands;
 use crate::inventory::Inventory;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::runner;
 use crate::session::{self, Party};
 use crate::trees::TreeStore;
+use crate::trees::suse::{self, KnownKernels, SuseData};
 
 /// How long a stopping worker tries to deliver what it has; what is left is delivered at its next start.
 const LAST_DELIVERY: Duration = Duration::from_secs(5);
@@ -50,6 +54,7 @@ pub struct Shared {
     pub inventory: Arc<Inventory>,
     pub trees: Arc<TreeStore>,
     pub courier: Courier,
+    errands: Errands,
     /// Cancelled when the worker takes nothing new.
     pub draining: CancellationToken,
     /// Cancelled when the coordinator has heard that this worker takes nothing new.
@@ -72,7 +77,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     let left_over = outbox.list()?;
 
     let channel = delivery::endpoint(config.coordinator.clone()).connect_lazy();
-    let trees = Arc::new(TreeStore::open(&config.trees_dir)?);
+    let trees = Arc::new(open_trees(&config)?);
     let inventory = Inventory::new(trees.clone(), config.codestreams.clone(), config.readiness_period);
     inventory.refresh().await;
     let shared = Shared {
@@ -85,6 +90,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
             outbox: Arc::new(outbox),
             channel,
         },
+        errands: Errands::new(config.kernel_source.clone()),
         draining: CancellationToken::new(),
         farewell: CancellationToken::new(),
         tracker: TaskTracker::new(),
@@ -126,6 +132,38 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         Some(result) => Ok(result??),
         None => Ok(session.await??),
     }
+}
+
+fn open_trees(config: &WorkerConfig) -> anyhow::Result<TreeStore> {
+    let suse = match config.suse_data_dir.as_deref() {
+        None => None,
+        Some(dir) => {
+            let known = known_kernels(config.catalog.as_deref())?;
+            Some(SuseData::open(dir, &config.data_dir.join(SUSE_INDEXES), known)?)
+        }
+    };
+    Ok(TreeStore::open(&config.trees_dir)?.with_suse(suse))
+}
+
+/// What the catalog says of SUSE's kernels.
+///
+/// # Errors
+/// It can't be read, with its path and the line.
+pub fn known_kernels(catalog: Option<&Path>) -> anyhow::Result<Arc<KnownKernels>> {
+    let Some(path) = catalog else {
+        return Ok(suse::unknown());
+    };
+    let size = fs::metadata(path)
+        .with_context(|| format!("can't read the catalog {}", path.display()))?
+        .len();
+    anyhow::ensure!(
+        size <= MAX_FILE as u64,
+        "the catalog {} has {size} bytes; at most {MAX_FILE}",
+        path.display()
+    );
+    let text = fs::read_to_string(path).with_context(|| format!("can't read the catalog {}", path.display()))?;
+    let catalog = Catalog::parse(&text).with_context(|| format!("the catalog {}", path.display()))?;
+    Ok(suse::known_by(&catalog))
 }
 
 fn lock_data_dir(config: &WorkerConfig) -> anyhow::Result<Flock<File>> {
@@ -268,6 +306,7 @@ impl Party for Shared {
             slots: self.config.slots,
             memory: self.config.memory,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_source: self.errands.can_scan(),
             ..WorkerState::default()
         };
         self.inventory.describe(&mut state);
@@ -315,6 +354,10 @@ impl Party for Shared {
             }
             shared.attempts.remove(id);
         });
+    }
+
+    fn run_errands(&self, errands: Vec<v1::Errand>) {
+        self.errands.apply(errands, &self.courier, &self.trees);
     }
 
     fn bid_farewell(&self) {

@@ -243,3 +243,30 @@ async fn a_process_that_lives_on_in_ever_new_children_is_killed() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(std::fs::read_to_string(&last).unwrap(), then, "it lives on");
 }
+
+#[tokio::test]
+async fn files_are_input_and_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, output) = (dir.path().join("in"), dir.path().join("out"));
+    std::fs::write(&input, b"a\0b\xff").unwrap();
+    let command = Command::new("cat", "/").input(&input).output(&output);
+    let done = captured(&command, &limits(10_000)).await;
+    assert_eq!((done.finish.end, done.stdout.as_str()), (End::Exited(0), ""));
+    assert_eq!(std::fs::read(&output).unwrap(), b"a\0b\xff");
+    // A file that is there is never written over.
+    let again = capture(&command, &limits(10_000), &CancellationToken::new()).await;
+    assert!(matches!(again, Err(ProcessError::Start { .. })), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_output_has_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("out");
+    let little = Limits {
+        output: 1 << 20,
+        ..limits(30_000)
+    };
+    let done = captured(&Command::new("yes", "/").output(&output), &little).await;
+    assert!(!done.finish.end.success(), "{:?}", done.finish);
+    assert_eq!(std::fs::metadata(&output).unwrap().len(), 1 << 20);
+}

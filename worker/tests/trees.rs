@@ -8,12 +8,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
+use klp_livepatch::Arch;
 use klp_livepatch::names::ObjectName;
 use klp_livepatch::report::ConfigValue;
 use klp_livepatch::spec::Target;
-use klp_worker::check::check;
+use klp_worker::check::{CheckOptions, Lab, check, check_with, inlining};
+use klp_worker::extract::{CommandSource, compile_command};
 use klp_worker::process::{Limits, capture};
-use klp_worker::symbols::{SymbolKind, Symvers};
+use klp_worker::symbols::traceable::read_traceable;
+use klp_worker::symbols::{SymbolKind, Symvers, kallsyms};
+use klp_worker::trees::overlay::{Patch, View};
 use klp_worker::trees::{Tree, TreeKind, TreeStore, verify};
 use tokio_util::sync::CancellationToken;
 
@@ -135,7 +139,8 @@ fn known_targets_pass_their_checks() {
         let report = check(&tree, &targets).unwrap();
         for (found, target) in report.targets.iter().zip(&targets) {
             assert!(found.problems.is_empty(), "{:#?}", found.problems);
-            assert_eq!(found.functions_found, target.functions);
+            let functions: Vec<_> = found.functions.iter().map(|f| f.function.clone()).collect();
+            assert_eq!(functions, target.functions);
             let built_in = found.config == Some(ConfigValue::BuiltIn);
             assert_eq!(found.object.as_ref().unwrap().is_vmlinux(), built_in);
         }
@@ -175,15 +180,6 @@ fn wrong_targets_are_explained() {
             target("sound/core/pcm.c", "CONFIG_SND_PCM", "snd-pcm", &["kfree"]),
             "it is in vmlinux",
         ),
-        (
-            target("kernel/kcsan/core.c", "CONFIG_KCSAN", "vmlinux", &["kcsan_init"]),
-            "is not set",
-        ),
-        // Behind a menu that this kernel has off, so that .config doesn't name it at all.
-        (
-            target("kernel/kcsan/core.c", "CONFIG_KCSAN_STRICT", "vmlinux", &["kcsan_init"]),
-            "depends on is off",
-        ),
     ];
     for tree in debian_trees() {
         for (target, answer) in &cases {
@@ -194,6 +190,19 @@ fn wrong_targets_are_explained() {
                     && problems[0].contains(answer)
                     && problems[0].starts_with(&tree.platform.to_string()),
                 "wanted {answer}, got {problems:#?}"
+            );
+        }
+        for (config, answer) in [
+            ("CONFIG_KCSAN", "is not set"),
+            // Behind a menu that this kernel has off, so that .config doesn't name it at all.
+            ("CONFIG_KCSAN_STRICT", "depends on is off"),
+        ] {
+            let kcsan = target("kernel/kcsan/core.c", config, "vmlinux", &["kcsan_init"]);
+            let report = check(&tree, &[kcsan]).unwrap();
+            assert!(report.leaves_out(), "{report:?}");
+            assert!(
+                report.targets[0].left_out.as_ref().unwrap().contains(answer),
+                "{report:?}"
             );
         }
         // A function that 6.1 has and later kernels don't.
@@ -238,6 +247,29 @@ async fn asking_for_commands_and_checking_leave_no_trace() {
             &[target("sound/core/pcm.c", "CONFIG_SND_PCM", "snd-pcm", &["nope"])],
         )
         .unwrap();
+        // What was inlined is known from a compilation of the file's own.
+        let qfq = target(
+            "net/sched/sch_qfq.c",
+            "CONFIG_NET_SCH_QFQ",
+            "sch_qfq",
+            &["qfq_change_class", "qfq_slot_rotate"],
+        );
+        if Arch::host() == Some(tree.platform.arch) {
+            let cancel = CancellationToken::new();
+            let lab = Lab {
+                scratch: scratch.path(),
+                limits: Limits::default(),
+                cancel: &cancel,
+            };
+            let targets = [qfq];
+            let inlining = inlining::gather(&tree, &targets, &lab).await.unwrap();
+            let report = check_with(&tree, &targets, CheckOptions::default(), &inlining).unwrap();
+            let problems = &report.targets[0].problems;
+            assert!(
+                problems.len() == 1 && problems[0].contains("qfq_slot_rotate: it was inlined into qfq_"),
+                "{problems:?}"
+            );
+        }
         verify::verify(&tree, &CancellationToken::new()).await.unwrap();
         let after = times(&tree.dir);
         let changed: Vec<_> = after
@@ -249,6 +281,86 @@ async fn asking_for_commands_and_checking_leave_no_trace() {
             std::fs::read_dir(scratch.path()).unwrap().count(),
             0,
             "kbuild tidies up after itself"
+        );
+    }
+}
+
+/// A patch that adds a line before a file's second one.
+fn marking(tree: &Tree, file: &str, line: &str) -> Patch {
+    let text = std::fs::read_to_string(tree.src.join(file)).unwrap();
+    let first: Vec<&str> = text.lines().take(3).collect();
+    let diff = format!(
+        "--- a/{file}\n+++ b/{file}\n@@ -1,3 +1,4 @@\n {}\n+{line}\n {}\n {}\n",
+        first[0], first[1], first[2]
+    );
+    Patch {
+        name: "marking.patch".to_owned(),
+        bytes: diff.into_bytes(),
+    }
+}
+
+/// What a compiler reads of a view is the view's, be it a `.c` file or a header that is patched, and the compiler finds
+/// nothing of the patch in the tree. Prints what a view takes.
+#[tokio::test]
+#[ignore = "makes some ten thousand links"]
+async fn a_view_of_a_real_kernel_is_compiled_as_patched() {
+    let Some(tree) = debian_trees().pop() else { return };
+    let before = times(&tree.src);
+    for (file, whole) in [("sound/core/pcm.c", false), ("include/sound/pcm.h", true)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let start = Instant::now();
+        let patch = marking(&tree, file, "extern int marked_by_a_patch;");
+        let view = View::new(&tree, scratch.path(), &[patch], &CancellationToken::new()).await;
+        let view = view.unwrap().unwrap();
+        println!("{}: {file}: a view in {:?}", tree.platform, start.elapsed());
+        assert_eq!(view.is_whole(), whole);
+        let make_args = tree.make_args(scratch.path());
+        let source = CommandSource {
+            src_dir: &tree.src,
+            obj_dir: &tree.obj,
+            cc: &tree.compiler,
+            make_args: &make_args,
+        };
+        let command = view.command(&compile_command(&source, "sound/core/pcm.c").unwrap());
+        let at = command.args.iter().position(|arg| arg == "-c").unwrap();
+        let done = std::process::Command::new(&command.compiler)
+            .args(command.args[..at].iter().filter(|arg| !arg.starts_with("-Wp,-M")))
+            .arg("-E")
+            .arg(command.args.last().unwrap())
+            .current_dir(&command.directory)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(text.contains("marked_by_a_patch"));
+        let src = tree.src.to_str().unwrap();
+        let strays: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("# ") && line.contains(src))
+            .collect();
+        assert!(strays.is_empty(), "{:?}", &strays[..strays.len().min(5)]);
+        let start = Instant::now();
+        drop(scratch);
+        println!("{}: {file}: gone in {:?}", tree.platform, start.elapsed());
+    }
+    assert!(times(&tree.src) == before);
+}
+
+#[test]
+fn the_boot_image_tells_what_ftrace_can_hook() {
+    for tree in debian_trees() {
+        let image = tree.boot_image.as_deref().unwrap();
+        let entries = kallsyms::read_entries(image).unwrap();
+        let traceable = read_traceable(image).unwrap();
+        let can_trace = |name: &str| {
+            let mut of_name = entries.iter().filter(|entry| entry.name == name);
+            of_name.any(|entry| traceable.contains(&entry.address))
+        };
+        assert!(can_trace("vprintk") && can_trace("tcp_v4_rcv"), "{}", tree.platform);
+        assert!(
+            !can_trace("ftrace_caller") && !can_trace("jiffies"),
+            "{}",
+            tree.platform
         );
     }
 }

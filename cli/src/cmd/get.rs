@@ -1,4 +1,4 @@
-//! `klp-farm get`: writes a livepatch's sources where klp-build users look for them.
+//! `klp-farm get`: writes a livepatch where klp-build users look for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,123 +7,102 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use klp_livepatch::date::Date;
 use klp_livepatch::grouping::groups_file;
-use klp_livepatch::names::LivepatchName;
+use klp_livepatch::klp_build::missing_syms::{self, MissingSymbols};
+use klp_livepatch::names::{LivepatchName, SourcePath};
 use klp_livepatch::outcome::Artifact;
-use klp_livepatch::report::{ExtractReport, Report};
+use klp_livepatch::render::{self, Commit, commit_message};
+use klp_livepatch::report::TargetExtraction;
 use klp_livepatch::spec::{Draft, Spec};
-use klp_livepatch::task::Platform;
-use klp_livepatch::{Arch, Codestream, layout, render};
-use klp_proto::{convert, v1};
+use klp_livepatch::{Arch, Codestream, layout};
+use klp_proto::v1;
 use serde::Serialize;
 
 use crate::client::Client;
 use crate::output::{self, Failed, Mode};
-use crate::view::task_kind;
+use crate::results::{self, Part, PlatformResult, Results};
+use crate::settings::Settings;
+
+/// Milliseconds of a day.
+const DAY: i64 = 86_400_000;
 
 #[derive(Args)]
 pub struct GetArgs {
-    name: LivepatchName,
-    /// The work folder; the livepatch gets a folder of its name in it
-    #[arg(
-        long = "output-dir",
-        short,
-        value_name = "DIR",
-        env = "KLP_WORK_DIR",
-        default_value = "."
-    )]
-    output_dir: PathBuf,
+    pub name: LivepatchName,
+    /// The work folder; the livepatch gets a folder of its name in it [default: KLP_WORK_DIR, the configured one, or .]
+    #[arg(long = "output-dir", short, alias = "work-dir", value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
     /// Also write sources that did not pass the compile check, to be finished by hand
     #[arg(long)]
-    include_failed: bool,
-}
-
-/// One platform's extraction, ready to be written.
-struct Extracted {
-    platform: Platform,
-    compiles: bool,
-    report: ExtractReport,
-    artifacts: Vec<Artifact>,
+    pub include_failed: bool,
 }
 
 #[derive(Serialize)]
 struct Written {
     codestream: String,
+    /// Where it was extracted.
     arch: String,
+    /// The architectures that it is for.
+    archs: Vec<String>,
     directory: PathBuf,
     compiles: bool,
     files: Vec<String>,
 }
 
-pub async fn run(args: GetArgs, client: &Client, mode: Mode) -> Result<(), Failed> {
+pub async fn run(args: GetArgs, client: &Client, settings: &Settings, mode: Mode) -> Result<(), Failed> {
     let response = client.get(&args.name).await?;
-    let livepatch = response.livepatch.unwrap_or_default();
-    let spec = Spec::parse(&Draft::from(livepatch.spec.unwrap_or_default())).map_err(Failed::Invalid)?;
     if response.reports_omitted {
         return Err(Failed::Error(anyhow::anyhow!(
             "{} is too large for one answer; split it into livepatches of fewer codestreams",
             args.name
         )));
     }
-    let missing = missing(&response.tasks);
-    let mut results = Vec::new();
-    for task in response.tasks {
-        let unreadable = |v| anyhow::anyhow!("the coordinator sent something unreadable: {v}");
-        let extracted = extraction(task).map_err(unreadable)?;
-        results.extend(extracted.filter(|e| e.compiles || args.include_failed));
-    }
-    if results.is_empty() {
+    let livepatch = response.livepatch.unwrap_or_default();
+    let spec = Spec::parse(&Draft::from(livepatch.spec.clone().unwrap_or_default())).map_err(Failed::Invalid)?;
+    let unreadable = |v| anyhow::anyhow!("the coordinator sent something unreadable: {v}");
+    let results = results::gather(response.tasks).map_err(unreadable)?;
+    let groups = match livepatch.ended_ms {
+        0 => Vec::new(),
+        _ => client.groups(&args.name).await?,
+    };
+    let writer = Writer {
+        client,
+        settings,
+        spec: &spec,
+        work_dir: args.output_dir.as_deref().unwrap_or(&settings.work_dir),
+        year: year(livepatch.created_ms),
+        digests: digests(&groups),
+        include_failed: args.include_failed,
+    };
+    let written = writer.codestreams(&results).await?;
+    if written.is_empty() {
         return Err(Failed::Error(anyhow::anyhow!(
             "{0} has no source that passed the compile check yet; see `klp-farm status {0}` (--include-failed writes what did not pass)",
             args.name
         )));
     }
-    let groups = if livepatch.ended_ms == 0 {
-        Vec::new()
-    } else {
-        client.groups(&args.name).await?
-    };
-    let digests: BTreeMap<(String, String), &str> = groups
+    writer.whole(&results).await?;
+    let missing: Vec<(String, String)> = results
         .iter()
-        .flat_map(|g| {
-            g.codestreams
-                .iter()
-                .map(|c| ((c.clone(), g.arch.clone()), g.digest.as_str()))
-        })
+        .flat_map(|(codestream, platforms)| platforms.iter().map(move |(arch, p)| (codestream, arch, p)))
+        .filter_map(|(codestream, arch, p)| Some((format!("{codestream}/{arch}"), p.why_missing()?)))
         .collect();
-    let own_dir = own_directories(&results, &digests);
-    let mut written = Vec::new();
-    for result in &results {
-        let only = own_dir.contains(&result.platform).then_some(result.platform.arch);
-        let directory = args
-            .output_dir
-            .join(layout::lp_dir(&spec, &result.platform.codestream, only));
-        let files = write(client, &spec, result, &directory).await?;
-        written.push(Written {
-            codestream: result.platform.codestream.to_string(),
-            arch: result.platform.arch.to_string(),
-            directory,
-            compiles: result.compiles,
-            files,
-        });
-    }
-    let groups_path = args.output_dir.join(layout::backend_dir(&spec)).join(layout::GROUPS);
-    if !groups.is_empty() {
-        write_file(&groups_path, groups_file(&merged_groups(&digests)).as_bytes())?;
-    }
     for (platform, why) in &missing {
         eprintln!("missing: {platform}: {why}; see `klp-farm status {}`", args.name);
     }
-    let all = if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Failed::NotAllSucceeded)
-    };
-    if mode == Mode::Json {
-        output::json(&written)?;
-        return all;
+    tell(&writer, &written, mode)?;
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Failed::NotAllSucceeded),
     }
-    for entry in &written {
+}
+
+fn tell(writer: &Writer<'_>, written: &[Written], mode: Mode) -> Result<(), Failed> {
+    if mode == Mode::Json {
+        return output::json(&written);
+    }
+    for entry in written {
         let remark = if entry.compiles {
             ""
         } else {
@@ -132,78 +111,36 @@ pub async fn run(args: GetArgs, client: &Client, mode: Mode) -> Result<(), Faile
         output::print(&format!(
             "{}/{}  {}{remark}",
             entry.codestream,
-            entry.arch,
+            entry.archs.join(","),
             entry.directory.display()
         ))?;
     }
-    if !groups.is_empty() {
-        output::print(&format!("groups  {}", groups_path.display()))?;
+    if writer.digests.is_empty() {
+        return Ok(());
     }
-    all
+    output::print(&format!("groups  {}", writer.groups_path().display()))
 }
 
-/// The platforms that have no source that compiles, each with the reason.
-fn missing(tasks: &[v1::Task]) -> BTreeMap<String, String> {
-    let mut missing = BTreeMap::new();
-    let mut done = BTreeSet::new();
-    for task in tasks {
-        let platform = task.platform.clone().unwrap_or_default();
-        let name = format!("{}/{}", platform.codestream, platform.arch);
-        match task.state() {
-            v1::TaskState::Succeeded if task.kind() == v1::TaskKind::Extract => drop(done.insert(name)),
-            v1::TaskState::Failed => drop(missing.insert(name, format!("{} failed", task_kind(task)))),
-            _ => drop(missing.entry(name).or_insert_with(|| "not done yet".to_owned())),
-        }
-    }
-    missing.retain(|name, _| !done.contains(name));
-    missing
+fn year(created_ms: i64) -> u32 {
+    Date::from_unix_days(created_ms.div_euclid(DAY)).year().into()
 }
 
-/// What an extract task gave; `None` for other tasks and for those without a source.
-fn extraction(task: v1::Task) -> Result<Option<Extracted>, klp_livepatch::spec::Violation> {
-    let compiles = task.state() == v1::TaskState::Succeeded;
-    let Some(report) = task.report else { return Ok(None) };
-    let Report::Extract(report) = Report::try_from(report)? else {
-        return Ok(None);
+/// By codestream and architecture.
+type Digests = BTreeMap<(String, String), String>;
+
+fn digests(groups: &[v1::Group]) -> Digests {
+    let of_group = |g: &v1::Group| {
+        let (arch, digest) = (g.arch.clone(), g.digest.clone());
+        let codestreams = g.codestreams.clone().into_iter();
+        codestreams
+            .map(move |c| ((c, arch.clone()), digest.clone()))
+            .collect::<Vec<_>>()
     };
-    let artifacts = task
-        .artifacts
-        .into_iter()
-        .map(Artifact::try_from)
-        .collect::<Result<_, _>>()?;
-    Ok(Some(Extracted {
-        platform: convert::platform(task.platform)?,
-        compiles,
-        report,
-        artifacts,
-    }))
-}
-
-/// The platforms whose source goes into a folder of their architecture: all but each codestream's preferred one, unless
-/// they are the same code.
-fn own_directories(results: &[Extracted], digests: &BTreeMap<(String, String), &str>) -> BTreeSet<Platform> {
-    let mut preferred: BTreeMap<&Codestream, Arch> = BTreeMap::new();
-    for result in results {
-        let arch = preferred
-            .entry(&result.platform.codestream)
-            .or_insert(result.platform.arch);
-        *arch = (*arch).min(result.platform.arch);
-    }
-    let digest = |codestream: &Codestream, arch: Arch| digests.get(&(codestream.to_string(), arch.to_string()));
-    results
-        .iter()
-        .map(|r| &r.platform)
-        .filter(|p| {
-            let first = preferred[&p.codestream];
-            let same = digest(&p.codestream, p.arch).is_some_and(|d| Some(d) == digest(&p.codestream, first));
-            p.arch != first && !same
-        })
-        .cloned()
-        .collect()
+    groups.iter().flat_map(of_group).collect()
 }
 
 /// Codestreams that have equal digests on every architecture.
-fn merged_groups(digests: &BTreeMap<(String, String), &str>) -> Vec<Vec<Codestream>> {
+fn merged_groups(digests: &Digests) -> Vec<Vec<Codestream>> {
     let mut by_codestream: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     for ((codestream, arch), digest) in digests {
         by_codestream.entry(codestream).or_default().push((arch, digest));
@@ -217,32 +154,195 @@ fn merged_groups(digests: &BTreeMap<(String, String), &str>) -> Vec<Vec<Codestre
     groups.into_values().collect()
 }
 
-async fn write(client: &Client, spec: &Spec, result: &Extracted, dir: &Path) -> Result<Vec<String>, Failed> {
-    let mut files = Vec::new();
-    for target in &result.report.targets {
-        let Some(artifact) = result.artifacts.iter().find(|a| a.name == target.source_artifact) else {
-            continue;
+/// What writing needs.
+struct Writer<'a> {
+    client: &'a Client,
+    settings: &'a Settings,
+    spec: &'a Spec,
+    work_dir: &'a Path,
+    year: u32,
+    digests: Digests,
+    include_failed: bool,
+}
+
+impl Writer<'_> {
+    fn groups_path(&self) -> PathBuf {
+        self.work_dir.join(layout::backend_dir(self.spec)).join(layout::GROUPS)
+    }
+
+    /// The folders of all codestreams that have a source.
+    async fn codestreams(&self, results: &Results) -> Result<Vec<Written>, Failed> {
+        let mut written = Vec::new();
+        for (codestream, platforms) in results {
+            let digest = |arch: Arch| self.digests.get(&(codestream.to_string(), arch.to_string()));
+            let same = |a, b| digest(a).is_some_and(|d| Some(d) == digest(b));
+            for part in results::compose(platforms, |s| s.compiles || self.include_failed, same) {
+                written.push(self.part(codestream, platforms, &part).await?);
+            }
+        }
+        Ok(written)
+    }
+
+    async fn part(
+        &self,
+        codestream: &Codestream,
+        platforms: &BTreeMap<Arch, PlatformResult>,
+        part: &Part<'_>,
+    ) -> Result<Written, Failed> {
+        let only = part.own.then_some(part.arch);
+        let directory = self.work_dir.join(layout::lp_dir(self.spec, codestream, only));
+        let texts = self.texts(part).await?;
+        let output = part.output(
+            self.spec,
+            &self.settings.author,
+            self.year,
+            codestream,
+            platforms,
+            &texts,
+        );
+        let mut files = match render::livepatch(&output) {
+            Ok(files) => files,
+            Err(why) => {
+                eprintln!("{codestream}: only the bare sources are written: {why}");
+                self.bare(&texts, &part.source.report.targets)
+            }
         };
-        let bytes = client.artifact(artifact).await?;
-        files.push((layout::source_name(spec, &target.file), bytes));
+        files.insert(
+            layout::EXTERNALIZED.to_owned(),
+            render::externalized(&part.source.report.targets),
+        );
+        for (name, text) in &files {
+            write_file(&directory.join(name), text.as_bytes())?;
+        }
+        self.work_files(part, &directory).await?;
+        Ok(Written {
+            codestream: codestream.to_string(),
+            arch: part.arch.to_string(),
+            archs: part.serves.iter().map(ToString::to_string).collect(),
+            directory,
+            compiles: part.source.compiles,
+            files: files.into_keys().collect(),
+        })
     }
-    let targets = &result.report.targets;
-    files.push((
-        layout::header_name(spec),
-        render::header(&spec.name, targets).into_bytes(),
-    ));
-    files.push((
-        layout::PATCHED_FUNCS.to_owned(),
-        render::patched_funcs(targets).into_bytes(),
-    ));
-    files.push((
-        layout::EXTERNALIZED.to_owned(),
-        render::externalized(targets).into_bytes(),
-    ));
-    for (name, bytes) in &files {
-        write_file(&dir.join(name), bytes)?;
+
+    /// What is written where no template fits.
+    fn bare(&self, texts: &BTreeMap<SourcePath, String>, targets: &[TargetExtraction]) -> BTreeMap<String, String> {
+        let named = |(file, text): (&SourcePath, &String)| (layout::source_name(self.spec, file), text.clone());
+        let mut files: BTreeMap<String, String> = texts.iter().map(named).collect();
+        files.insert(layout::header_name(self.spec), render::header(&self.spec.name, targets));
+        files.insert(layout::PATCHED_FUNCS.to_owned(), render::patched_funcs(targets));
+        files
     }
-    Ok(files.into_iter().map(|(name, _)| name).collect())
+
+    /// The sources as the backend gave them.
+    async fn texts(&self, part: &Part<'_>) -> Result<BTreeMap<SourcePath, String>, Failed> {
+        let mut texts = BTreeMap::new();
+        for target in &part.source.report.targets {
+            if let Some(artifact) = part.source.artifacts.iter().find(|a| a.name == target.source_artifact) {
+                let bytes = self.client.artifact(artifact).await?;
+                texts.insert(target.file.clone(), String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+        Ok(texts)
+    }
+
+    /// What the tool left beside the sources: its log, its lists of symbols, its raw output.
+    async fn work_files(&self, part: &Part<'_>, lp: &Path) -> Result<(), Failed> {
+        let sources: BTreeSet<&str> = part
+            .source
+            .report
+            .targets
+            .iter()
+            .map(|t| t.source_artifact.as_str())
+            .collect();
+        let others = part
+            .source
+            .artifacts
+            .iter()
+            .filter(|a| !sources.contains(a.name.as_str()));
+        for artifact in others {
+            // Artifacts' names are relative and plain.
+            let path = lp.with_file_name(&artifact.name);
+            write_file(&path, &self.client.artifact(artifact).await?)?;
+        }
+        Ok(())
+    }
+
+    /// What a livepatch has once.
+    async fn whole(&self, results: &Results) -> Result<(), Failed> {
+        if !self.digests.is_empty() {
+            write_file(
+                &self.groups_path(),
+                groups_file(&merged_groups(&self.digests)).as_bytes(),
+            )?;
+        }
+        let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+        for fix in &self.spec.fixes {
+            let number = numbers.entry(fix.scope.as_str()).or_default();
+            *number += 1;
+            let artifact = Artifact {
+                name: fix.name.to_string(),
+                digest: fix.digest,
+                size: fix.size,
+            };
+            let path = layout::fix(self.spec, fix.scope.as_str(), *number, fix.name.as_str());
+            write_file(&self.work_dir.join(path), &self.client.artifact(&artifact).await?)?;
+        }
+        let commit = Commit {
+            name: &self.spec.name,
+            cve: self.spec.cve.as_ref(),
+            title: "",
+            upstream: &[],
+            author: &self.settings.author,
+        };
+        self.once(layout::COMMIT_MSG, &commit_message(&commit))?;
+        let missing = missing_symbols(results);
+        if !missing.is_empty() {
+            self.once(layout::MISSING_SYMS, &missing_syms::print(&missing))?;
+            eprintln!(
+                "some externalized symbols are missing on some architectures; {} names them",
+                self.work_dir
+                    .join(layout::of_livepatch(self.spec, layout::MISSING_SYMS))
+                    .display()
+            );
+        }
+        Ok(())
+    }
+
+    fn once(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        write_file(
+            &self.work_dir.join(layout::of_livepatch(self.spec, name)),
+            text.as_bytes(),
+        )
+    }
+}
+
+/// The symbols that a source still needs and that an architecture lacks which it is for.
+fn missing_symbols(results: &Results) -> MissingSymbols {
+    let mut missing = MissingSymbols::new();
+    for (codestream, platforms) in results {
+        let needed: BTreeSet<(&str, &str)> = platforms
+            .values()
+            .filter_map(|p| p.source.as_ref())
+            .flat_map(|s| &s.report.targets)
+            .flat_map(|t| &t.externalized)
+            .map(|e| (e.object.as_str(), e.symbol.as_str()))
+            .collect();
+        for (arch, platform) in platforms {
+            let gone = platform.verified.iter().filter(|v| v.found_in.is_none());
+            for symbol in gone.filter(|v| needed.contains(&(v.object.as_str(), v.symbol.as_str()))) {
+                // A name that C can't say no person can act upon.
+                let Ok(name) = symbol.symbol.parse() else { continue };
+                let objects = missing.entry(*arch).or_default();
+                let codestreams = objects.entry(symbol.object.clone()).or_default();
+                let names = codestreams.entry(codestream.clone()).or_default();
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+    }
+    missing
 }
 
 /// Writes a file whole or not at all.

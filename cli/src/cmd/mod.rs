@@ -1,10 +1,16 @@
 //! The commands, a file each.
 
+pub mod codestreams;
 pub mod control;
+pub mod diff;
+pub mod extract;
 pub mod fleet;
 pub mod get;
+pub mod groups;
 pub mod list;
 pub mod logs;
+pub mod scan;
+pub mod setup;
 pub mod status;
 pub mod submit;
 pub mod up;

@@ -25,6 +25,12 @@ pub struct UpArgs {
     /// Holds the kernel trees [default: DATA_DIR/trees]
     #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES")]
     trees: Option<PathBuf>,
+    /// A clone of SUSE's kernel-source: scans look for fixes in it
+    #[arg(long, value_name = "DIR", env = "KLP_KERNEL_SOURCE")]
+    kernel_source: Option<PathBuf>,
+    /// The catalog of codestreams: klp-build's supported.csv, or TOML
+    #[arg(long, value_name = "FILE", env = "KLP_FARM_CATALOG")]
+    catalog: Option<PathBuf>,
     /// How many attempts run at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_SLOTS)))]
     slots: u32,
@@ -42,6 +48,7 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
     let mut coordinator = Coordinator::start(Config {
         listen: args.listen,
         data_dir: args.data_dir.join("coordinator"),
+        catalog: args.catalog.clone(),
         ..Config::default()
     })
     .await
@@ -57,6 +64,9 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
             name: config::laptop_name(),
             trees_dir: args.trees.unwrap_or_else(|| args.data_dir.join("trees")),
             data_dir: args.data_dir.join("worker"),
+            kernel_source: args.kernel_source,
+            catalog: args.catalog,
+            suse_data_dir: config::default_suse_data_dir(),
             codestreams: CodestreamFilter::all(),
             slots: args.slots,
             memory: config::default_memory(),

@@ -1,14 +1,16 @@
 //! Changes to a livepatch that is stored, as requests ask for them.
 
+use klp_livepatch::spec::{Backend, Goal, MAX_AVOIDED};
 use klp_livepatch::task::LivepatchId;
 use klp_livepatch::{CodestreamFilter, Reason};
 use klp_proto::convert::{self, invalid_argument};
 use klp_proto::v1;
 use tonic::{Response, Status};
 
-use super::{Failed, Shared, livepatch_name, look_up, store_status, wire};
-use crate::ledger::{self, ChangeError, Now, Selection};
-use crate::store::{LivepatchRow, Tx};
+use super::{Failed, Shared, livepatch_name, look_up, store_status, submit, wire};
+use crate::ledger::{self, ChangeError, Extraction, Now, Selection};
+use crate::plan::Progress;
+use crate::store::{self, LivepatchRow, Tx};
 
 /// A reason that may be left out.
 pub fn reason(text: &str) -> Result<Option<Reason>, Status> {
@@ -43,6 +45,62 @@ pub async fn retry(shared: &Shared, request: v1::RetryRequest) -> Result<Respons
     tracing::info!(livepatch = %row.spec.name, retried, "retried");
     let livepatch = Some(wire::livepatch(&row));
     Ok(Response::new(v1::RetryResponse { livepatch, retried }))
+}
+
+/// Goes on with what was only checked.
+pub async fn extract(shared: &Shared, request: v1::ExtractRequest) -> Result<Response<v1::ChangeResponse>, Status> {
+    let mut how = extraction(&request)?;
+    let name = livepatch_name(request.livepatch.clone())?;
+    if submit::is_auto(&request.backend) {
+        let only = how.codestreams.clone();
+        let query = move |db: &rusqlite::Connection| {
+            let livepatch = look_up(db, &name)?;
+            let before = (livepatch.spec.goal == Goal::Sources).then_some(livepatch.spec.backend);
+            let tasks = store::planned(db, livepatch.id, None)?.into_iter();
+            let checked =
+                tasks.filter(|t| t.progress == Progress::Succeeded && only.matches(&t.key.platform.codestream));
+            Ok::<_, Failed>((before, checked.map(|t| t.key.platform).collect::<Vec<_>>()))
+        };
+        let (before, platforms) = shared.store.read(query).await?;
+        how.backend = match before {
+            Some(backend) => backend,
+            None => submit::choose_for(&platforms, &shared.farm.workers().await),
+        };
+    }
+    let change_to = move |tx: &mut Tx<'_>, id, now| ledger::extract(tx, id, &how, now);
+    change(shared, request.livepatch, "to be extracted", change_to).await
+}
+
+fn extraction(request: &v1::ExtractRequest) -> Result<Extraction, Status> {
+    let mut bad = Vec::new();
+    let codestreams = convert::parse::<CodestreamFilter>("codestreams", &request.codestreams);
+    let codestreams = codestreams.map_err(|violation| bad.push(violation)).ok();
+    let backend = match submit::is_auto(&request.backend) {
+        true => Some(Backend::Native),
+        false => convert::parse("backend", &request.backend)
+            .map_err(|violation| bad.push(violation))
+            .ok(),
+    };
+    if request.avoid.len() > MAX_AVOIDED {
+        return Err(wire::invalid(
+            "avoid",
+            format!("{} symbols; at most {MAX_AVOIDED}", request.avoid.len()),
+        ));
+    }
+    let parsed = request.avoid.iter().enumerate().filter_map(|(i, name)| {
+        let name = convert::parse(&format!("avoid[{i}]"), name);
+        name.map_err(|violation| bad.push(violation)).ok()
+    });
+    let avoid = parsed.collect();
+    match (codestreams, backend) {
+        (Some(codestreams), Some(backend)) if bad.is_empty() => Ok(Extraction {
+            backend,
+            avoid,
+            unpatched: request.unpatched,
+            codestreams,
+        }),
+        _ => Err(invalid_argument(&bad)),
+    }
 }
 
 fn selection(request: &v1::RetryRequest) -> Result<Selection, Status> {

@@ -1,8 +1,10 @@
 //! FleetService: the workers, and what they hold.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use klp_livepatch::names::WorkerName;
+use klp_livepatch::task::Platform;
 use klp_livepatch::{CodestreamFilter, Reason};
 use klp_proto::convert::{invalid_argument, parse};
 use klp_proto::v1;
@@ -37,12 +39,39 @@ impl FleetService for Fleet {
     ) -> Result<Response<v1::ListCodestreamsResponse>, Status> {
         let filter: CodestreamFilter = field("filter", &request.into_inner().filter)?;
         let holders = self.0.store.read(|db| store::holders(db).map_err(Failed::from)).await?;
-        let selected = holders
-            .iter()
-            .filter(|(platform, _)| filter.matches(&platform.codestream));
-        let info = selected.map(|(platform, workers)| v1::CodestreamInfo {
-            platform: Some(platform.into()),
-            workers: workers.iter().map(ToString::to_string).collect(),
+        let catalog = self.0.catalog.clone();
+        let catalog = self.0.blobs.aside().run(move || catalog.now()).await;
+        let catalog = catalog
+            .map_err(|_| super::stopping())?
+            .map_err(Status::failed_precondition)?;
+        let mut all: BTreeMap<Platform, Vec<String>> = BTreeMap::new();
+        for (platform, workers) in holders {
+            all.insert(platform, workers.iter().map(ToString::to_string).collect());
+        }
+        for entry in catalog.entries() {
+            for arch in &entry.archs {
+                let codestream = entry.codestream.clone();
+                all.entry(Platform {
+                    codestream,
+                    arch: *arch,
+                })
+                .or_default();
+            }
+        }
+        all.retain(|platform, _| filter.matches(&platform.codestream));
+        let info = all.into_iter().map(|(platform, workers)| {
+            let entry = catalog.get(&platform.codestream);
+            v1::CodestreamInfo {
+                platform: Some((&platform).into()),
+                workers,
+                kernel: entry.map(|e| e.kernel.to_string()).unwrap_or_default(),
+                end_of_support: entry
+                    .and_then(|e| e.eol)
+                    .map(|date| date.to_string())
+                    .unwrap_or_default(),
+                project: entry.map(|e| e.project.clone()).unwrap_or_default(),
+                patchid: entry.map(|e| e.patchid.clone()).unwrap_or_default(),
+            }
         });
         Ok(Response::new(v1::ListCodestreamsResponse {
             codestreams: info.collect(),

@@ -1,49 +1,26 @@
 //! LivepatchService: what people ask of a coordinator.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use klp_livepatch::Share;
-use klp_livepatch::spec::{Draft, Spec};
-use klp_livepatch::task::{AttemptId, LivepatchId, TaskId};
+use klp_livepatch::task::{AttemptId, TaskId};
 use klp_proto::v1::livepatch_service_server::LivepatchService;
 use klp_proto::{MAX_ANSWER, MAX_CHUNK, convert, v1};
 use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
-use tonic::{Code, Request, Response, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic::{Request, Response, Status};
 
-use super::{Failed, Shared, Stream, blob_status, control, livepatch_name, look_up, paging, store_status, watch, wire};
-use crate::clock::utc;
+use super::{Failed, Shared, Stream, blob_status, control, livepatch_name, look_up, paging, scan, submit, watch, wire};
 use crate::groups;
-use crate::ledger::{self, Now, Submission, SubmitError};
+use crate::ledger;
 use crate::store::{self, LivepatchState, Tx};
-use crate::tryout;
 
 pub struct Livepatches(pub Arc<Shared>);
 
 #[tonic::async_trait]
 impl LivepatchService for Livepatches {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let (id, spec, share) = submission(request.into_inner())?;
-        let shared = &self.0;
-        self.want_room(id).await?;
-        self.try_out(id, &spec).await?;
-        let now = Now::of(&shared.clock);
-        let submission = Submission {
-            id,
-            spec,
-            share,
-            max_open: shared.config.max_open_livepatches,
-            max_platforms: shared.config.max_platforms,
-        };
-        let stored = shared.store.write(move |tx| ledger::submit(tx, submission, now)).await;
-        let row = stored.map_err(submit_status)?;
-        tracing::info!(livepatch = %row.spec.name, id = %row.id, "submitted");
-        Ok(Response::new(v1::SubmitResponse {
-            livepatch: Some(wire::livepatch(&row)),
-        }))
+        submit::submit(&self.0, request.into_inner()).await
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
@@ -142,22 +119,7 @@ impl LivepatchService for Livepatches {
         &self,
         request: Request<v1::GetArtifactRequest>,
     ) -> Result<Response<Self::GetArtifactStream>, Status> {
-        let digest = field("digest", &request.into_inner().digest)?;
-        let Some(mut file) = self.0.blobs.read(&digest).await.map_err(blob_status)? else {
-            return Err(Status::not_found(format!(
-                "no artifact with the digest {digest} is stored"
-            )));
-        };
-        Ok(stream(|client| async move {
-            loop {
-                let mut data = Vec::with_capacity(MAX_CHUNK);
-                let read = (&mut file).take(MAX_CHUNK as u64).read_to_end(&mut data).await;
-                read.map_err(|error| super::io_status(&error, &error))?;
-                if data.is_empty() || client.send(Ok(v1::ArtifactChunk { data })).await.is_err() {
-                    return Ok(());
-                }
-            }
-        }))
+        download(&self.0, request.into_inner()).await
     }
 
     async fn groups(&self, request: Request<v1::GroupsRequest>) -> Result<Response<v1::GroupsResponse>, Status> {
@@ -208,45 +170,19 @@ impl LivepatchService for Livepatches {
         control::change(&self.0, request.into_inner().livepatch, "resumed", ledger::resume).await
     }
 
+    async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
+        scan::scan(&self.0, request.into_inner()).await
+    }
+
+    async fn extract(&self, request: Request<v1::ExtractRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        control::extract(&self.0, request.into_inner()).await
+    }
+
     async fn set_share(&self, request: Request<v1::SetShareRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
         let request = request.into_inner();
         let share = convert::share(request.share).map_err(|violations| convert::invalid_argument(&violations))?;
         let change = move |tx: &mut Tx<'_>, id, now| ledger::set_share(tx, id, share, now);
         control::change(&self.0, request.livepatch, "given another share", change).await
-    }
-}
-
-impl Livepatches {
-    /// Refuses what is new while the disk has little room left; what is stored is answered as ever.
-    async fn want_room(&self, id: LivepatchId) -> Result<(), Status> {
-        let Some(refusal) = self.0.space.refusal() else {
-            return Ok(());
-        };
-        let query = move |db: &rusqlite::Connection| store::livepatch(db, id).map_err(Failed::from);
-        match self.0.store.read(query).await? {
-            Some(_) => Ok(()),
-            None => Err(Status::resource_exhausted(refusal)),
-        }
-    }
-
-    /// Refuses what no kernel has, before it is stored. Whatever would be refused or answered anyway is left to the
-    /// ledger.
-    async fn try_out(&self, id: LivepatchId, spec: &Spec) -> Result<(), Status> {
-        let shared = &self.0;
-        let patience = Duration::from_millis(shared.config.tryout_ms.into());
-        if patience.is_zero() {
-            return Ok(());
-        }
-        let wanted = spec.clone();
-        let query = move |db: &rusqlite::Connection| {
-            if store::livepatch(db, id)?.is_some() || store::find_livepatch(db, &wanted.name)?.is_some() {
-                return Ok(Vec::new());
-            }
-            Ok::<_, Failed>(ledger::platforms(&wanted, &store::known_platforms(db)?).unwrap_or_default())
-        };
-        let platforms = shared.store.read(query).await?;
-        let tried = tryout::refuse_slips(&shared.tryouts, &shared.farm, spec, &platforms, patience);
-        tried.await.map_err(|violations| convert::invalid_argument(&violations))
     }
 }
 
@@ -259,39 +195,27 @@ where
     convert::parse(name, text).map_err(|violation| convert::invalid_argument(&[violation]))
 }
 
-/// A submission's id, spec and share, or all that is wrong with them.
-fn submission(request: v1::SubmitRequest) -> Result<(LivepatchId, Spec, Share), Status> {
-    let id = convert::parse::<LivepatchId>("id", &request.id);
-    let spec = Spec::parse(&Draft::from(request.spec.unwrap_or_default()));
-    match (id, spec, convert::share(request.share)) {
-        (Ok(id), Ok(spec), Ok(share)) => Ok((id, spec, share)),
-        (id, spec, share) => {
-            let mut violations = Vec::from_iter(id.err());
-            violations.extend(spec.err().into_iter().flatten());
-            violations.extend(share.err().into_iter().flatten());
-            Err(convert::invalid_argument(&violations))
-        }
-    }
-}
-
-fn submit_status(error: SubmitError) -> Status {
-    let exists = |owner: String, since: i64, hint: &str| {
-        let message = format!("{error}, {owner}, submitted {}; {hint}", utc(since));
-        let details = ErrorDetails::with_resource_info("livepatch", &owner, "", &message);
-        Status::with_error_details(Code::AlreadyExists, message, details)
+/// The bytes of a stored file.
+pub(super) async fn download(
+    shared: &Shared,
+    request: v1::GetArtifactRequest,
+) -> Result<Response<Stream<v1::ArtifactChunk>>, Status> {
+    let digest = field("digest", &request.digest)?;
+    let Some(mut file) = shared.blobs.read(&digest).await.map_err(blob_status)? else {
+        return Err(Status::not_found(format!(
+            "no artifact with the digest {digest} is stored"
+        )));
     };
-    match &error {
-        SubmitError::Invalid(violation) => convert::invalid_argument(std::slice::from_ref(violation)),
-        SubmitError::NameTaken { by, since, .. } => exists(by.to_string(), *since, "choose another name"),
-        SubmitError::IdTaken { id, since, .. } => {
-            exists(id.to_string(), *since, "send another spec with an id of its own")
+    Ok(stream(|client| async move {
+        loop {
+            let mut data = Vec::with_capacity(MAX_CHUNK);
+            let read = (&mut file).take(MAX_CHUNK as u64).read_to_end(&mut data).await;
+            read.map_err(|error| super::io_status(&error, &error))?;
+            if data.is_empty() || client.send(Ok(v1::ArtifactChunk { data })).await.is_err() {
+                return Ok(());
+            }
         }
-        SubmitError::TooManyOpen { .. } => Status::resource_exhausted(error.to_string()),
-        SubmitError::Store(_) => match error {
-            SubmitError::Store(error) => store_status(error),
-            _ => Status::internal("unreachable"),
-        },
-    }
+    }))
 }
 
 /// A response whose messages `send` sends, one at a time, as fast as the client takes them; an error it answers with

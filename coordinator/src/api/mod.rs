@@ -5,6 +5,8 @@ mod control;
 mod fleet;
 mod livepatch;
 mod paging;
+mod scan;
+mod submit;
 mod watch;
 mod wire;
 mod worker;
@@ -22,8 +24,10 @@ pub use worker::Workers;
 
 use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
+use crate::catalog::CatalogFile;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::errands::Errands;
 use crate::farm::Farm;
 use crate::logs::{LogError, Logs};
 use crate::space::Space;
@@ -37,6 +41,8 @@ pub struct Shared {
     pub store: Store,
     pub farm: Farm,
     pub tryouts: Tryouts,
+    pub errands: Errands,
+    pub catalog: CatalogFile,
     pub blobs: Blobs,
     pub logs: Logs,
     pub space: Space,

@@ -1,6 +1,7 @@
 //! What the store and the farm hold, as clients and workers see it.
 
 use klp_livepatch::outcome::Artifact;
+use klp_livepatch::round::Input;
 use klp_livepatch::spec::Violation;
 use klp_proto::convert::invalid_argument;
 use klp_proto::v1;
@@ -78,6 +79,7 @@ pub fn task(row: TaskRow, live: Live) -> v1::Task {
         created_ms: row.created,
         started_ms: row.started.unwrap_or_default(),
         ended_ms: row.ended.unwrap_or_default(),
+        left_out: row.left_out,
     }
 }
 
@@ -133,6 +135,25 @@ pub fn worker(view: WorkerView) -> v1::Worker {
 }
 
 pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
+    let avoid = |order: &Order| {
+        let spec = order.spec.avoid.iter();
+        match order.input.as_deref() {
+            Some(Input::Avoid(lacking)) => spec.chain(lacking).map(ToString::to_string).collect(),
+            _ => spec.map(ToString::to_string).collect(),
+        }
+    };
+    let wanted = |order: &Order| match order.input.as_deref() {
+        Some(Input::Verify(wanted)) => wanted.iter().map(v1::WantedSymbol::from).collect(),
+        _ => Vec::new(),
+    };
+    let fixes = |order: &Order| match order.spec.unpatched {
+        true => Vec::new(),
+        false => order
+            .spec
+            .fixes_for(&order.key.platform.codestream)
+            .map(|fix| fix.to_draft().into())
+            .collect(),
+    };
     let assignment = |order: &Order| v1::Assignment {
         attempt: Some(order.attempt.into()),
         kind: v1::TaskKind::from(order.key.kind).into(),
@@ -145,10 +166,15 @@ pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
         livepatch: order.spec.name.to_string(),
         memory: config.memory(order.key.kind, &order.spec),
         tryout: order.tryout,
+        avoid: avoid(order),
+        wanted: wanted(order),
+        fixes: fixes(order),
+        forgiving: order.spec.forgiving,
     };
     v1::FarmState {
         assignments: orders.iter().map(assignment).collect(),
         lease_ms: config.lease_ms,
         heartbeat_ms: config.heartbeat_ms,
+        errands: Vec::new(),
     }
 }

@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Failed, Shared, Stream, blob_status, log_status, stopping, store_status, wire};
+use super::{Failed, Shared, Stream, blob_status, livepatch, log_status, scan, stopping, store_status, wire};
+use crate::errands::Errands;
 use crate::farm::{Report, Running, Signal};
 use crate::ledger::{self, CommitError, Committing, Disposition, Now};
 use crate::lifecycle::Holder;
@@ -113,6 +114,22 @@ impl WorkerService for Workers {
         Ok(Response::new(v1::UploadArtifactResponse {}))
     }
 
+    async fn answer_errand(
+        &self,
+        request: Request<v1::AnswerErrandRequest>,
+    ) -> Result<Response<v1::AnswerErrandResponse>, Status> {
+        scan::answer(&self.0, request.into_inner()).await
+    }
+
+    type DownloadArtifactStream = Stream<v1::ArtifactChunk>;
+
+    async fn download_artifact(
+        &self,
+        request: Request<v1::GetArtifactRequest>,
+    ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
+        livepatch::download(&self.0, request.into_inner()).await
+    }
+
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let (attempt, by, outcome) = commit(request.into_inner()).map_err(|v| invalid_argument(&[v]))?;
         let tried_out = match self.0.tryouts.settle(attempt, &outcome) {
@@ -191,6 +208,7 @@ async fn drive(
     let patience: Duration = shared.config.lease();
     let mut silent_at = Instant::now() + patience;
     let mut identity = None;
+    let mut source = Announced::default();
     loop {
         // In this order: however much the worker says, it is answered and can be ended.
         tokio::select! {
@@ -205,7 +223,10 @@ async fn drive(
                 match signal {
                     Signal::Silence => {}
                     Signal::Orders(orders) => {
-                        let state = wire::farm_state(&orders, &shared.config);
+                        let mut state = wire::farm_state(&orders, &shared.config);
+                        if let Some((worker, _)) = &identity {
+                            state.errands = shared.errands.of(worker);
+                        }
                         if worker.send(Ok(state)).await.is_err() {
                             return Ok(());
                         }
@@ -217,17 +238,38 @@ async fn drive(
                 // What can't be read is answered; a stream that breaks hears nothing any more.
                 let Some(state) = state? else { return Ok(()) };
                 silent_at = Instant::now() + patience;
+                let has_source = state.kernel_source;
                 let report = report(state).map_err(|violations| invalid_argument(&violations))?;
                 let said = (report.worker.clone(), report.registration.incarnation);
                 if *identity.get_or_insert(said.clone()) != said {
                     return Err(wire::invalid("worker", "a session belongs to one incarnation of one worker"));
                 }
+                source.tell(&shared.errands, &report.worker, has_source && !report.draining);
                 session.report(report);
             }
             () = tokio::time::sleep_until(silent_at) => {
                 let silence = patience.as_secs_f32();
                 return Err(Status::deadline_exceeded(format!("the worker said nothing for {silence} s")));
             }
+        }
+    }
+}
+
+/// Takes back what a session announced of its worker's kernel-source repository, when the session ends.
+#[derive(Default)]
+struct Announced(Option<(Errands, WorkerName)>);
+
+impl Announced {
+    fn tell(&mut self, errands: &Errands, worker: &WorkerName, able: bool) {
+        errands.announce(worker, able);
+        self.0 = Some((errands.clone(), worker.clone()));
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Some((errands, worker)) = self.0.take() {
+            errands.announce(&worker, false);
         }
     }
 }

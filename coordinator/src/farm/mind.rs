@@ -243,7 +243,7 @@ impl Mind {
     /// The tool that a task runs, if it runs one.
     fn backend(&self, task: &OpenTask) -> Option<Backend> {
         match task.key.kind {
-            TaskKind::Check => None,
+            TaskKind::Check | TaskKind::Verify => None,
             TaskKind::Extract => Some(self.livepatches.get(&task.livepatch)?.spec.backend),
         }
     }
@@ -417,6 +417,7 @@ impl Mind {
                             },
                             key: task.key.clone(),
                             spec: Arc::clone(&livepatches.get(&task.livepatch)?.spec),
+                            input: task.input.clone(),
                             tryout: false,
                         })
                     }

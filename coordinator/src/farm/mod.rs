@@ -53,6 +53,8 @@ pub struct Order {
     pub attempt: AttemptId,
     pub key: TaskKey,
     pub spec: Arc<Spec>,
+    /// What it is told beyond the spec.
+    pub input: Option<Arc<klp_livepatch::round::Input>>,
     /// Nobody stored it; somebody waits for it.
     pub tryout: bool,
 }

@@ -166,7 +166,7 @@ fn changed(tx: &mut Tx<'_>, id: LivepatchId, message: &str, now: Now) -> Result<
     Ok(livepatch)
 }
 
-fn stored(tx: &Tx<'_>, id: LivepatchId) -> Result<LivepatchRow, ChangeError> {
+pub(super) fn stored(tx: &Tx<'_>, id: LivepatchId) -> Result<LivepatchRow, ChangeError> {
     store::livepatch(tx, id)?.ok_or(ChangeError::Unknown(id))
 }
 

@@ -2,22 +2,27 @@
 //! reads the state, lets the pure parts decide, and records state and event together.
 
 mod control;
+mod extract;
 mod fleet;
 mod lease;
 mod settle;
 mod submit;
 
+use std::sync::Arc;
+
 use klp_livepatch::outcome::Failure;
-use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
+use klp_livepatch::task::{LivepatchId, TaskId};
 
 pub use control::{ChangeError, Selection, cancel, pause, resume, retry, set_share};
+pub use extract::{Extraction, extract};
 pub use fleet::{ForgetError, drain, forget, register, undrain};
 pub use lease::{Grant, lease};
 pub use settle::{CommitError, Committing, Disposition, Loss, Rules, commit, lose};
 pub use submit::{Submission, SubmitError, platforms, submit};
 
 use crate::lifecycle::{Millis, Status};
-use crate::store::{self, Change, OpenTask, StoreError, Tx};
+use crate::plan::Next;
+use crate::store::{self, Change, NewTask, OpenTask, StoreError, Tx};
 
 /// What transactions are given so that they need no clock and no randomness of their own.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +61,18 @@ impl Now {
 fn create(
     tx: &mut Tx<'_>,
     livepatch: LivepatchId,
-    keys: impl IntoIterator<Item = TaskKey>,
+    tasks: impl IntoIterator<Item = Next>,
     now: Now,
 ) -> Result<(), StoreError> {
-    for (n, key) in (0..).zip(keys) {
+    for (n, Next { key, input }) in (0..).zip(tasks) {
         let id = now.id(n);
-        if store::insert_task(tx, id, livepatch, &key, now.ms)? {
+        let new = NewTask {
+            id,
+            livepatch,
+            key: &key,
+            input: input.as_ref(),
+        };
+        if store::insert_task(tx, new, now.ms)? {
             let seq = tx.last_insert_rowid();
             tx.note(Change::Task(OpenTask {
                 id,
@@ -69,6 +80,7 @@ fn create(
                 key,
                 seq,
                 status: Status::NEW,
+                input: input.map(Arc::new),
                 avoid: Default::default(),
             }));
         }
@@ -99,6 +111,7 @@ fn record(
         key: task.key.clone(),
         seq: task.seq,
         status,
+        input: task.input.clone(),
         avoid,
     }));
     Ok(())

@@ -111,8 +111,11 @@ pub fn commit(tx: &mut Tx<'_>, committing: &Committing, rules: &Rules, now: Now)
 fn contradiction(kind: TaskKind, outcome: &Outcome) -> Option<&'static str> {
     let succeeded = outcome.ending == Ending::Succeeded;
     match (kind, &outcome.report) {
-        (TaskKind::Check, Some(Report::Extract(_))) => Some("a check reported an extraction"),
-        (TaskKind::Extract, Some(Report::Check(_))) => Some("an extraction reported a check"),
+        (TaskKind::Check, Some(Report::Extract(_) | Report::Verify(_)))
+        | (TaskKind::Extract, Some(Report::Check(_) | Report::Verify(_)))
+        | (TaskKind::Verify, Some(Report::Check(_) | Report::Extract(_))) => {
+            Some("it reported what another kind of task finds")
+        }
         (_, None) if succeeded => Some("it succeeded without a report"),
         (_, Some(Report::Check(report))) if succeeded && report.targets.iter().any(|t| !t.problems.is_empty()) => {
             Some("the check succeeded and reports problems")
@@ -179,6 +182,11 @@ fn settle(
     store::end_attempt(tx, id, step.attempt, step.failure.as_ref(), report, now.ms)?;
     if let Some(outcome) = outcome {
         store::add_artifacts(tx, id, &outcome.artifacts)?;
+        if let Some(Report::Check(check)) = report
+            && check.leaves_out()
+        {
+            store::set_left_out(tx, task.id, true)?;
+        }
     }
     if step.sets_aside(retry) {
         step.failure = Some(Failure::new(Cause::Farm, set_aside(tx, task)?));
@@ -195,7 +203,13 @@ fn settle(
 /// Plans what comes after a task that has just ended, and ends the livepatch if that was all.
 pub(super) fn follow_up(tx: &mut Tx<'_>, task: &OpenTask, now: Now) -> Result<(), StoreError> {
     let platform = &task.key.platform;
-    let next = plan::next(platform, &store::planned(tx, task.livepatch, Some(platform))?);
+    let aim = store::aim(tx, task.livepatch)?;
+    let tasks = store::planned(tx, task.livepatch, Some(&platform.codestream))?;
+    let mut next = plan::next(platform, &tasks, &aim);
+    if next.is_empty() && plan::wants_reconciling(&tasks) {
+        let found = store::findings(tx, task.livepatch, &platform.codestream)?;
+        next = plan::reconcile(&tasks, &found);
+    }
     create(tx, task.livepatch, next, now)?;
     conclude(tx, task.livepatch, now)
 }
@@ -203,7 +217,7 @@ pub(super) fn follow_up(tx: &mut Tx<'_>, task: &OpenTask, now: Now) -> Result<()
 /// Records a livepatch's verdict if nothing of it is left to do.
 pub(super) fn conclude(tx: &mut Tx<'_>, livepatch: LivepatchId, now: Now) -> Result<(), StoreError> {
     if !store::has_open_task(tx, livepatch)?
-        && let Some(verdict) = plan::verdict(&store::planned(tx, livepatch, None)?)
+        && let Some(verdict) = plan::verdict(&store::planned(tx, livepatch, None)?, &store::aim(tx, livepatch)?)
     {
         store::end_livepatch(tx, livepatch, &verdict, now.ms)?;
         store::append_event(tx, livepatch, now.ms, &verdict.sentence, None, true)?;

@@ -64,7 +64,7 @@ impl From<rusqlite::Error> for SubmitError {
 pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<LivepatchRow, SubmitError> {
     let Submission { id, spec, .. } = &submission;
     if let Some(existing) = store::livepatch(tx, *id)? {
-        if existing.spec == *spec {
+        if existing.spec.repeats(spec) {
             return Ok(existing);
         }
         return Err(SubmitError::IdTaken {
@@ -104,7 +104,8 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
     }));
     let message = format!("submitted for {}", amount(platforms.len()));
     store::append_event(tx, *id, now.ms, &message, None, false)?;
-    create(tx, *id, platforms.iter().flat_map(|p| plan::next(p, &[])), now)?;
+    let aim = plan::Aim::of(spec);
+    create(tx, *id, platforms.iter().flat_map(|p| plan::next(p, &[], &aim)), now)?;
     let stored = store::livepatch(tx, *id)?;
     stored.ok_or(SubmitError::Store(StoreError::Closed))
 }

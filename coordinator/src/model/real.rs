@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Artifact, Digest, Outcome};
-use klp_livepatch::report::{CheckReport, ExtractReport, Report};
+use klp_livepatch::report::{CheckReport, ExtractReport, Report, VerifyReport};
 use klp_livepatch::spec::{Draft, Spec, TargetDraft};
 use klp_livepatch::task::{AttemptId, Incarnation, LivepatchId, Platform, TaskId, TaskKey, TaskKind};
 use klp_livepatch::{Arch, Share};
@@ -372,6 +372,7 @@ pub fn report(of: TaskKind) -> Report {
     match of {
         TaskKind::Check => Report::Check(CheckReport::default()),
         TaskKind::Extract => Report::Extract(ExtractReport::default()),
+        TaskKind::Verify => Report::Verify(VerifyReport::default()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Artifact, Cause, Digest, Ending, Failure, Outcome};
-use klp_livepatch::report::{CheckReport, ExtractReport, Report};
+use klp_livepatch::report::{CheckReport, ExtractReport, Report, VerifyReport};
 use klp_livepatch::task::{AttemptId, Incarnation, Platform, TaskKey, TaskKind};
 use uuid::Uuid;
 
@@ -167,9 +167,11 @@ fn success(key: &TaskKey) -> Outcome {
     let content = key.to_string();
     let (report, artifacts) = match key.kind {
         TaskKind::Check => (Report::Check(CheckReport::default()), Vec::new()),
+        TaskKind::Verify => (Report::Verify(VerifyReport::default()), Vec::new()),
         TaskKind::Extract => {
             let report = ExtractReport {
                 tool: "native 1".to_owned(),
+                ibt: false,
                 targets: Vec::new(),
             };
             let artifact = Artifact {

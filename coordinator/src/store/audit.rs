@@ -140,8 +140,8 @@ pub fn amounts(db: &Connection) -> rusqlite::Result<Amounts> {
     })
 }
 
-/// Calls `take` with the digest and size of each content that outcomes name, and one outcome that does; a digest again if
-/// it is named with another size.
+/// Calls `take` with the digest and size of each content that outcomes and fixes name, and one that does; a digest again
+/// if it is named with another size.
 ///
 /// # Errors
 /// The database's, or what `take` answers.
@@ -150,7 +150,8 @@ pub fn each_content<E: From<rusqlite::Error>>(
     mut take: impl FnMut(Digest, u64, String) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut query = db.prepare(
-        "SELECT digest, size, min(task || '#' || attempt || ' ' || name) AS user FROM artifacts GROUP BY digest, size",
+        "SELECT digest, size, min(task || '#' || attempt || ' ' || name) AS user FROM artifacts GROUP BY digest, size \
+         UNION ALL SELECT digest, size, min(livepatch || ' fix') AS user FROM fixes GROUP BY digest, size",
     )?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
@@ -160,14 +161,16 @@ pub fn each_content<E: From<rusqlite::Error>>(
     Ok(())
 }
 
-/// Whether an outcome names this content, other than of livepatches that ended before a time.
+/// Whether an outcome or a fix names this content, other than of livepatches that ended before a time.
 ///
 /// # Errors
 /// The database's.
 pub fn names_content(db: &Connection, digest: &Digest, ended_before: Millis) -> rusqlite::Result<bool> {
     db.prepare_cached(
         "SELECT 1 FROM artifacts a LEFT JOIN tasks t ON t.id = a.task LEFT JOIN livepatches l ON l.id = t.livepatch \
-         WHERE a.digest = ? AND (l.ended_ms IS NULL OR l.ended_ms >= ?) LIMIT 1",
+         WHERE a.digest = ?1 AND (l.ended_ms IS NULL OR l.ended_ms >= ?2) \
+         UNION ALL SELECT 1 FROM fixes f JOIN livepatches l ON l.id = f.livepatch \
+         WHERE f.digest = ?1 AND (l.ended_ms IS NULL OR l.ended_ms >= ?2) LIMIT 1",
     )?
     .exists((digest.to_string(), ended_before))
 }

@@ -1,8 +1,10 @@
 //! What a transaction changed, for those who keep a view of the database in memory or wait for news.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use klp_livepatch::names::WorkerName;
+use klp_livepatch::round::Input;
 use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
 
 use super::livepatches::OpenLivepatch;
@@ -34,6 +36,8 @@ pub struct OpenTask {
     /// Order of creation.
     pub seq: i64,
     pub status: Status,
+    /// What it is told beyond the spec.
+    pub input: Option<Arc<Input>>,
     /// Workers on which it failed by the farm's fault.
     pub avoid: BTreeSet<WorkerName>,
 }

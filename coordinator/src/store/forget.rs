@@ -17,6 +17,7 @@ const ROWS: &[&str] = &[
     "DELETE FROM artifacts WHERE task IN (SELECT id FROM tasks WHERE livepatch = ?1)",
     "DELETE FROM attempts WHERE task IN (SELECT id FROM tasks WHERE livepatch = ?1)",
     "DELETE FROM tasks WHERE livepatch = ?1",
+    "DELETE FROM fixes WHERE livepatch = ?1",
     "DELETE FROM livepatches WHERE id = ?1",
 ];
 

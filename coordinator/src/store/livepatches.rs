@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::rows::{json, parsed, to_json, unreadable};
 use crate::lifecycle::Millis;
-use crate::plan::{Ended, Verdict};
+use crate::plan::{Aim, Ended, Verdict};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LivepatchRow {
@@ -80,18 +80,40 @@ pub fn insert_livepatch(
     now: Millis,
 ) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO livepatches (id, name, spec, state, created_ms, priority, weight) \
-         VALUES (?, ?, ?, 'running', ?, ?, ?)",
+        "INSERT INTO livepatches (id, name, spec, aim, state, created_ms, priority, weight) \
+         VALUES (?, ?, ?, ?, 'running', ?, ?, ?)",
     )?
     .execute(params![
         id.to_string(),
         spec.name.as_str(),
         to_json(spec)?,
+        to_json(&Aim::of(spec))?,
         now,
         share.priority(),
         share.weight()
     ])?;
+    let mut insert = db.prepare_cached("INSERT OR IGNORE INTO fixes (livepatch, digest, size) VALUES (?, ?, ?)")?;
+    for fix in &spec.fixes {
+        // At most MAX_FIX.
+        insert.execute(params![id.to_string(), fix.digest.to_string(), fix.size as i64])?;
+    }
     Ok(())
+}
+
+/// Records how sources are to be extracted of what was checked.
+pub fn set_extraction(db: &Connection, id: LivepatchId, spec: &Spec, aim: &Aim) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE livepatches SET spec = ?, aim = ? WHERE id = ?")?
+        .execute(params![to_json(spec)?, to_json(aim)?, id.to_string()])?;
+    Ok(())
+}
+
+/// What planning asks of a livepatch's spec.
+pub fn aim(db: &Connection, id: LivepatchId) -> rusqlite::Result<Aim> {
+    db.prepare_cached("SELECT aim FROM livepatches WHERE id = ?")?
+        .query_row([id.to_string()], |row| {
+            let text = row.get_ref("aim")?.as_str().map_err(|e| unreadable("aim", e))?;
+            json("aim", text)
+        })
 }
 
 /// An ended livepatch runs again.

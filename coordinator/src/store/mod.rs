@@ -10,6 +10,7 @@ mod change;
 #[cfg(test)]
 pub mod direct;
 mod events;
+mod findings;
 mod fleet;
 pub mod forget;
 mod livepatches;
@@ -33,23 +34,26 @@ pub use attempts::{
 };
 pub use change::{Change, OpenTask};
 pub use events::{EventRow, append_event, events_after};
+pub use findings::findings;
 pub use fleet::{
     Known, Registration, forget_worker, holders, holds_lease, incarnation, known_platforms, register, registrations,
     set_standing, standing,
 };
 pub use livepatches::{
-    Counts, LivepatchRow, LivepatchState, OpenLivepatch, Pause, count_open, end_livepatch, find_livepatch,
-    insert_livepatch, livepatch, livepatch_page, open_livepatches, reopen_livepatch, set_pause, set_share,
+    Counts, LivepatchRow, LivepatchState, OpenLivepatch, Pause, aim, count_open, end_livepatch, find_livepatch,
+    insert_livepatch, livepatch, livepatch_page, open_livepatches, reopen_livepatch, set_extraction, set_pause,
+    set_share,
 };
 pub use tasks::{
-    TaskRow, ended_in_vain, has_open_task, insert_task, open_task, open_tasks, open_tasks_of, planned, task, tasks_of,
-    update_task,
+    NewTask, TaskRow, ended_in_vain, has_open_task, insert_task, open_task, open_tasks, open_tasks_of, planned,
+    set_left_out, task, tasks_of, update_task,
 };
 pub use writer::{Tx, Writing};
 
 const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0001_first.sql")),
     M::up(include_str!("0002_control.sql")).foreign_key_check(),
+    M::up(include_str!("0003_rounds.sql")),
 ];
 
 /// Why the database did not do what was asked.

@@ -1,12 +1,16 @@
 //! Tasks: reading and writing their rows.
 
+use std::sync::Arc;
+
+use klp_livepatch::Codestream;
 use klp_livepatch::outcome::{Artifact, Failure};
 use klp_livepatch::report::Report;
-use klp_livepatch::task::{LivepatchId, Platform, TaskId, TaskKey};
+use klp_livepatch::round::Input;
+use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::attempts::{artifacts, faulty_workers};
-use super::rows::{failure, json, parsed, task_key, unreadable};
+use super::rows::{failure, json, parsed, task_key, to_json, unreadable};
 use super::{OpenTask, attempts};
 use crate::lifecycle::{Holder, Lease, Millis, State, Status};
 use crate::plan::{Planned, Progress};
@@ -27,35 +31,43 @@ pub struct TaskRow {
     pub started: Option<Millis>,
     pub report: Option<Report>,
     pub artifacts: Vec<Artifact>,
+    /// It is a check that succeeded and found nothing to patch.
+    pub left_out: bool,
+    pub input: Option<Arc<Input>>,
+}
+
+/// A task to be created.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTask<'a> {
+    pub id: TaskId,
+    pub livepatch: LivepatchId,
+    pub key: &'a TaskKey,
+    pub input: Option<&'a Input>,
 }
 
 /// A task with the columns of its newest attempt.
 const SELECT: &str = "SELECT t.seq, t.id, t.livepatch, t.kind, t.codestream, t.arch, t.round, t.state, t.attempt, \
      t.faults, t.deaths, t.not_before_ms, t.failure_cause, t.failure_message, t.created_ms, t.ended_ms, \
-     a.worker, a.incarnation, a.lease_expires_ms, a.started_ms, a.report \
+     t.left_out, t.input, a.worker, a.incarnation, a.lease_expires_ms, a.started_ms, a.report \
      FROM tasks t LEFT JOIN attempts a ON a.task = t.id AND a.number = t.attempt";
 
 /// Creates a task, unless its livepatch has one with this key. Answers whether it did.
-pub fn insert_task(
-    db: &Connection,
-    id: TaskId,
-    livepatch: LivepatchId,
-    key: &TaskKey,
-    now: Millis,
-) -> rusqlite::Result<bool> {
+pub fn insert_task(db: &Connection, task: NewTask<'_>, now: Millis) -> rusqlite::Result<bool> {
+    let key = task.key;
     let created = db
         .prepare_cached(
-            "INSERT INTO tasks (id, livepatch, kind, codestream, arch, round, state, created_ms) \
-             VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?) \
+            "INSERT INTO tasks (id, livepatch, kind, codestream, arch, round, input, state, created_ms) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', ?) \
              ON CONFLICT (livepatch, kind, codestream, arch, round) DO NOTHING",
         )?
         .execute(params![
-            id.to_string(),
-            livepatch.to_string(),
+            task.id.to_string(),
+            task.livepatch.to_string(),
             key.kind.as_str(),
             key.platform.codestream.as_str(),
             key.platform.arch.as_str(),
             key.round,
+            task.input.map(to_json).transpose()?,
             now
         ])?;
     Ok(created == 1)
@@ -115,14 +127,22 @@ pub fn tasks_of(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<Vec
     rows.into_iter().map(|row| with_artifacts(db, row)).collect()
 }
 
-/// A livepatch's tasks as planning sees them; with a platform, only those on it.
-pub fn planned(db: &Connection, livepatch: LivepatchId, on: Option<&Platform>) -> rusqlite::Result<Vec<Planned>> {
+/// Marks a check as one that found nothing to patch, or takes that back.
+pub fn set_left_out(db: &Connection, id: TaskId, left_out: bool) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE tasks SET left_out = ? WHERE id = ?")?
+        .execute(params![left_out, id.to_string()])?;
+    Ok(())
+}
+
+/// A livepatch's tasks as planning sees them; with a codestream, only those of it.
+pub fn planned(db: &Connection, livepatch: LivepatchId, of: Option<&Codestream>) -> rusqlite::Result<Vec<Planned>> {
     let read = |row: &Row<'_>| {
         let state: String = row.get("state")?;
         Ok(Planned {
             key: task_key(row)?,
             progress: match state.as_str() {
                 "waiting" | "leased" => Progress::Open,
+                "succeeded" if row.get("left_out")? => Progress::LeftOut,
                 "succeeded" => Progress::Succeeded,
                 "failed" => Progress::Failed,
                 "cancelled" => Progress::Cancelled,
@@ -130,16 +150,16 @@ pub fn planned(db: &Connection, livepatch: LivepatchId, on: Option<&Platform>) -
             },
         })
     };
-    const SELECT: &str = "SELECT kind, codestream, arch, round, state FROM tasks WHERE livepatch = ?1";
+    const SELECT: &str = "SELECT kind, codestream, arch, round, state, left_out FROM tasks WHERE livepatch = ?1";
     let id = livepatch.to_string();
-    match on {
+    match of {
         None => db.prepare_cached(SELECT)?.query_map([id], read)?.collect(),
         // One look-up in the unique index for each kind: a commit must not cost more the larger its livepatch is.
-        Some(platform) => db
+        Some(codestream) => db
             .prepare_cached(&format!(
-                "{SELECT} AND kind IN ('check', 'extract') AND codestream = ?2 AND arch = ?3"
+                "{SELECT} AND kind IN ('check', 'extract', 'verify') AND codestream = ?2"
             ))?
-            .query_map(params![id, platform.codestream.as_str(), platform.arch.as_str()], read)?
+            .query_map(params![id, codestream.as_str()], read)?
             .collect(),
     }
 }
@@ -152,7 +172,7 @@ pub fn has_open_task(db: &Connection, livepatch: LivepatchId) -> rusqlite::Resul
 
 /// What decides about tasks, without what their attempts found: cheap whatever they reported.
 const SELECT_OPEN: &str = "SELECT t.seq, t.id, t.livepatch, t.kind, t.codestream, t.arch, t.round, t.state, t.attempt, \
-     t.faults, t.deaths, t.not_before_ms, a.worker, a.incarnation, a.lease_expires_ms \
+     t.faults, t.deaths, t.not_before_ms, t.input, a.worker, a.incarnation, a.lease_expires_ms \
      FROM tasks t LEFT JOIN attempts a ON t.state = 'leased' AND a.task = t.id AND a.number = t.attempt";
 
 fn read_open(row: &Row<'_>) -> rusqlite::Result<OpenTask> {
@@ -162,6 +182,7 @@ fn read_open(row: &Row<'_>) -> rusqlite::Result<OpenTask> {
         key: task_key(row)?,
         seq: row.get("seq")?,
         status: status(row)?,
+        input: input(row)?,
         avoid: Default::default(),
     })
 }
@@ -225,7 +246,14 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         started: row.get("started_ms")?,
         report: report.map(|text| json("report", &text)).transpose()?,
         artifacts: Vec::new(),
+        left_out: row.get("left_out")?,
+        input: input(row)?,
     })
+}
+
+fn input(row: &Row<'_>) -> rusqlite::Result<Option<Arc<Input>>> {
+    let text: Option<String> = row.get("input")?;
+    text.map(|text| json("input", &text).map(Arc::new)).transpose()
 }
 
 fn status(row: &Row<'_>) -> rusqlite::Result<Status> {

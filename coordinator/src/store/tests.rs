@@ -239,7 +239,19 @@ async fn planning_and_leasing_twice_does_nothing_twice() {
     store.write(move |tx| ledger::submit(tx, one, at(5))).await.unwrap();
     let check = tasks(&store, id).await.remove(0);
     let key = check.key.clone();
-    let again = store.write(move |tx| insert_task(tx, TaskId(Uuid::now_v7()), id, &key, 6).map_err(StoreError::from));
+    let again = store.write(move |tx| {
+        insert_task(
+            tx,
+            NewTask {
+                id: TaskId(Uuid::now_v7()),
+                livepatch: id,
+                key: &key,
+                input: None,
+            },
+            6,
+        )
+        .map_err(StoreError::from)
+    });
     assert!(!again.await.unwrap());
 
     lease(&store, check.id, 6).await;

@@ -63,5 +63,6 @@ pub fn submission(name: &str) -> v1::SubmitRequest {
         id: Uuid::now_v7().to_string(),
         spec: Some(super::spec(name)),
         share: None,
+        fix_contents: Vec::new(),
     }
 }

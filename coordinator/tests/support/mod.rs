@@ -76,6 +76,7 @@ impl Farm {
             id: Uuid::now_v7().to_string(),
             spec: Some(spec),
             share: None,
+            fix_contents: Vec::new(),
         };
         let answer = self.livepatches.clone().submit(request).await?;
         Ok(answer.into_inner().livepatch.unwrap())
@@ -364,6 +365,7 @@ pub fn report(of: &v1::Assignment) -> v1::Report {
     let report = match of.kind() {
         v1::TaskKind::Extract => Report::Extract(v1::ExtractReport {
             tool: "native 1".into(),
+            ibt: false,
             targets: vec![v1::TargetExtraction {
                 file: target.file.clone(),
                 object: "snd-pcm".into(),
@@ -380,7 +382,6 @@ pub fn report(of: &v1::Assignment) -> v1::Report {
                 file: target.file.clone(),
                 config_value: "m".into(),
                 object: "snd-pcm".into(),
-                functions_found: target.functions.clone(),
                 ..Default::default()
             }],
         }),

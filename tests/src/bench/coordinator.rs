@@ -151,6 +151,7 @@ pub async fn submit(mut client: LivepatchServiceClient<Channel>, codestreams: &s
         id: id.to_string(),
         spec: Some(spec),
         share: None,
+        fix_contents: Vec::new(),
     };
     client.submit(request).await?;
     Ok(())

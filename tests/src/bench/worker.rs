@@ -269,6 +269,7 @@ fn outcome(of: &v1::Assignment) -> Result<(v1::report::Report, Vec<v1::Artifact>
             };
             let report = v1::ExtractReport {
                 tool: "native 1".into(),
+                ibt: false,
                 targets: vec![extraction],
             };
             (v1::report::Report::Extract(report), vec![source(&target.file)])
@@ -278,7 +279,6 @@ fn outcome(of: &v1::Assignment) -> Result<(v1::report::Report, Vec<v1::Artifact>
                 file: target.file.clone(),
                 config_value: "m".into(),
                 object: target.object.clone(),
-                functions_found: target.functions.clone(),
                 ..Default::default()
             };
             (

@@ -35,6 +35,7 @@ pub async fn use_farm(name: &'static str, count: usize, hurry: Duration, book: B
             id: LivepatchId(Uuid::from_u128(fastrand::u128(..))).to_string(),
             spec: Some(spec(&format!("{name}-{n}"))),
             share: None,
+            fix_contents: Vec::new(),
         };
         client.submit(&request).await;
         let (client, request) = (client.clone(), request);

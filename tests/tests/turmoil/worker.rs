@@ -145,6 +145,8 @@ impl Party for Worker {
         tokio::spawn(async move { worker.run(id, assignment, cancel).await });
     }
 
+    fn run_errands(&self, _: Vec<v1::Errand>) {}
+
     fn bid_farewell(&self) {}
 
     fn noise(&self) -> u16 {
@@ -181,6 +183,7 @@ fn success(id: AttemptId, assignment: &v1::Assignment) -> Product {
             };
             let report = ExtractReport {
                 tool: "native 1".to_owned(),
+                ibt: false,
                 targets: vec![extraction],
             };
             // Of two attempts, seldom the same.
@@ -194,7 +197,9 @@ fn success(id: AttemptId, assignment: &v1::Assignment) -> Product {
                 file: target.file.parse().expect("a path"),
                 config: None,
                 object: None,
-                functions_found: Vec::new(),
+                module_path: None,
+                left_out: None,
+                functions: Vec::new(),
                 problems: Vec::new(),
                 warnings: Vec::new(),
             };

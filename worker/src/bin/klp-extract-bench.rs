@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use klp_livepatch::Codestream;
+use klp_livepatch::{Arch, Codestream};
 use klp_worker::extract::compile_check::module_args;
 use klp_worker::extract::{Job, Request, native};
 use klp_worker::trees::TreeStore;
@@ -58,7 +58,10 @@ fn main() -> anyhow::Result<()> {
         return child(work, what);
     }
     let mut trees = TreeStore::open(&args.trees)?.list().trees;
-    trees.retain(|tree| args.codestream.as_ref().is_none_or(|c| *c == tree.platform.codestream));
+    trees.retain(|tree| {
+        Some(tree.platform.arch) == Arch::host()
+            && args.codestream.as_ref().is_none_or(|c| *c == tree.platform.codestream)
+    });
     let tree = trees.pop().context("no such tree; see `klp-worker tree list`")?;
     let scratch = tempfile::tempdir()?;
     let work = scratch.path();

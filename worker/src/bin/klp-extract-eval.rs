@@ -1,4 +1,4 @@
-//! Measures the native backend: extracts the functions of a list from one tree and prints which compile.
+//! Measures a backend: extracts the functions of a list from one tree and prints which compile.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,8 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use klp_livepatch::Codestream;
-use klp_worker::extract::{Job, faithful, native};
+use klp_livepatch::spec::Backend;
+use klp_livepatch::{Arch, Codestream};
+use klp_worker::config::ToolPaths;
+use klp_worker::extract::ccp::Ccp;
+use klp_worker::extract::clang_extract::ClangExtract;
+use klp_worker::extract::{Engine, Job, faithful};
 use klp_worker::trees::{Tree, TreeStore};
 
 /// Extract and compile each line of a list (`FILE FUNCTION[,FUNCTION...] OBJECT`) and print a table.
@@ -19,6 +23,15 @@ struct Args {
     /// The kernel to extract from [default: the newest]
     #[arg(long)]
     codestream: Option<Codestream>,
+    /// Which backend: native, ccp or ce
+    #[arg(long = "type", default_value = "native", value_parser = backend)]
+    backend: Backend,
+    /// Symbols to copy rather than externalize
+    #[arg(long, value_delimiter = ',')]
+    avoid_ext: Vec<String>,
+    /// Of this architecture [default: this machine's]
+    #[arg(long)]
+    arch: Option<Arch>,
     /// Where outputs go
     #[arg(long)]
     work: PathBuf,
@@ -38,11 +51,37 @@ struct Args {
     one: Vec<String>,
 }
 
+/// As klp-build calls them, or as we do.
+fn backend(text: &str) -> Result<Backend, String> {
+    let known = Backend::ALL
+        .into_iter()
+        .find(|b| [b.as_str(), b.output_dir()].contains(&text));
+    known.ok_or_else(|| "one of native, ccp, ce".to_owned())
+}
+
+fn engine(backend: Backend) -> anyhow::Result<Engine> {
+    let paths = ToolPaths::from_env();
+    let absent = || format!("{backend} is not in PATH");
+    Ok(match backend {
+        Backend::Native => Engine::Native,
+        Backend::Ccp => Engine::Ccp(Ccp {
+            program: paths.ccp().with_context(absent)?,
+            policy: paths.policy,
+        }),
+        Backend::ClangExtract => Engine::ClangExtract(ClangExtract {
+            program: paths.clang_extract().with_context(absent)?,
+        }),
+    })
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     std::fs::create_dir_all(&args.work)?;
     let mut trees = TreeStore::open(&args.trees)?.list().trees;
-    trees.retain(|tree| args.codestream.as_ref().is_none_or(|c| *c == tree.platform.codestream));
+    let arch = args.arch.or_else(Arch::host);
+    trees.retain(|tree| {
+        Some(tree.platform.arch) == arch && args.codestream.as_ref().is_none_or(|c| *c == tree.platform.codestream)
+    });
     let tree = trees.pop().context("no such tree; see `klp-worker tree list`")?;
     let text = match &args.list {
         Some(list) => std::fs::read_to_string(list).with_context(|| format!("read {}", list.display()))?,
@@ -53,15 +92,17 @@ fn main() -> anyhow::Result<()> {
         .map(|l| l.split('#').next().unwrap_or("").trim())
         .filter(|l| !l.is_empty())
         .collect();
-    let mut clean = 0;
+    let engine = engine(args.backend)?;
+    let (mut clean, mut produced) = (0, 0);
     let mut forms: BTreeMap<String, usize> = BTreeMap::new();
     for line in &lines {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [file, functions, object] = words[..] else {
             bail!("{line}: expected FILE FUNCTIONS OBJECT")
         };
-        let (verdict, ok) = match one(&args, &tree, file, functions, object) {
+        let (verdict, ok) = match one(&args, &engine, &tree, file, functions, object) {
             Ok((verdict, form, ok)) => {
+                produced += 1;
                 if ok {
                     *forms.entry(form).or_default() += 1;
                 }
@@ -76,23 +117,37 @@ fn main() -> anyhow::Result<()> {
         );
     }
     println!(
-        "{clean} of {} ({:.1} %) compile with nothing unresolved; forms {forms:?}",
+        "{}: {produced} produced, {clean} of {} ({:.1} %) compile with nothing unresolved; forms {forms:?}",
+        args.backend,
         lines.len(),
         100.0 * clean as f64 / lines.len().max(1) as f64
     );
     Ok(())
 }
 
-fn one(args: &Args, tree: &Tree, file: &str, functions: &str, object: &str) -> anyhow::Result<(String, String, bool)> {
+fn one(
+    args: &Args,
+    engine: &Engine,
+    tree: &Tree,
+    file: &str,
+    functions: &str,
+    object: &str,
+) -> anyhow::Result<(String, String, bool)> {
     let started = Instant::now();
     let scratch = args.work.join("scratch");
     std::fs::create_dir_all(&scratch)?;
     let functions_list = functions.split(',').map(str::to_owned).collect();
-    let job = Job::for_tree(tree, file, functions_list, object, &scratch.canonicalize()?)?;
+    let mut job = Job::for_tree(tree, file, functions_list, object, &scratch.canonicalize()?)?;
+    job.engine = engine.clone();
+    job.avoid = args.avoid_ext.clone();
     let symbols = job.symbols()?;
-    let request = job.into_request()?;
-    let commanded = started.elapsed();
-    let (extraction, check) = native::extract_and_check(&request, &symbols)?;
+    let (extraction, check, kept) = job.clone().run(&symbols)?;
+    let took = started.elapsed();
+    for file in kept {
+        let to = args.work.join(&file.name);
+        std::fs::create_dir_all(to.parent().unwrap_or(&args.work))?;
+        std::fs::copy(&file.path, to)?;
+    }
     let saved = args
         .work
         .join(format!("{}.{}.c", file.replace('/', "_"), functions.replace(',', "_")));
@@ -110,14 +165,14 @@ fn one(args: &Args, tree: &Tree, file: &str, functions: &str, object: &str) -> a
     }
     let form = format!("{:?}", extraction.form);
     let mut verdict = format!(
-        "{form} {} lines, {} externalized, {} expanded, {:.2} s + {:.2} s for the command",
+        "{form} {} lines, {} externalized, {} expanded, {:.2} s",
         extraction.source.lines().count(),
         extraction.externalized.len(),
         extraction.expanded.len(),
-        (started.elapsed() - commanded).as_secs_f64(),
-        commanded.as_secs_f64()
+        took.as_secs_f64()
     );
     if args.faithful {
+        let request = job.into_request()?;
         let found = faithful::differences(&request, &extraction, &saved)?;
         if found.is_empty() {
             verdict.push_str(", text as in the kernel");

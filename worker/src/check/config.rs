@@ -1,4 +1,4 @@
-//! Is the target's CONFIG set, and how?
+//! Is the target's CONFIG set, and how? Where it isn't, the kernel doesn't have the code, and nothing is wrong.
 
 use klp_livepatch::report::ConfigValue;
 use klp_livepatch::spec::Target;
@@ -14,11 +14,11 @@ pub(super) fn check(kernel: &dyn Kernel, target: &Target, findings: &mut Finding
         Setting::Other(value) => findings.problem(format!(
             "{option} is set to {value}, neither y nor m: it doesn't decide whether the file is built; name the option that does, from the Makefile beside the file"
         )),
-        Setting::NotSet => findings.problem(format!(
-            "{option} is not set, so this kernel doesn't have the code and needs no livepatch; leave it out with the codestream filter"
+        Setting::NotSet => findings.leave_out(format!(
+            "{option} is not set, so this kernel doesn't have the code and needs no livepatch"
         )),
-        Setting::Unknown if kernel.has_option(option) => findings.problem(format!(
-            "{option} is not set, because something it depends on is off: this kernel doesn't have the code and needs no livepatch; leave it out with the codestream filter"
+        Setting::Unknown if kernel.has_option(option) => findings.leave_out(format!(
+            "{option} is not set, because something it depends on is off: this kernel doesn't have the code and needs no livepatch"
         )),
         Setting::Unknown => {
             let near: Vec<_> = near::nearest(bare(option.as_str()), kernel.config().names())

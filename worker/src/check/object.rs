@@ -42,10 +42,13 @@ pub(super) fn check(
         return Ok(None);
     }
     match kernel.module(object.as_str()) {
-        Ok(symbols) => Ok(Some(FoundObject {
-            name: object.clone(),
-            symbols,
-        })),
+        Ok(symbols) => {
+            is_supported(kernel, object, findings);
+            Ok(Some(FoundObject {
+                name: object.clone(),
+                symbols,
+            }))
+        }
         Err(TreeError::Module(ModuleError::Absent { hint, .. })) if hint.is_empty() => {
             let names = kernel.module_names();
             let near = near::nearest(&object.kernel_name(), names.iter().map(String::as_str));
@@ -68,8 +71,26 @@ pub(super) fn check(
     }
 }
 
+/// SUSE marks its modules with who supports them (scripts/mod/modpost.c of its kernels); others do not.
+fn is_supported(kernel: &dyn Kernel, module: &ObjectName, findings: &mut Findings) {
+    match kernel.modinfo(module.as_str(), "supported").as_deref() {
+        Some("no") => findings.warning(format!(
+            "module {module} is not supported by the distribution (supported=no), so nobody may ask for this livepatch"
+        )),
+        Some("external") => findings.warning(format!(
+            "module {module} is supported by a partner, not by the distribution (supported=external)"
+        )),
+        _ => {}
+    }
+}
+
 pub(super) fn folder_of(target: &Target) -> &str {
-    target.file.as_str().rsplit_once('/').map_or("", |(folder, _)| folder)
+    folder(target.file.as_str())
+}
+
+/// A path without its last part.
+pub(super) fn folder(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 fn built_here(target: &Target, modules: &[String]) -> String {

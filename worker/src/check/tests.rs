@@ -4,11 +4,14 @@ use std::collections::HashMap;
 
 use klp_livepatch::names::FunctionName;
 use klp_livepatch::report::ConfigValue;
+use klp_livepatch::round::WantedSymbol;
 
 use super::*;
-use crate::symbols::{SymbolInfo, SymbolKind};
+use crate::symbols::{Place, Places, SymbolInfo, SymbolKind};
+use klp_livepatch::report::Traced;
 
-/// Names with their kinds; a name twice is two symbols.
+/// Names with their kinds, in the kernel's order; a name twice is two symbols. One with `notrace` is not traced, one with
+/// `__init` is in init code, and `old` makes it a table that knows no places.
 struct FakeTable(Vec<(&'static str, SymbolKind)>);
 
 impl SymbolTable for FakeTable {
@@ -24,6 +27,44 @@ impl SymbolTable for FakeTable {
 
     fn for_each_name(&self, each: &mut dyn FnMut(&str)) {
         self.0.iter().for_each(|(name, _)| each(name));
+    }
+
+    fn places(&self, names: &[&str]) -> Result<Places, String> {
+        if self.0.iter().any(|(name, _)| *name == "old") {
+            return Err("the table is old".to_owned());
+        }
+        let place = |at: usize, position: u32| Place {
+            kind: self.0[at].1,
+            global: false,
+            file: None,
+            address: at as u64,
+            size: 0,
+            init: self.0[at].0.contains("__init"),
+            position: Some(position),
+            traced: if self.0[at].0.contains("notrace") {
+                Traced::No
+            } else {
+                Traced::Yes
+            },
+            neighbours: [at.wrapping_sub(1), at + 1, at + 2]
+                .iter()
+                .filter_map(|i| self.0.get(*i))
+                .map(|(name, _)| (*name).into())
+                .collect(),
+        };
+        let of = |name: &str| {
+            let all: Vec<usize> = (0..self.0.len()).filter(|i| self.0[*i].0 == name).collect();
+            let only = all.len() == 1;
+            let positions = 1u32..;
+            all.into_iter()
+                .zip(positions)
+                .map(|(at, n)| place(at, if only { 0 } else { n }))
+                .collect()
+        };
+        Ok(Places {
+            by_name: names.iter().map(|name| of(name)).collect(),
+            untold: None,
+        })
     }
 }
 
@@ -57,6 +98,14 @@ impl Kernel for FakeKernel {
             })
         })
     }
+    fn module_path(&self, name: &str) -> Option<String> {
+        self.modules
+            .contains_key(name)
+            .then(|| format!("kernel/sound/core/{name}.ko"))
+    }
+    fn modinfo(&self, name: &str, key: &str) -> Option<String> {
+        (name == "snd-timer" && key == "supported").then(|| "no".to_owned())
+    }
     fn module_names(&self) -> Vec<String> {
         self.modules.keys().map(|name| name.replace('-', "_")).collect()
     }
@@ -84,9 +133,18 @@ fn kernel() -> FakeKernel {
         ("snd_pcm_attach", Function),
         ("snd_pcm_detach", Function),
         ("snd_pcm_twice", Function),
+        ("other_one", Function),
+        ("other_two", Function),
         ("snd_pcm_twice", Function),
+        ("snd_pcm_reset", Function),
+        ("snd_pcm_halt", Function),
         ("snd_pcm_list", Object),
         ("snd_pcm_asm", Other),
+        ("stray", Function),
+        ("other_three", Function),
+        ("stray", Function),
+        ("snd_pcm_notrace", Function),
+        ("snd_pcm__init", Function),
         ("snd_pcm_copied.isra.0", Function),
         ("snd_pcm_copied.cold", Function),
     ]);
@@ -102,7 +160,9 @@ fn kernel() -> FakeKernel {
         sources: HashMap::from([
             (
                 "sound/core/pcm.c",
-                "static int snd_pcm_inlined(void) { return snd_pcm_copied(1); }",
+                "static int snd_pcm_inlined(void) { return snd_pcm_copied(1); }\n\
+                 static void snd_pcm_twice(void) { }\nstatic void snd_pcm_reset(void) { }\n\
+                 static void snd_pcm_halt(void) { }\n",
             ),
             ("fs/proc/cmdline.c", "static int cmdline_proc_show(void);"),
         ]),
@@ -124,8 +184,18 @@ fn target(file: &str, config: &str, object: &str, functions: &[&str]) -> Target 
 }
 
 fn checked(file: &str, config: &str, object: &str, functions: &[&str]) -> TargetCheck {
-    let mut report = check_kernel(&kernel(), &[target(file, config, object, functions)]).unwrap();
-    report.targets.remove(0)
+    check_one(
+        &kernel(),
+        target(file, config, object, functions),
+        CheckOptions::default(),
+    )
+}
+
+fn check_one(kernel: &dyn Kernel, target: Target, options: CheckOptions) -> TargetCheck {
+    check_kernel(kernel, &[target], options, &Inlining::default())
+        .unwrap()
+        .targets
+        .remove(0)
 }
 
 fn pcm(functions: &[&str]) -> TargetCheck {
@@ -144,7 +214,7 @@ fn what_is_right_is_found() {
     let check = pcm(&["snd_pcm_attach", "snd_pcm_detach"]);
     assert_eq!(check.config, Some(ConfigValue::Module));
     assert_eq!(check.object.unwrap().as_str(), "snd-pcm");
-    assert_eq!(check.functions_found.len(), 2);
+    assert_eq!(check.functions.len(), 2);
     assert!(check.problems.is_empty() && check.warnings.is_empty());
 }
 
@@ -169,16 +239,27 @@ fn each_way_a_config_can_be_wrong_has_its_answer() {
             "no option of this kernel; did you mean CONFIG_SND_PCM?",
         ),
         ("CONFIG_QQQQQQQQ", "is no option of this kernel; see the Makefile"),
-        ("CONFIG_SND_OFF", "is not set, so this kernel doesn't have the code"),
-        ("CONFIG_DEPENDENT", "something it depends on is off"),
         ("CONFIG_NR_CPUS", "is set to 64, neither y nor m"),
     ] {
         let check = checked("sound/core/pcm.c", config, "snd-pcm", &["snd_pcm_attach"]);
         assert!(problem(&check).contains(answer), "{}", problem(&check));
-        assert_eq!(
-            (check.config, check.object, check.functions_found.len()),
-            (None, None, 0)
-        );
+        assert_eq!((check.config, check.object, check.functions.len()), (None, None, 0));
+    }
+}
+
+#[test]
+fn a_kernel_without_the_code_needs_no_livepatch() {
+    for (config, answer) in [
+        ("CONFIG_SND_OFF", "is not set, so this kernel doesn't have the code"),
+        ("CONFIG_DEPENDENT", "something it depends on is off"),
+    ] {
+        // Nor does it matter that there is no such file.
+        for file in ["sound/core/pcm.c", "none.c"] {
+            let check = checked(file, config, "snd-pcm", &["snd_pcm_attach"]);
+            assert!(check.left_out.as_ref().unwrap().contains(answer), "{check:?}");
+            assert!(check.problems.is_empty() && check.object.is_none(), "{check:?}");
+            assert!(CheckReport { targets: vec![check] }.leaves_out());
+        }
     }
 }
 
@@ -218,20 +299,163 @@ fn each_way_a_function_can_be_absent_has_its_answer() {
         let check = pcm(&[function, "snd_pcm_attach"]);
         assert!(problem(&check).contains(answer), "{function}: {}", problem(&check));
         assert!(problem(&check).contains(function));
-        assert_eq!(check.functions_found.len(), 1);
+        assert_eq!(check.functions.len(), 1);
     }
 }
 
 #[test]
 fn what_a_reviewer_should_know_is_a_warning() {
-    let check = pcm(&["snd_pcm_twice", "snd_pcm_asm"]);
+    let check = pcm(&["snd_pcm_attach", "snd_pcm_asm"]);
     assert!(check.problems.is_empty());
+    assert!(check.warnings[0].contains("assembler"), "{:?}", check.warnings);
+    assert_eq!(check.module_path.unwrap(), "kernel/sound/core/snd-pcm.ko");
+    let check = checked("sound/core/timer.c", "CONFIG_SND_PCM", "snd-timer", &["snd_timer_open"]);
+    assert!(check.warnings[0].contains("supported=no"), "{:?}", check.warnings);
+}
+
+#[test]
+fn a_namesake_gets_its_position_or_is_a_problem() {
+    let check = pcm(&["snd_pcm_twice", "snd_pcm_attach"]);
+    assert!(check.problems.is_empty(), "{:?}", check.problems);
+    let found: Vec<_> = check.functions.iter().map(|f| (f.sympos, f.traced)).collect();
+    assert_eq!(found, [(2, Traced::Yes), (0, Traced::Yes)]);
+    let check = pcm(&["stray"]);
     assert!(
-        check.warnings[0].contains("2 symbols named snd_pcm_twice"),
-        "{:?}",
-        check.warnings
+        problem(&check).contains("2 symbols named stray (at 1 beside snd_pcm_asm and other_three and at 2"),
+        "{}",
+        problem(&check)
     );
-    assert!(check.warnings[1].contains("assembler"), "{:?}", check.warnings);
+    assert!(problem(&check).contains("(sympos)"), "{}", problem(&check));
+}
+
+#[test]
+fn what_can_t_be_diverted_is_a_problem_unless_forgiven() {
+    for (function, answer) in [
+        ("snd_pcm_notrace", "no ftrace location"),
+        ("snd_pcm__init", "is init code"),
+    ] {
+        assert!(problem(&pcm(&[function])).contains(answer));
+        let target = target("sound/core/pcm.c", "CONFIG_SND_PCM", "snd-pcm", &[function, "gone"]);
+        let forgiving = CheckOptions {
+            forgiving: true,
+            ..CheckOptions::default()
+        };
+        let check = check_one(&kernel(), target, forgiving);
+        assert!(check.problems.is_empty(), "{:?}", check.problems);
+        assert!(
+            check.warnings.iter().any(|w| w.contains(answer)),
+            "{:?}",
+            check.warnings
+        );
+        assert!(
+            check.warnings.iter().any(|w| w.contains("has no symbol gone")),
+            "{:?}",
+            check.warnings
+        );
+    }
+}
+
+#[test]
+fn a_table_without_places_is_enough_where_there_are_no_namesakes() {
+    let mut kernel = kernel();
+    let old = [
+        ("old", SymbolKind::Function),
+        ("twin", SymbolKind::Function),
+        ("twin", SymbolKind::Function),
+    ];
+    kernel.vmlinux = Arc::new(FakeTable(old.to_vec()));
+    let of = |function| target("fs/proc/cmdline.c", "CONFIG_PROC_FS", "vmlinux", &[function]);
+    let check = check_one(&kernel, of("old"), CheckOptions::default());
+    assert!(check.problems.is_empty(), "{:?}", check.problems);
+    assert_eq!(
+        (check.functions[0].sympos, check.functions[0].traced),
+        (0, Traced::Unknown)
+    );
+    assert!(check.warnings[0].contains("the table is old"), "{:?}", check.warnings);
+    let check = check_one(&kernel, of("twin"), CheckOptions::default());
+    assert!(
+        problem(&check).contains("can't be told: the table is old"),
+        "{:?}",
+        check.problems
+    );
+}
+
+#[test]
+fn inlined_copies_name_those_to_patch() {
+    let copy = |from: &str, to: &str| format!("Callgraph clone;{from};0;a.c;1;1;{to};1;a.c;2;1;inlining to\n");
+    let dump = [
+        copy("snd_pcm_inlined", "snd_pcm_gone"),
+        copy("snd_pcm_gone", "snd_pcm_detach"),
+        copy("snd_pcm_attach", "snd_pcm_copied.isra.0"),
+        copy("snd_pcm_attach", "snd_pcm_reset"),
+    ]
+    .concat();
+    let file: SourcePath = "sound/core/pcm.c".parse().unwrap();
+    let check = |functions: &[&str], found| {
+        let targets = [target(file.as_str(), "CONFIG_SND_PCM", "snd-pcm", functions)];
+        let inlining = Inlining::with(file.clone(), found);
+        check_kernel(&kernel(), &targets, CheckOptions::default(), &inlining)
+            .unwrap()
+            .targets
+            .remove(0)
+    };
+    let known = || Ok(IpaClones::parse(&dump));
+    let found = check(&["snd_pcm_inlined"], known());
+    assert!(
+        problem(&found).contains("it was inlined into snd_pcm_detach; patch that instead"),
+        "{found:?}"
+    );
+    let found = check(&["snd_pcm_attach", "snd_pcm_reset"], known());
+    assert_eq!(found.functions[0].inlined_into, ["snd_pcm_copied", "snd_pcm_reset"]);
+    assert_eq!(found.warnings.len(), 1, "{:?}", found.warnings);
+    assert!(
+        found.warnings[0].contains("snd_pcm_copied holds inlined code of snd_pcm_attach"),
+        "{:?}",
+        found.warnings
+    );
+    let found = check(&["snd_pcm_attach"], Err("no compiler".to_owned()));
+    assert!(
+        found.warnings[0].contains("not known: no compiler"),
+        "{:?}",
+        found.warnings
+    );
+}
+
+#[test]
+fn wanted_symbols_are_found_where_the_code_is_here() {
+    let wanted = |object: &str, symbol: &str| WantedSymbol {
+        object: object.parse().unwrap(),
+        symbol: symbol.parse().unwrap(),
+        file: "sound/core/pcm.c".parse().unwrap(),
+    };
+    let asked = [
+        wanted("snd-pcm", "snd_pcm_twice"),
+        wanted("vmlinux", "kfree"),
+        wanted("snd-pcm", "kfree"),
+        wanted("vmlinux", "snd_timer_open"),
+        wanted("no-such", "snd_pcm_attach"),
+        wanted("snd-pcm", "stray"),
+        wanted("snd-pcm", "nowhere"),
+    ];
+    let report = verify::verify_kernel(&kernel(), &asked).unwrap();
+    let found: Vec<_> = report
+        .symbols
+        .iter()
+        .map(|s| (s.found_in.as_ref().map(|o| o.as_str()), s.sympos))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (Some("snd-pcm"), 2),
+            (Some("vmlinux"), 0),
+            (Some("vmlinux"), 0),
+            (Some("snd-timer"), 0),
+            (Some("snd-pcm"), 0),
+            (None, 0),
+            (None, 0)
+        ]
+    );
+    assert_eq!(report.symbols[2].object.as_str(), "snd-pcm");
 }
 
 #[test]
@@ -240,7 +464,7 @@ fn everything_wrong_is_told_at_once() {
         target("sound/pcm.c", "CONFIG_SND_PCM", "snd-pcm", &["nope_a", "nope_b"]),
         target("fs/none.c", "CONFIG_NONE_SUCH", "x", &["f"]),
     ];
-    let report = check_kernel(&kernel(), &targets).unwrap();
+    let report = check_kernel(&kernel(), &targets, CheckOptions::default(), &Inlining::default()).unwrap();
     let problems: Vec<_> = report.targets.iter().map(|t| t.problems.len()).collect();
     assert_eq!(problems, [3, 2], "{report:#?}");
     assert!(
@@ -271,6 +495,12 @@ fn a_damaged_tree_is_not_the_users_fault() {
                 "is cut short",
             )))
         }
+        fn module_path(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn modinfo(&self, _: &str, _: &str) -> Option<String> {
+            None
+        }
         fn module_names(&self) -> Vec<String> {
             Vec::new()
         }
@@ -290,6 +520,12 @@ fn a_damaged_tree_is_not_the_users_fault() {
         "snd-pcm",
         &["snd_pcm_attach"],
     )];
-    let error = check_kernel(&Damaged(kernel()), &targets).unwrap_err();
+    let error = check_kernel(
+        &Damaged(kernel()),
+        &targets,
+        CheckOptions::default(),
+        &Inlining::default(),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("x.ko"), "{error}");
 }

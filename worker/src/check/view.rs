@@ -9,7 +9,7 @@ use klp_livepatch::names::{ConfigName, SourcePath};
 use klp_livepatch::task::Platform;
 
 use super::Kernel;
-use crate::symbols::{ObjectSymbols, SymbolTable};
+use crate::symbols::{ObjectIndex, SymbolTable};
 use crate::trees::{KernelConfig, ModuleIndex, Tree, TreeError};
 
 /// Folders of a source tree that hold nothing to patch.
@@ -24,7 +24,7 @@ pub(super) struct TreeView<'a> {
     modules: ModuleIndex,
     vmlinux: OnceCell<Arc<dyn SymbolTable>>,
     // Several targets are often in one module.
-    loaded: RefCell<HashMap<PathBuf, Arc<dyn SymbolTable>>>,
+    loaded: RefCell<HashMap<PathBuf, Arc<ObjectIndex>>>,
 }
 
 impl<'a> TreeView<'a> {
@@ -36,6 +36,18 @@ impl<'a> TreeView<'a> {
             vmlinux: OnceCell::new(),
             loaded: RefCell::new(HashMap::new()),
         })
+    }
+}
+
+impl TreeView<'_> {
+    fn index(&self, name: &str) -> Result<Arc<ObjectIndex>, TreeError> {
+        let path = self.modules.find(name)?;
+        if let Some(index) = self.loaded.borrow().get(&path) {
+            return Ok(index.clone());
+        }
+        let index = Arc::new(ObjectIndex::open(&path)?);
+        self.loaded.borrow_mut().insert(path, index.clone());
+        Ok(index)
     }
 }
 
@@ -62,13 +74,17 @@ impl Kernel for TreeView<'_> {
     }
 
     fn module(&self, name: &str) -> Result<Arc<dyn SymbolTable>, TreeError> {
-        let path = self.modules.find(name)?;
-        if let Some(table) = self.loaded.borrow().get(&path) {
-            return Ok(table.clone());
-        }
-        let table: Arc<dyn SymbolTable> = Arc::new(ObjectSymbols::open(&path)?);
-        self.loaded.borrow_mut().insert(path, table.clone());
-        Ok(table)
+        Ok(self.index(name)?)
+    }
+
+    fn module_path(&self, name: &str) -> Option<String> {
+        let path = self.modules.find(name).ok()?;
+        let inside = path.strip_prefix(&self.tree.modules_dir).ok()?;
+        Some(inside.to_str()?.to_owned())
+    }
+
+    fn modinfo(&self, name: &str, key: &str) -> Option<String> {
+        self.index(name).ok()?.modinfo(key)
     }
 
     fn module_names(&self) -> Vec<String> {

@@ -11,6 +11,7 @@ use klp_livepatch::spec::{Backend, Target};
 
 use crate::runner::Context;
 use crate::trees::Tree;
+use crate::trees::overlay::View;
 
 /// A tool and its version, as reports and the fleet list show them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +24,13 @@ pub struct ToolIdentity {
 #[derive(Clone, Copy)]
 pub struct ExtractRequest<'a> {
     pub tree: &'a Tree,
+    /// The tree's sources with fixes applied; `None`: they are taken as they are.
+    pub view: Option<&'a View>,
     pub target: &'a Target,
     /// The object that holds the functions on this codestream and architecture.
     pub object: &'a ObjectName,
+    /// Symbols to copy rather than externalize, because the livepatch's other kernels have not all got them.
+    pub avoid: &'a [String],
 }
 
 /// What an extraction gives: the source, and all that is to be told about it.
@@ -33,6 +38,8 @@ pub struct ExtractRequest<'a> {
 pub struct Extracted {
     pub source: String,
     pub report: TargetExtraction,
+    /// What the tool said and wrote beside the source, as names of artifacts and their contents.
+    pub files: Vec<(String, Vec<u8>)>,
 }
 
 /// An extraction under way.

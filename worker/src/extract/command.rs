@@ -65,7 +65,7 @@ pub fn compile_command(from: &CommandSource<'_>, file: &str) -> Result<CompileCo
     })?;
     let database = from.obj_dir.join("compile_commands.json");
     if database.is_file()
-        && let Some(command) = from_database(&database, &from.src_dir.join(file))?
+        && let Some(command) = command_from_database(&database, &from.src_dir.join(file))?
     {
         return Ok(command);
     }
@@ -73,7 +73,7 @@ pub fn compile_command(from: &CommandSource<'_>, file: &str) -> Result<CompileCo
 }
 
 /// A file name becomes a goal of make's, where `=` would set a variable and `$` run a program: only harmless ones pass.
-fn plain_path(file: &str) -> Result<(), &'static str> {
+pub(crate) fn plain_path(file: &str) -> Result<(), &'static str> {
     if !file.ends_with(".c") {
         return Err("only .c files can be extracted from");
     }
@@ -88,7 +88,8 @@ fn plain_path(file: &str) -> Result<(), &'static str> {
     }
 }
 
-fn from_database(database: &Path, source: &Path) -> Result<Option<CompileCommand>, Error> {
+/// The command of a source file that a compilation database has, if it has one.
+pub(crate) fn command_from_database(database: &Path, source: &Path) -> Result<Option<CompileCommand>, Error> {
     let fail = |why: String| Error::Command {
         file: database.display().to_string(),
         why,
@@ -235,8 +236,8 @@ mod tests {
             {"directory":"/o","file":"/s/pcm.c","command":"gcc -DB='1 2' -c /s/pcm.c"}]"#,
         )
         .unwrap();
-        let found = from_database(&file, Path::new("/s/pcm.c")).unwrap().unwrap();
+        let found = command_from_database(&file, Path::new("/s/pcm.c")).unwrap().unwrap();
         assert_eq!(found.args[0], "-DB=1 2");
-        assert!(from_database(&file, Path::new("/s/other.c")).unwrap().is_none());
+        assert!(command_from_database(&file, Path::new("/s/other.c")).unwrap().is_none());
     }
 }

@@ -48,11 +48,21 @@ impl CompileCheck {
 /// At most so many compiler errors are kept.
 const MAX_ERRORS: usize = 20;
 
-/// Symbols the linker or modpost makes for any module.
-const MADE: [&str; 2] = ["__this_module", "_GLOBAL_OFFSET_TABLE_"];
+/// Symbols the linker, modpost or the module loader (`.TOC.`, on ppc64le) makes for any module.
+const MADE: [&str; 3] = ["__this_module", "_GLOBAL_OFFSET_TABLE_", ".TOC."];
 
-/// The file's own arguments as a module of the livepatch is compiled: without the source, the output and the dependency file.
+/// The file's own arguments as a module of the livepatch is compiled.
 pub fn module_args(request: &Request) -> Vec<String> {
+    let mut out = own_args(request);
+    if !request.command.is_module() {
+        out.push("-DMODULE".into());
+    }
+    out.extend(["-iquote".into(), request.src_dir.to_string_lossy().into_owned()]);
+    out
+}
+
+/// The file's own arguments without the source, the output and the dependency file.
+pub fn own_args(request: &Request) -> Vec<String> {
     let mut out = Vec::new();
     let mut rest = request.command.args.iter().peekable();
     let source = format!("/{}", request.file);
@@ -67,10 +77,6 @@ pub fn module_args(request: &Request) -> Vec<String> {
             _ => out.push(arg.clone()),
         }
     }
-    if !request.command.is_module() {
-        out.push("-DMODULE".into());
-    }
-    out.extend(["-iquote".into(), request.src_dir.to_string_lossy().into_owned()]);
     out
 }
 
@@ -117,6 +123,13 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         file: request.file.clone(),
         why: format!("the compiled object can't be read: {e}"),
     })?;
+    // These get their addresses from relocations that are made later.
+    let relocated: BTreeSet<&str> = extraction
+        .externalized
+        .iter()
+        .filter(|e| e.variable == e.symbol)
+        .map(|e| e.symbol.as_str())
+        .collect();
     let mut defined = BTreeSet::new();
     for symbol in file.symbols() {
         let Ok(name) = symbol.name() else { continue };
@@ -124,7 +137,9 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
             continue;
         }
         if symbol.is_undefined() {
-            if !symbol.is_weak() && !MADE.contains(&name) && symbols.exported(name).is_none() {
+            let resolved =
+                MADE.contains(&name) || symbols.exported(name).is_some() || relocated.contains(relocation(name));
+            if !symbol.is_weak() && !resolved {
                 check.unresolved.push(name.to_owned());
             }
         } else {
@@ -140,6 +155,13 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
         .collect();
     check.ok = check.unresolved.is_empty() && check.missing_functions.is_empty();
     Ok(check)
+}
+
+/// The symbol behind a name that klp-convert takes for an order: `.klp.sym.rela.OBJECT.PROVIDER.SYMBOL.POSITION`; or the
+/// name itself. Neither objects' names nor C identifiers have dots.
+fn relocation(name: &str) -> &str {
+    let order = name.strip_prefix(".klp.sym.rela.");
+    order.and_then(|order| order.split('.').nth(2)).unwrap_or(name)
 }
 
 /// Reads gcc's messages: `FILE:LINE:COLUMN: error: TEXT`.
@@ -180,6 +202,13 @@ fn read_errors(talk: &str, file: &str, source: &str, check: &mut CompileCheck) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_for_a_relocation_names_its_symbol() {
+        assert_eq!(relocation(".klp.sym.rela.snd_pcm.vmlinux.do_it.0"), "do_it");
+        assert_eq!(relocation("do_it"), "do_it");
+        assert_eq!(relocation(".klp.sym.rela.odd"), ".klp.sym.rela.odd");
+    }
 
     #[test]
     fn errors_are_told_with_the_line_they_are_about() {

@@ -1,9 +1,25 @@
-//! Turns gcc's arguments for a file into ones libclang accepts, by rule: what shapes the meaning of the source stays, the rest goes.
+//! Turns gcc's arguments for a file into ones another parser accepts, by rule: what shapes the meaning of the source stays, the
+//! rest goes.
 
-/// The arguments for parsing: preprocessor, language and ABI-shaping flags. Warnings, debug information, code generation,
-/// dependency output and the output file are of no use to a parse.
-pub fn for_clang(args: &[String], directory: &str) -> Vec<String> {
-    let mut out: Vec<String> = vec!["clang".into(), format!("-working-directory={directory}")];
+use klp_livepatch::Arch;
+
+use crate::trees::cross::triple;
+
+/// The arguments for parsing with libclang.
+pub fn for_clang(args: &[String], directory: &str, arch: Arch) -> Vec<String> {
+    let mut out: Vec<String> = vec![
+        "clang".into(),
+        format!("--target={}", triple(arch)),
+        format!("-working-directory={directory}"),
+    ];
+    out.extend(meaningful(args));
+    out
+}
+
+/// Preprocessor, language and ABI-shaping flags, and the source. Warnings, debug information, code generation, dependency
+/// output and the output file are of no use to a parse.
+pub fn meaningful(args: &[String]) -> Vec<String> {
+    let mut out = Vec::new();
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match kind(arg) {
@@ -76,10 +92,13 @@ fn matters(arg: &str) -> bool {
         .any(|p| f.starts_with(p));
     }
     if let Some(m) = arg.strip_prefix("-m") {
-        // Word size, byte order, instruction sets: they decide predefined macros. -mcmodel= and the like do not matter to a parse.
-        return matches!(m, "32" | "64" | "x32" | "big-endian" | "little-endian")
-            || m.starts_with("arch=")
-            || m.starts_with("abi=")
+        // Word size, byte order, instruction sets: they decide predefined macros. -mcmodel= and the like do not matter to a
+        // parse; -mabi= follows from the target, and the compilers call it by different names (lp64, aapcs).
+        return matches!(
+            m,
+            "32" | "64" | "x32" | "big-endian" | "little-endian" | "general-regs-only"
+        ) || m.starts_with("arch=")
+            || m.starts_with("cpu=")
             || is_instruction_set(m);
     }
     false
@@ -87,7 +106,7 @@ fn matters(arg: &str) -> bool {
 
 fn is_instruction_set(m: &str) -> bool {
     let m = m.strip_prefix("no-").unwrap_or(m);
-    ["sse", "mmx", "avx", "3dnow", "ssse", "aes", "altivec", "vsx"]
+    ["sse", "mmx", "avx", "3dnow", "ssse", "aes", "altivec", "vsx", "mma"]
         .iter()
         .any(|p| m.starts_with(p))
 }
@@ -109,6 +128,8 @@ mod tests {
             "-std=gnu11",
             "-mno-sse",
             "-mrecord-mcount",
+            "-mabi=lp64",
+            "-mcpu=power8",
             "-fshort-wchar",
             "-fconserve-stack",
             "-O2",
@@ -118,11 +139,12 @@ mod tests {
             "a.o",
             "a.c",
         ];
-        let got = for_clang(&args.map(String::from), "/obj");
+        let got = for_clang(&args.map(String::from), "/obj", Arch::S390x);
         assert_eq!(
             got,
             [
                 "clang",
+                "--target=s390x-linux-gnu",
                 "-working-directory=/obj",
                 "-nostdinc",
                 "-I./inc",
@@ -131,6 +153,7 @@ mod tests {
                 "-DX=1",
                 "-std=gnu11",
                 "-mno-sse",
+                "-mcpu=power8",
                 "-fshort-wchar",
                 "-O2",
                 "a.c"

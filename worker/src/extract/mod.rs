@@ -1,36 +1,50 @@
 //! Extraction: turns a kernel source file and the functions to patch into one livepatch source, and checks that it compiles.
 //!
-//! The main path: [`compile_command`] finds how the kernel builds the file, [`native::extract`] slices it,
-//! [`compile_check::check`] compiles the result with the kernel's own compiler.
+//! The main path: [`compile_command`] finds how the kernel builds the file, an [`Engine`] slices it ([`native::extract`],
+//! or [`external`], a tool of its own), [`compile_check::check`] compiles the result with the kernel's own compiler.
 
 pub mod backend;
+pub mod ccp;
+pub mod child_backend;
+pub mod clang_extract;
+mod cleanup;
 pub mod command;
 pub mod compile_check;
+mod declarations;
+pub mod external;
 pub mod faithful;
 pub mod flags;
+pub mod invocation;
+pub mod ipa_clones;
 pub mod native;
-pub mod native_backend;
 pub mod native_child;
+mod never;
+mod probe;
+mod relocations;
+pub mod symbol_file;
 mod tool;
 pub mod words;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use klp_livepatch::Arch;
 use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
 
 pub use backend::{ExtractRequest, Extracted, Extractor, ToolIdentity};
+pub use child_backend::ChildBackend;
 pub use command::{CommandSource, CompileCommand, compile_command};
 pub use compile_check::CompileCheck;
-pub use native_backend::NativeBackend;
+pub use external::{Engine, Kept};
 pub use native_child::{Job, NATIVE_COMMAND, NativeArgs, native_main};
 
-use crate::symbols::Export;
+use crate::symbols::{Export, SymbolError};
 
 /// One file's functions to extract.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
+    pub arch: Arch,
     /// The source file, relative to the source directory.
     pub file: String,
     /// The functions to patch.
@@ -42,6 +56,9 @@ pub struct Request {
     pub command: CompileCommand,
     /// A private directory for temporary files; nothing is written anywhere else.
     pub scratch: PathBuf,
+    /// Symbols to copy rather than reach at run time, because some other kernel has not got them.
+    #[serde(default)]
+    pub avoid: Vec<String>,
 }
 
 /// What is known about a kernel's symbols.
@@ -150,6 +167,8 @@ pub enum Form {
     Included,
     /// As `Included`, with the failing functions expanded.
     IncludedExpanded,
+    /// As klp-ccp or clang-extract wrote it, cleaned up.
+    External,
 }
 
 /// Why an extraction failed.
@@ -182,6 +201,17 @@ pub enum Error {
     BadPath { file: String, why: &'static str },
     #[error("{tool} can't be started ({source}): install it, or correct the tree's compiler")]
     Tool { tool: String, source: std::io::Error },
+    #[error("{tool} {how} on {file}: {last}. Its whole log is kept with the attempt; another backend may do better")]
+    ToolFailed {
+        tool: &'static str,
+        file: String,
+        /// How it ended, or what is wrong with its output.
+        how: String,
+        /// The last it said.
+        last: String,
+    },
+    #[error(transparent)]
+    Symbols(#[from] SymbolError),
     #[error("{tool} was killed after {most} MiB of output (limit)")]
     Flood { tool: String, most: u64 },
     #[error("{file}: the preprocessor failed: {why}")]
@@ -203,8 +233,9 @@ impl Error {
             | Self::NoRoom { .. }
             | Self::Parse { .. }
             | Self::Flood { .. }
+            | Self::ToolFailed { .. }
             | Self::Preprocess { .. } => Cause::Codestream,
-            Self::LibclangMissing { .. } | Self::Tool { .. } | Self::Io { .. } => Cause::Farm,
+            Self::LibclangMissing { .. } | Self::Tool { .. } | Self::Symbols(_) | Self::Io { .. } => Cause::Farm,
         }
     }
 }

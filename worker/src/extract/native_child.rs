@@ -1,18 +1,24 @@
-//! The native backend's own process: reads a job, extracts and compiles, writes the answer.
+//! An extraction's own process: reads a job, extracts and compiles, writes the answer.
 //!
-//! libclang can crash or eat memory on hostile input; in a process of its own that ends one attempt, not the worker.
+//! libclang can crash or eat memory on hostile input, and so can klp-ccp and clang-extract, which are run from here; in a
+//! process of its own that ends one attempt, not the worker.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use klp_livepatch::Arch;
 use klp_livepatch::names::ObjectName;
 use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
 
-use super::{CommandSource, CompileCheck, Error, Extraction, Request, compile_command, native};
+use super::external::{self, Inputs};
+use super::{
+    CommandSource, CompileCheck, CompileCommand, Engine, Error, Extraction, Kept, Request, compile_command, native,
+};
 use crate::process;
 use crate::symbols::{SymbolError, Symbols};
+use crate::trees::config::Setting;
 use crate::trees::{Tree, TreeError};
 
 /// The hidden subcommand under which our programs start this process.
@@ -32,8 +38,9 @@ pub struct NativeArgs {
 }
 
 /// One extraction, with all paths it needs.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
+    pub engine: Engine,
     pub file: String,
     pub functions: Vec<String>,
     pub object: String,
@@ -48,6 +55,13 @@ pub struct Job {
     /// The patched module's file; `None`: vmlinux is patched.
     pub module: Option<PathBuf>,
     pub scratch: PathBuf,
+    pub arch: Arch,
+    /// Indirect branch tracking: functions that nobody calls indirectly lose the mark that an indirect call must land on.
+    pub ibt: bool,
+    /// Symbols to copy rather than externalize.
+    pub avoid: Vec<String>,
+    /// How the file is compiled; `None`: the kernel's build is asked.
+    pub command: Option<CompileCommand>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,6 +69,8 @@ pub enum Answer {
     Extracted {
         extraction: Box<Extraction>,
         check: CompileCheck,
+        /// Files in the scratch folder to keep.
+        kept: Vec<Kept>,
         tool_ms: u64,
     },
     Failed {
@@ -88,6 +104,8 @@ fn write(path: &Path, answer: &Answer) -> anyhow::Result<()> {
 }
 
 impl Job {
+    /// A job for the native backend; the engine may be changed.
+    ///
     /// # Errors
     /// The tree has no such module, or can't be read.
     pub fn for_tree(
@@ -101,7 +119,9 @@ impl Job {
             ObjectName::VMLINUX => None,
             name => Some(tree.modules()?.find(name)?),
         };
+        let ibt = tree.kernel_config()?.get("CONFIG_X86_KERNEL_IBT") == Setting::BuiltIn;
         Ok(Self {
+            engine: Engine::Native,
             file: file.to_owned(),
             functions,
             object: object.to_owned(),
@@ -113,6 +133,10 @@ impl Job {
             vmlinux: tree.vmlinux_names(),
             module,
             scratch: scratch.to_owned(),
+            arch: tree.platform.arch,
+            ibt,
+            avoid: Vec::new(),
+            command: None,
         })
     }
 
@@ -122,19 +146,31 @@ impl Job {
         Symbols::open(&self.symvers, &self.vmlinux, self.module.as_deref())
     }
 
-    /// The job with the file's compile command.
+    /// How the file is compiled.
     ///
     /// # Errors
-    /// Nobody knows how to compile the file.
-    pub fn into_request(self) -> Result<Request, Error> {
+    /// Nobody knows.
+    pub fn command(&self) -> Result<CompileCommand, Error> {
+        if let Some(command) = &self.command {
+            return Ok(command.clone());
+        }
         let source = CommandSource {
             src_dir: &self.src_dir,
             obj_dir: &self.obj_dir,
             cc: &self.compiler,
             make_args: &self.make_args,
         };
-        let command = compile_command(&source, &self.file)?;
+        compile_command(&source, &self.file)
+    }
+
+    /// The job with the file's compile command.
+    ///
+    /// # Errors
+    /// Nobody knows how to compile the file.
+    pub fn into_request(self) -> Result<Request, Error> {
+        let command = self.command()?;
         Ok(Request {
+            arch: self.arch,
             file: self.file,
             functions: self.functions,
             object: self.object,
@@ -142,19 +178,45 @@ impl Job {
             obj_dir: self.obj_dir,
             command,
             scratch: self.scratch,
+            avoid: self.avoid,
         })
+    }
+
+    fn inputs(&self) -> Inputs {
+        Inputs {
+            symvers: self.symvers.clone(),
+            symbols: self.module.as_ref().unwrap_or(&self.vmlinux).clone(),
+            arch: self.arch,
+            ibt: self.ibt,
+        }
+    }
+
+    /// Does the job in this process.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn run(self, symbols: &Symbols) -> Result<(Extraction, CompileCheck, Vec<Kept>), Error> {
+        let (engine, inputs) = (self.engine.clone(), self.inputs());
+        let request = self.into_request()?;
+        match engine {
+            Engine::Native => {
+                native::extract_and_check(&request, symbols).map(|(extraction, check)| (extraction, check, Vec::new()))
+            }
+            Engine::Ccp(ccp) => external::extract_and_check(&ccp, &request, &inputs, symbols),
+            Engine::ClangExtract(tool) => external::extract_and_check(&tool, &request, &inputs, symbols),
+        }
     }
 }
 
 fn extract(job: Job) -> anyhow::Result<Answer> {
     let started = Instant::now();
     let symbols = job.symbols()?;
-    let request = job.into_request()?;
-    let (extraction, check) = native::extract_and_check(&request, &symbols)?;
+    let (extraction, check, kept) = job.run(&symbols)?;
     let tool_ms = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
     Ok(Answer::Extracted {
         extraction: Box::new(extraction),
         check,
+        kept,
         tool_ms,
     })
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use object::{Object, ObjectSymbol};
 
 use super::image::Image;
-use super::{SymbolError, SymbolInfo, SymbolKind, SymbolTable};
+use super::{Places, SymbolError, SymbolInfo, SymbolKind, SymbolTable};
 
 /// The symbols an ELF file defines.
 #[derive(Debug, Default)]
@@ -60,11 +60,6 @@ impl ObjectSymbols {
         }
         Ok(Self { names })
     }
-
-    /// Every name with what is known about it, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, SymbolInfo)> {
-        self.names.iter().map(|(name, info)| (&**name, *info))
-    }
 }
 
 impl SymbolInfo {
@@ -87,6 +82,10 @@ impl SymbolTable for ObjectSymbols {
         for name in self.names.keys() {
             each(name);
         }
+    }
+
+    fn places(&self, _: &[&str]) -> Result<Places, String> {
+        Err("the names alone were read, not where their symbols are".to_owned())
     }
 }
 

@@ -12,7 +12,7 @@ use super::SymbolError;
 /// wicked file from eating the machine's memory.
 pub const MAX_DECOMPRESSED: u64 = 512 << 20;
 
-const ELF_MAGIC: &[u8] = b"\x7fELF";
+pub(super) const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// The compressions kernels and modules come in, told by their first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +103,21 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap, SymbolError> {
 
 /// Whether a file begins as ELF files do.
 pub(crate) fn starts_with_elf_magic(path: &Path) -> Result<bool, SymbolError> {
-    let mut magic = Vec::new();
+    Ok(first_bytes(path)?.starts_with(ELF_MAGIC))
+}
+
+/// Whether a file begins as ELF files do, or as a compressed one does.
+pub(crate) fn may_hold_elf(path: &Path) -> Result<bool, SymbolError> {
+    let first = first_bytes(path)?;
+    Ok(first.starts_with(ELF_MAGIC) || Compression::detect(&first).is_some())
+}
+
+fn first_bytes(path: &Path) -> Result<Vec<u8>, SymbolError> {
+    let mut first = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(ELF_MAGIC.len() as u64).read_to_end(&mut magic))
+        .and_then(|file| file.take(8).read_to_end(&mut first))
         .map_err(SymbolError::io(path))?;
-    Ok(magic == ELF_MAGIC)
+    Ok(first)
 }
 
 #[cfg(test)]

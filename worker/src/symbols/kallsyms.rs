@@ -11,13 +11,16 @@
 //!    that many names must hit every marker and end where the markers begin.
 //!
 //! Sources of the formats: the kernel's scripts/kallsyms.c (`write_src`) and kernel/kallsyms.c
-//! (`kallsyms_expand_symbol`) for the tables, and Documentation/arch/x86/boot.rst for the boot image.
+//! (`kallsyms_expand_symbol`). Numbers are in the byte order of the kernel's architecture.
 
 use std::path::Path;
 
 use super::SymbolError;
-use super::image::{Compression, map_file};
+use super::addresses::addresses;
+use super::boot::{self, View};
+use super::image::map_file;
 use super::table::{NamedSymbol, is_type_letter};
+use super::traceable::traceable;
 
 const TOKENS: usize = 256;
 /// Names per marker.
@@ -34,66 +37,97 @@ const SEQ: usize = 3;
 const MIN_SYMBOLS: usize = 1000;
 const MAX_SYMBOLS: usize = 4 << 20;
 
-/// Recovers the symbols of an x86 boot image (bzImage), in the order of their addresses.
+/// Recovers the symbols in a boot image of any architecture, in the order of their addresses, which is the order of the
+/// kernel's own look-ups.
 ///
 /// # Errors
 /// If the file is no such image, is compressed in a way that isn't supported, or holds no kallsyms tables.
 pub fn read_boot_image(path: &Path) -> Result<Vec<NamedSymbol>, SymbolError> {
     let map = map_file(path)?;
-    payload(&map)
-        .and_then(decompress)
-        .and_then(|vmlinux| recover(&vmlinux))
+    boot::kernel(&map)
+        .and_then(|kernel| placed(kernel.view()))
         .map_err(|problem| SymbolError::broken(path, problem))
 }
 
-/// The compressed kernel inside a bzImage: its setup header gives offset and length from the protected-mode code.
-fn payload(image: &[u8]) -> Result<&[u8], String> {
-    const NO_IMAGE: &str = "is not an x86 kernel boot image (bzImage)";
-    if image.get(0x202..0x206) != Some(b"HdrS") {
-        return Err(NO_IMAGE.to_owned());
-    }
-    let version = u16_at(image, 0x206).ok_or(NO_IMAGE)?;
-    if version < 0x208 {
-        return Err(
-            "is a boot image of a protocol before 2.08 (kernel 2.6.26), which doesn't say where the kernel is".into(),
-        );
-    }
-    // 0 means 4, for old boot loaders' sake.
-    let setup_sectors = match image[0x1f1] {
-        0 => 4,
-        n => usize::from(n),
+/// The symbols with what the image tells of their places: an address each, and whether ftrace can hook what is there.
+fn placed(kernel: View<'_>) -> Result<Vec<NamedSymbol>, String> {
+    let found = recover(kernel)?;
+    let Some(addresses) = addresses(kernel, &found) else {
+        return Ok(found.symbols);
     };
-    let offset = u32_at(image, 0x248).ok_or(NO_IMAGE)? as usize;
-    let length = u32_at(image, 0x24c).ok_or(NO_IMAGE)? as usize;
-    ((setup_sectors + 1) * 512)
-        .checked_add(offset)
-        .and_then(|start| image.get(start..start.checked_add(length)?))
-        .ok_or_else(|| "is cut short: the kernel it announces lies beyond its end".to_owned())
+    let entries = entries_of(found, addresses);
+    let traced = traceable(kernel, &entries).ok();
+    let named = entries.into_iter().map(|entry| NamedSymbol {
+        traced: traced
+            .as_ref()
+            .map(|all| is_function(entry.letter) && all.contains(&entry.address)),
+        name: entry.name,
+        letter: entry.letter,
+        address: Some(entry.address),
+        ..NamedSymbol::default()
+    });
+    Ok(named.collect())
 }
 
-fn decompress(payload: &[u8]) -> Result<Vec<u8>, String> {
-    if let Some(compression) = Compression::detect(payload) {
-        return compression.decompress(payload);
-    }
-    let name = match payload {
-        [b'B', b'Z', b'h', ..] => "bzip2",
-        [0x02, 0x21, 0x4c, 0x18, ..] => "lz4",
-        [0x5d, 0, 0, ..] => "lzma",
-        [0x89, b'L', b'Z', b'O', ..] => "lzo",
-        _ => "an unknown method",
-    };
-    Err(format!(
-        "holds a kernel compressed with {name}, which is not supported (xz, zstd and gzip are); \
-         install the package with the unstripped vmlinux, such as linux-image-<version>-dbg"
-    ))
+/// Whether `nm`'s letter is one of a function's.
+pub(super) fn is_function(letter: u8) -> bool {
+    matches!(letter, b't' | b'T' | b'w' | b'W')
+}
+
+/// A symbol of the kernel's own table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KallsymsEntry {
+    pub name: String,
+    /// The letter `nm` would give it.
+    pub letter: u8,
+    /// As the kernel was linked; on aarch64, whose image leaves the base to relocation, from the first symbol's.
+    pub address: u64,
+}
+
+/// The kernel's own table with addresses, in its order.
+///
+/// # Errors
+/// As [`read_boot_image`], or if the addresses can't be told.
+pub fn read_entries(path: &Path) -> Result<Vec<KallsymsEntry>, SymbolError> {
+    let map = map_file(path)?;
+    boot::kernel(&map)
+        .and_then(|kernel| entries(kernel.view()))
+        .map_err(|problem| SymbolError::broken(path, problem))
+}
+
+pub(super) fn entries(kernel: View<'_>) -> Result<Vec<KallsymsEntry>, String> {
+    let found = recover(kernel)?;
+    let addresses = addresses(kernel, &found).ok_or("holds kallsyms names, but no list of addresses that fits them")?;
+    Ok(entries_of(found, addresses))
+}
+
+fn entries_of(found: Recovered, addresses: Vec<u64>) -> Vec<KallsymsEntry> {
+    let entry = |(NamedSymbol { name, letter, .. }, address)| KallsymsEntry { name, letter, address };
+    found.symbols.into_iter().zip(addresses).map(entry).collect()
+}
+
+/// The names, and where their tables are.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub symbols: Vec<NamedSymbol>,
+    /// Where the number of symbols is, right before the names.
+    pub count_at: usize,
+    /// Where the index of tokens ends.
+    pub end: usize,
 }
 
 /// Finds the tables in an uncompressed kernel and expands the names.
-fn recover(image: &[u8]) -> Result<Vec<NamedSymbol>, String> {
+fn recover(image: View<'_>) -> Result<Recovered, String> {
     let mut why = "holds no kallsyms token table; the kernel was built without CONFIG_KALLSYMS".to_owned();
     for tokens in TokenTable::find_all(image) {
         match find_names(image, &tokens) {
-            Ok(symbols) => return Ok(symbols),
+            Ok((symbols, count_at)) => {
+                return Ok(Recovered {
+                    symbols,
+                    count_at,
+                    end: tokens.end,
+                });
+            }
             Err(problem) => why = problem,
         }
     }
@@ -104,30 +138,32 @@ struct TokenTable<'a> {
     /// Where the table begins in the image.
     start: usize,
     tokens: Vec<&'a [u8]>,
+    /// Where its index ends.
+    end: usize,
 }
 
 impl<'a> TokenTable<'a> {
     /// Every place that has the shape of a token table and whose index agrees.
-    fn find_all(image: &'a [u8]) -> impl Iterator<Item = Self> + 'a {
+    fn find_all(image: View<'a>) -> impl Iterator<Item = Self> + 'a {
         const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00";
         let mut from = 0;
         std::iter::from_fn(move || {
-            let at = find(image, DIGITS, from)?;
+            let at = find(image.bytes, DIGITS, from)?;
             from = at + 1;
             Some(at)
         })
-        .filter_map(|at| Self::around_digits(image, at))
+        .filter_map(move |at| Self::around_digits(image, at))
     }
 
     /// `at` is where the token for `0`, number 0x30, is supposed to be.
-    fn around_digits(image: &'a [u8], at: usize) -> Option<Self> {
+    fn around_digits(image: View<'a>, at: usize) -> Option<Self> {
         let mut end = at;
         for _ in usize::from(b'0')..TOKENS {
-            end += image[end..].iter().take(MAX_NAME).position(|b| *b == 0)? + 1;
+            end += image.bytes[end..].iter().take(MAX_NAME).position(|b| *b == 0)? + 1;
         }
         let index_at = end.next_multiple_of(ALIGN);
         let index: Vec<usize> = (0..TOKENS)
-            .map(|i| u16_at(image, index_at + 2 * i).map(usize::from))
+            .map(|i| image.u16_at(index_at + 2 * i).map(usize::from))
             .collect::<Option<_>>()?;
         let start = at.checked_sub(index[usize::from(b'0')])?;
         let mut tokens = Vec::with_capacity(TOKENS);
@@ -136,38 +172,42 @@ impl<'a> TokenTable<'a> {
             if expected != offset {
                 return None;
             }
-            let rest = &image[start + offset..];
+            let rest = image.bytes.get(start + offset..)?;
             let token = &rest[..rest.iter().take(MAX_NAME).position(|b| *b == 0)?];
             offset += token.len() + 1;
             tokens.push(token);
         }
-        (start + offset == end).then_some(Self { start, tokens })
+        (start + offset == end).then_some(Self {
+            start,
+            tokens,
+            end: index_at + 2 * TOKENS,
+        })
     }
 }
 
-fn find_names(image: &[u8], tokens: &TokenTable) -> Result<Vec<NamedSymbol>, String> {
+fn find_names(image: View<'_>, tokens: &TokenTable) -> Result<(Vec<NamedSymbol>, usize), String> {
     let lowest = tokens.start.saturating_sub(MAX_SYMBOLS * (SEQ + 1));
     let mut at = tokens.start - tokens.start % ALIGN;
     while at >= lowest + ALIGN {
         at -= ALIGN;
         if let Some(run) = rising_run(image, at, tokens.start)
-            && let Some(symbols) = names_before(image, tokens, at, &run)
+            && let Some(found) = names_before(image, tokens, at, &run)
         {
-            return Ok(symbols);
+            return Ok(found);
         }
     }
     Err("holds a kallsyms token table, but no list of names that fits it".to_owned())
 }
 
 /// The numbers from `at` on that rise from 0 as markers do, if there are enough of them.
-fn rising_run(image: &[u8], at: usize, end: usize) -> Option<Vec<u32>> {
-    if u32_at(image, at) != Some(0) {
+fn rising_run(image: View<'_>, at: usize, end: usize) -> Option<Vec<u32>> {
+    if image.u32_at(at) != Some(0) {
         return None;
     }
     let mut run = vec![0];
     let mut below = 0;
     for place in (at + 4..end).step_by(4) {
-        let offset = u32_at(image, place)?;
+        let offset = image.u32_at(place)?;
         if offset < below + STRIDE as u32 || offset - below > (STRIDE * MAX_ENTRY) as u32 {
             break;
         }
@@ -179,7 +219,12 @@ fn rising_run(image: &[u8], at: usize, end: usize) -> Option<Vec<u32>> {
 
 /// The names that end where the markers begin, at `markers_at`. What follows the markers may happen to go on rising, so
 /// each count of markers that the distance to the token table allows is tried.
-fn names_before(image: &[u8], tokens: &TokenTable, markers_at: usize, run: &[u32]) -> Option<Vec<NamedSymbol>> {
+fn names_before(
+    image: View<'_>,
+    tokens: &TokenTable,
+    markers_at: usize,
+    run: &[u32],
+) -> Option<(Vec<NamedSymbol>, usize)> {
     let distance = tokens.start - markers_at;
     let without_seqs = distance / 4;
     let with_seqs = distance / (4 + SEQ * STRIDE);
@@ -190,21 +235,26 @@ fn names_before(image: &[u8], tokens: &TokenTable, markers_at: usize, run: &[u32
         .find_map(|markers| names_with(image, tokens, markers_at, markers))
 }
 
-fn names_with(image: &[u8], tokens: &TokenTable, markers_at: usize, markers: &[u32]) -> Option<Vec<NamedSymbol>> {
+fn names_with(
+    image: View<'_>,
+    tokens: &TokenTable,
+    markers_at: usize,
+    markers: &[u32],
+) -> Option<(Vec<NamedSymbol>, usize)> {
     // The names begin within the last stride's worth of bytes before where the last marker would point.
     let latest = markers_at.checked_sub(*markers.last()? as usize)?;
     let earliest = latest.saturating_sub(STRIDE * MAX_ENTRY).max(ALIGN);
     let mut start = latest - latest % ALIGN;
     while start >= earliest {
         // The number of symbols lies before the names, padded to a pointer's size.
-        let count = u32_at(image, start - ALIGN)? as usize;
+        let count = image.u32_at(start - ALIGN)? as usize;
         let after = (markers_at + 4 * markers.len()).next_multiple_of(ALIGN);
         let fits = (MIN_SYMBOLS..MAX_SYMBOLS).contains(&count)
             && count.div_ceil(STRIDE) == markers.len()
-            && u32_at(image, start - 4) == Some(0)
+            && image.u32_at(start - 4) == Some(0)
             && (after == tokens.start || (after + SEQ * count).next_multiple_of(ALIGN) == tokens.start);
-        if fits && let Some(symbols) = expand_all(&image[start..markers_at], count, markers, &tokens.tokens) {
-            return Some(symbols);
+        if fits && let Some(symbols) = expand_all(&image.bytes[start..markers_at], count, markers, &tokens.tokens) {
+            return Some((symbols, start - ALIGN));
         }
         start -= ALIGN;
     }
@@ -245,6 +295,7 @@ fn plausible(entry: Vec<u8>) -> Option<NamedSymbol> {
     good.then(|| NamedSymbol {
         name: String::from_utf8_lossy(name).into_owned(),
         letter: *letter,
+        ..NamedSymbol::default()
     })
 }
 
@@ -260,24 +311,21 @@ fn find(haystack: &[u8], needle: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
+    use object::{Endian, Endianness};
+
     use super::*;
 
+    const ORDERS: [Endianness; 2] = [Endianness::Little, Endianness::Big];
+
     /// Builds the tables as scripts/kallsyms.c lays them out, with tokens of one character.
-    fn tables(symbols: &[String], before: &[u8], seqs: bool) -> Vec<u8> {
+    fn tables(symbols: &[String], before: &[u8], seqs: bool, order: Endianness) -> Vec<u8> {
+        let (short, long) = (|n: u16| order.write_u16(n), |n: u32| order.write_u32(n));
         let mut image = before.to_vec();
         let pad = |image: &mut Vec<u8>| image.resize(image.len().next_multiple_of(ALIGN), 0);
         pad(&mut image);
-        image.extend((symbols.len() as u32).to_le_bytes());
+        image.extend(long(symbols.len() as u32));
         pad(&mut image);
         let names_at = image.len();
         let mut markers = Vec::new();
@@ -294,7 +342,7 @@ mod tests {
             image.extend(symbol.bytes());
         }
         pad(&mut image);
-        image.extend(markers.iter().flat_map(|m| m.to_le_bytes()));
+        image.extend(markers.into_iter().flat_map(long));
         pad(&mut image);
         if seqs {
             image.extend((0..symbols.len() as u32).flat_map(|i| [(i >> 16) as u8, (i >> 8) as u8, i as u8]));
@@ -312,7 +360,7 @@ mod tests {
             image.push(0);
         }
         pad(&mut image);
-        image.extend(index.iter().flat_map(|i| i.to_le_bytes()));
+        image.extend(index.into_iter().flat_map(short));
         image.extend([7; 100]);
         image
     }
@@ -329,21 +377,29 @@ mod tests {
         // A decoy before them: the digits alone, as other tables have them.
         let decoy = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00 decoy";
         for seqs in [false, true] {
-            for count in [1100, 1279, 1280, 1281, 5001] {
+            for (count, order) in [1100, 1279, 1280, 1281, 5001]
+                .into_iter()
+                .flat_map(|n| ORDERS.map(|order| (n, order)))
+            {
                 let all = symbols(count);
-                let found = recover(&tables(&all, decoy, seqs)).unwrap();
+                let bytes = tables(&all, decoy, seqs, order);
+                let found = recover(View { bytes: &bytes, order }).unwrap().symbols;
                 let found: Vec<_> = found
                     .iter()
                     .map(|s| format!("{}{}", char::from(s.letter), s.name))
                     .collect();
-                assert_eq!(found, all, "{count} {seqs}");
+                assert_eq!(found, all, "{count} {seqs} {order:?}");
             }
         }
     }
 
     #[test]
     fn damage_is_an_error_not_nonsense() {
-        let good = tables(&symbols(5001), b"xyz", true);
+        let recover = |bytes: &[u8]| {
+            let order = Endianness::Little;
+            recover(View { bytes, order }).map(|found| found.symbols)
+        };
+        let good = tables(&symbols(5001), b"xyz", true, Endianness::Little);
         let names = good.windows(10).position(|w| w == b"function_1").unwrap();
         let mut bad = good.clone();
         // The length of a name: every later marker is missed.
@@ -353,18 +409,5 @@ mod tests {
             assert!(recover(&good[..cut.min(good.len() - 700)]).is_err(), "cut at {cut}");
         }
         assert!(recover(b"").is_err());
-    }
-
-    #[test]
-    fn images_that_lie_are_errors() {
-        assert!(payload(b"").unwrap_err().contains("not an x86 kernel"));
-        let mut image = vec![0; 4096];
-        image[0x202..0x206].copy_from_slice(b"HdrS");
-        assert!(payload(&image).unwrap_err().contains("before 2.08"));
-        image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
-        image[0x248..0x24c].copy_from_slice(&u32::MAX.to_le_bytes());
-        image[0x24c..0x250].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(payload(&image).unwrap_err().contains("cut short"));
-        assert!(decompress(b"BZh91AY").unwrap_err().contains("bzip2"));
     }
 }

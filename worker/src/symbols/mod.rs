@@ -1,20 +1,31 @@
 //! What a kernel's symbol tables say about a name: who exports it, and whether the patched object or `vmlinux` has it.
 //!
 //! [`symvers`] reads Module.symvers, [`elf`] the symbol tables of modules and vmlinux, [`kallsyms`] recovers vmlinux's
-//! names from a boot image, and [`table`] is the small sorted file those are kept in so that a task opens them at once.
-//! [`Symbols`] puts the three together for one object.
+//! names, addresses and ftrace locations from a boot image ([`boot`], [`addresses`], [`traceable`]), and [`table`] is the
+//! small sorted file those are kept in so that a task opens them at once. [`Symbols`] puts the three together for one
+//! object. Where a name's symbols are, and which functions ftrace can divert, [`places`] says of an ELF file ([`index`],
+//! [`ftrace`]).
 
+mod addresses;
+mod boot;
 pub mod elf;
+mod ftrace;
 pub mod image;
+pub mod index;
 pub mod kallsyms;
+pub mod places;
+mod raw;
 pub mod symvers;
 pub mod table;
+pub mod traceable;
 
 use std::path::{Path, PathBuf};
 
 pub use elf::ObjectSymbols;
+pub use index::ObjectIndex;
+pub use places::{Place, Places};
 pub use symvers::{Export, Symvers};
-pub use table::NameTable;
+pub use table::{NameTable, NamedSymbol};
 
 /// What kind of thing a symbol names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +53,11 @@ pub trait SymbolTable: Send + Sync {
     fn lookup(&self, name: &str) -> Option<SymbolInfo>;
     /// Calls `each` for every name; one that occurs twice may be given twice.
     fn for_each_name(&self, each: &mut dyn FnMut(&str));
+    /// Every symbol of each of the names.
+    ///
+    /// # Errors
+    /// Why the table does not tell, and what would make it.
+    fn places(&self, names: &[&str]) -> Result<Places, String>;
 }
 
 /// A symbol table that can't be read, and what to do about it.
@@ -121,14 +137,41 @@ impl Symbols {
     }
 }
 
-/// Opens vmlinux's names, from a name table or from an ELF file.
+/// Opens an object to ask where its symbols are: an ELF file, compressed or not, or vmlinux's name table.
+///
+/// # Errors
+/// If the file is neither, or an ELF file without a symbol table.
+pub fn open_places(path: &Path) -> Result<Box<dyn SymbolTable>, SymbolError> {
+    if image::may_hold_elf(path)? {
+        Ok(Box::new(ObjectIndex::open(path)?))
+    } else {
+        Ok(Box::new(NameTable::open(path)?))
+    }
+}
+
+/// Opens vmlinux's names, from a name table or from an ELF file, which may be compressed.
 ///
 /// # Errors
 /// If the file is neither, or an ELF file without a symbol table.
 pub fn open_vmlinux(path: &Path) -> Result<Box<dyn SymbolTable>, SymbolError> {
-    if image::starts_with_elf_magic(path)? {
+    if image::may_hold_elf(path)? {
         Ok(Box::new(ObjectSymbols::open(path)?))
     } else {
         Ok(Box::new(NameTable::open(path)?))
     }
+}
+
+/// The names in a vmlinux or a boot image: those of its symbol table, or where it has none those of its kallsyms tables.
+///
+/// # Errors
+/// If the file is neither, or holds no names.
+pub fn kernel_names(path: &Path) -> Result<Vec<NamedSymbol>, SymbolError> {
+    if image::may_hold_elf(path)?
+        && let Ok(symbols) = ObjectIndex::open(path)
+            .and_then(|index| index.to_named().map_err(|problem| SymbolError::broken(path, problem)))
+        && !symbols.is_empty()
+    {
+        return Ok(symbols);
+    }
+    kallsyms::read_boot_image(path)
 }

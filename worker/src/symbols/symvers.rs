@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::SymbolError;
+use super::image::Image;
 
 /// One exported symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +27,14 @@ pub struct Symvers {
 }
 
 impl Symvers {
+    /// Reads the file, or one compressed with xz, zstd or gzip.
+    ///
     /// # Errors
     /// If the file can't be read, or a line is not an export, which is named.
     pub fn open(path: &Path) -> Result<Self, SymbolError> {
-        let bytes = std::fs::read(path).map_err(SymbolError::io(path))?;
-        let text = String::from_utf8(bytes).map_err(|_| SymbolError::broken(path, "is not text"))?;
-        let symvers = Self::parse(&text).map_err(|problem| SymbolError::broken(path, problem))?;
+        let image = Image::open(path)?;
+        let text = std::str::from_utf8(image.bytes()).map_err(|_| SymbolError::broken(path, "is not text"))?;
+        let symvers = Self::parse(text).map_err(|problem| SymbolError::broken(path, problem))?;
         if symvers.exports.is_empty() {
             return Err(SymbolError::broken(
                 path,

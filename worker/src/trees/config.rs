@@ -76,6 +76,11 @@ impl KernelConfig {
         }
     }
 
+    /// Whether the kernel has indirect branch tracking, so that an indirect call must land on a mark.
+    pub fn has_ibt(&self) -> bool {
+        self.get("CONFIG_X86_KERNEL_IBT") == Setting::BuiltIn
+    }
+
     /// Every option's name without prefix, those that are off included.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)

@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock::TreeLock;
 use super::record::{KeyFile, Stamp, VmlinuxNames};
 use super::{KernelConfig, ModuleIndex, Tree, TreeError, TreeKind, TreeStore, disk};
-use crate::symbols::image::starts_with_elf_magic;
-use crate::symbols::{NameTable, ObjectSymbols, Symvers, kallsyms};
+use crate::symbols::{NameTable, Symvers, kernel_names};
 
 const NAMES: &str = "vmlinux.symbols";
 
@@ -143,16 +142,19 @@ fn inspect(path: &Path, modules_dir: &Path, arch: Arch) -> Result<(KernelConfig,
 }
 
 fn boot_image(path: &Path) -> Option<PathBuf> {
-    Some(path.join("arch/x86/boot/bzImage")).filter(|file| file.is_file())
+    [
+        "arch/x86/boot/bzImage",
+        "arch/s390/boot/bzImage",
+        "arch/arm64/boot/Image",
+    ]
+    .map(|file| path.join(file))
+    .into_iter()
+    .find(|file| file.is_file())
 }
 
 /// The names of an unstripped vmlinux, or of a boot image, as a name table.
-fn name_table(vmlinux: &Path) -> Result<Vec<u8>, TreeError> {
-    let symbols = if starts_with_elf_magic(vmlinux)? {
-        ObjectSymbols::open(vmlinux)?.to_named()
-    } else {
-        kallsyms::read_boot_image(vmlinux)?
-    };
+pub(super) fn name_table(vmlinux: &Path) -> Result<Vec<u8>, TreeError> {
+    let symbols = kernel_names(vmlinux)?;
     let mut table = Vec::new();
     NameTable::write(symbols, &mut table).map_err(TreeError::io("read", vmlinux))?;
     Ok(table)

@@ -26,7 +26,26 @@ impl TreeLock {
         cancel: &CancellationToken,
         waiting: &mut (dyn FnMut(String) + Send),
     ) -> Result<Self, TreeError> {
-        let path = Self::path(trees_dir, platform)?;
+        let name = format!("{}-{}", platform.arch, platform.codestream);
+        Self::take_at(&Self::path(trees_dir, &name)?, &platform.to_string(), cancel, waiting).await
+    }
+
+    /// Takes the lock on something that several trees share.
+    pub(super) async fn take_named(
+        trees_dir: &Path,
+        name: &str,
+        cancel: &CancellationToken,
+        waiting: &mut (dyn FnMut(String) + Send),
+    ) -> Result<Self, TreeError> {
+        Self::take_at(&Self::path(trees_dir, name)?, name, cancel, waiting).await
+    }
+
+    async fn take_at(
+        path: &Path,
+        what: &str,
+        cancel: &CancellationToken,
+        waiting: &mut (dyn FnMut(String) + Send),
+    ) -> Result<Self, TreeError> {
         let mut told = false;
         loop {
             let file = OpenOptions::new()
@@ -34,25 +53,25 @@ impl TreeLock {
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .open(&path)
-                .map_err(|e| disk::full_or_io("open", &path, e))?;
+                .open(path)
+                .map_err(|e| disk::full_or_io("open", path, e))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut file) => {
                     // Who holds it is a courtesy to those who wait; the lock holds without it.
                     let _ = file.set_len(0).and_then(|()| write!(*file, "{}", std::process::id()));
                     fcntl(&*file, FcntlArg::F_SETFD(FdFlag::empty()))
-                        .map_err(|e| TreeError::io("lock", &path)(e.into()))?;
+                        .map_err(|e| TreeError::io("lock", path)(e.into()))?;
                     return Ok(Self { _file: file });
                 }
                 Err((_, Errno::EWOULDBLOCK)) => {
                     if !told {
-                        let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                        let holder = std::fs::read_to_string(path).unwrap_or_default();
                         let holder = match holder.trim() {
                             "" => "another process".to_owned(),
                             id => format!("process {id}"),
                         };
                         waiting(format!(
-                            "{holder} is at work on {platform}, or what it started is; waiting until it is done"
+                            "{holder} is at work on {what}, or what it started is; waiting until it is done"
                         ));
                         told = true;
                     }
@@ -61,14 +80,14 @@ impl TreeLock {
                         () = cancel.cancelled() => return Err(TreeError::Interrupted),
                     }
                 }
-                Err((_, e)) => return Err(TreeError::io("lock", &path)(e.into())),
+                Err((_, e)) => return Err(TreeError::io("lock", path)(e.into())),
             }
         }
     }
 
-    fn path(trees_dir: &Path, platform: &Platform) -> Result<PathBuf, TreeError> {
+    fn path(trees_dir: &Path, name: &str) -> Result<PathBuf, TreeError> {
         let dir = trees_dir.join(".locks");
         disk::make_dir(&dir)?;
-        Ok(dir.join(format!("{}-{}", platform.arch, platform.codestream)))
+        Ok(dir.join(name))
     }
 }

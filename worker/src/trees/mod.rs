@@ -2,21 +2,25 @@
 //! configuration, Module.symvers, vmlinux's symbol names, and modules.
 //!
 //! A [`TreeStore`] finds them below one folder, as `<arch>/<codestream>/tree.json`. [`debian`] makes one from the
-//! distribution's packages, [`kdir`] from a kernel somebody built; [`verify`] says whether one is still what it was. After
-//! a tree is in place nothing writes into it.
+//! distribution's packages, [`kdir`] from a kernel somebody built; those of [`suse`]'s data folder are found by themselves.
+//! [`verify`] says whether one is still what it was. After a tree is in place nothing writes into it: an attempt that has
+//! patches works on an [`overlay`] of it.
 
 pub mod config;
+pub mod cross;
 pub mod debian;
 mod disk;
 mod kbuild;
 pub mod kdir;
 mod lock;
 pub mod modules;
+pub mod overlay;
 mod partial;
 pub mod progress;
 mod record;
 mod relocate;
 mod store;
+pub mod suse;
 mod tools;
 pub mod verify;
 
@@ -26,7 +30,7 @@ use klp_livepatch::names::ObjectName;
 use klp_livepatch::task::Platform;
 
 use crate::process::{Command, ProcessError};
-use crate::symbols::{SymbolError, SymbolTable, Symbols, open_vmlinux};
+use crate::symbols::{SymbolError, SymbolTable, Symbols, open_places};
 pub use config::KernelConfig;
 pub use modules::{ModuleError, ModuleIndex};
 pub use record::{KeyFile, TreeKind};
@@ -37,7 +41,7 @@ pub use store::{Listing, TreeStore};
 pub struct Tree {
     pub platform: Platform,
     pub kind: TreeKind,
-    /// The folder that holds `tree.json`.
+    /// The folder that holds `tree.json`; SUSE's data folder for a tree in it.
     pub dir: PathBuf,
     /// The kernel's sources.
     pub src: PathBuf,
@@ -82,9 +86,20 @@ impl Tree {
     }
 
     /// A file with vmlinux's symbols: the name table made when the tree was added, or vmlinux itself if it was built anew
-    /// since.
+    /// since. For a tree in SUSE's data folder the table is made now if there is none, which takes a second or two.
     pub fn vmlinux_names(&self) -> PathBuf {
-        self.vmlinux.current(&self.dir)
+        match &self.vmlinux.made_from {
+            Some(stamp) if self.kind == TreeKind::Suse && stamp.is_current() => {
+                suse::current_names(&self.vmlinux.table, &stamp.path)
+            }
+            _ => self.vmlinux.current(&self.dir),
+        }
+    }
+
+    /// vmlinux itself, perhaps compressed, where it is kept: its names without their order are in
+    /// [`Tree::vmlinux_names`]. For a kdir it may be the boot image.
+    pub fn vmlinux_file(&self) -> Option<&Path> {
+        self.vmlinux.made_from.as_ref().map(|stamp| &*stamp.path)
     }
 
     /// vmlinux's symbol table.
@@ -92,7 +107,7 @@ impl Tree {
     /// # Errors
     /// If it can't be read.
     pub fn vmlinux_symbols(&self) -> Result<Box<dyn SymbolTable>, SymbolError> {
-        open_vmlinux(&self.vmlinux_names())
+        open_places(&self.vmlinux_names())
     }
 
     /// The modules of this kernel by name.

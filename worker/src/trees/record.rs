@@ -24,6 +24,8 @@ pub enum TreeKind {
     Debian,
     /// A kernel somebody built in its source folder.
     Kdir,
+    /// Found in a data folder of SUSE's layout; it has no `tree.json`.
+    Suse,
 }
 
 impl TreeKind {
@@ -31,6 +33,7 @@ impl TreeKind {
         match self {
             TreeKind::Debian => "debian",
             TreeKind::Kdir => "kdir",
+            TreeKind::Suse => "suse",
         }
     }
 }

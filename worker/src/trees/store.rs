@@ -1,5 +1,6 @@
 //! The folder that holds all trees of a worker.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use klp_livepatch::task::Platform;
@@ -7,13 +8,15 @@ use klp_livepatch::{Arch, Codestream};
 use tokio_util::sync::CancellationToken;
 
 use super::lock::TreeLock;
+use super::suse::SuseData;
 use super::{Tree, TreeError, disk, record};
 
-/// Trees below one folder, as `<arch>/<codestream>/`. Nothing is kept in memory: a tree that was added by another process
-/// is there at the next look.
+/// Trees below one folder, as `<arch>/<codestream>/`, and those of SUSE's data folder where there is one. Nothing is kept
+/// in memory: a tree that was added by another process is there at the next look.
 #[derive(Clone, Debug)]
 pub struct TreeStore {
     dir: PathBuf,
+    suse: Option<SuseData>,
 }
 
 /// All trees of a store.
@@ -25,6 +28,30 @@ pub struct Listing {
     pub broken: Vec<(Platform, TreeError)>,
 }
 
+impl Listing {
+    /// Takes in another listing's trees, but for those that are here too.
+    fn add(&mut self, other: Self) {
+        let here: HashSet<Platform> = {
+            let trees = self.trees.iter().map(|tree| &tree.platform);
+            trees
+                .chain(self.broken.iter().map(|(platform, _)| platform))
+                .cloned()
+                .collect()
+        };
+        self.trees
+            .extend(other.trees.into_iter().filter(|tree| !here.contains(&tree.platform)));
+        self.broken.extend(
+            other
+                .broken
+                .into_iter()
+                .filter(|(platform, _)| !here.contains(platform)),
+        );
+        let order = |platform: &Platform| (platform.arch, platform.codestream.clone());
+        self.trees.sort_by_cached_key(|tree| order(&tree.platform));
+        self.broken.sort_by_cached_key(|(platform, _)| order(platform));
+    }
+}
+
 impl TreeStore {
     /// Opens, and makes where needed, the folder of all trees.
     ///
@@ -34,7 +61,14 @@ impl TreeStore {
         disk::make_dir(dir)?;
         // Absolute and without links, because `make` writes such paths into what it builds.
         let dir = dir.canonicalize().map_err(TreeError::io("open", dir))?;
-        Ok(Self { dir })
+        Ok(Self { dir, suse: None })
+    }
+
+    /// With the kernels of a data folder too. One that was added under the same name goes first.
+    #[must_use]
+    pub fn with_suse(mut self, suse: Option<SuseData>) -> Self {
+        self.suse = suse;
+        self
     }
 
     pub fn dir(&self) -> &Path {
@@ -66,6 +100,8 @@ impl TreeStore {
                 }
             }
         }
+        let found = self.suse.as_ref().map(SuseData::list).unwrap_or_default();
+        listing.add(found);
         listing
     }
 
@@ -89,6 +125,14 @@ impl TreeStore {
     pub fn get(&self, platform: &Platform) -> Result<Tree, TreeError> {
         let dir = self.tree_dir(platform);
         if !dir.join(record::FILE).exists() {
+            if let Some(found) = self
+                .suse
+                .as_ref()
+                .filter(|_| !dir.exists())
+                .and_then(|suse| suse.get(platform))
+            {
+                return found;
+            }
             return Err(if dir.exists() {
                 TreeError::Broken {
                     dir,
@@ -130,6 +174,12 @@ impl TreeStore {
         let dir = self.tree_dir(platform);
         let partial = super::partial::dir(&self.dir, platform);
         if !dir.exists() && !partial.exists() {
+            if let Some(suse) = self.suse.as_ref().filter(|suse| suse.get(platform).is_some()) {
+                return Err(TreeError::Refused(format!(
+                    "{platform} is in the data folder {}, which klp-worker only reads; remove its files there",
+                    suse.dir().display()
+                )));
+            }
             return Err(TreeError::NotFound {
                 platform: platform.clone(),
                 dir: self.dir.clone(),

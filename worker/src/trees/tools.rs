@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use klp_livepatch::Arch;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Step;
-use super::{TreeError, disk};
+use super::{TreeError, cross, disk};
 use crate::process::{self, Command, End, Limits, Stream};
 
 /// Lines of a failed program's output that its error shows.
@@ -101,8 +102,11 @@ pub(super) async fn ask(command: &Command, cancel: &CancellationToken) -> Result
     }
 }
 
+/// The kernel's default for programs that run while it is built (HOSTCC).
+const HOST_COMPILER: &str = "gcc";
+
 /// Whether a program is in PATH.
-fn has_program(name: &str) -> bool {
+pub(super) fn has_program(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
@@ -125,13 +129,18 @@ pub(super) async fn check(compiler: &str, cancel: &CancellationToken) -> Result<
         .filter(|(program, _)| !has_program(program))
         .map(|(program, package)| ((*program).to_owned(), (*package).to_owned()))
         .collect();
-    let has_compiler = has_program(compiler);
+    let package = |compiler: &str| cross::package(compiler, Arch::host());
+    if !has_program(compiler) {
+        missing.push((compiler.to_owned(), package(compiler)));
+    }
+    // The kernel's build makes programs for this machine with it, whatever the kernel's own compiler is.
+    let has_compiler = has_program(HOST_COMPILER);
     if !has_compiler {
-        missing.push((compiler.to_owned(), compiler_package(compiler)));
+        missing.push((HOST_COMPILER.to_owned(), package(HOST_COMPILER)));
     }
     for (header, package) in [("libelf.h", "libelf-dev"), ("openssl/ssl.h", "libssl-dev")] {
         let found = if has_compiler {
-            has_header(compiler, header, cancel).await?
+            has_header(HOST_COMPILER, header, cancel).await?
         } else {
             Path::new("/usr/include").join(header).is_file()
         };
@@ -148,14 +157,6 @@ pub(super) async fn check(compiler: &str, cancel: &CancellationToken) -> Result<
         things.join(", "),
         packages.join(" ")
     )))
-}
-
-/// `gcc-12` is in the package of that name, and so is `x86_64-linux-gnu-gcc-12` on x86_64.
-fn compiler_package(compiler: &str) -> String {
-    match compiler.rfind("gcc") {
-        Some(at) => compiler[at..].to_owned(),
-        None => compiler.to_owned(),
-    }
 }
 
 async fn has_header(compiler: &str, header: &str, cancel: &CancellationToken) -> Result<bool, TreeError> {
@@ -188,7 +189,6 @@ mod tests {
             error.contains("apt install gcc-99") || error.contains(" gcc-99 "),
             "{error}"
         );
-        assert_eq!(compiler_package("x86_64-linux-gnu-gcc-12"), "gcc-12");
     }
 
     #[tokio::test]

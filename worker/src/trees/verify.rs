@@ -4,9 +4,13 @@ use klp_livepatch::Arch;
 use klp_livepatch::outcome::Digest;
 use tokio_util::sync::CancellationToken;
 
-use super::{Tree, TreeError, TreeKind, relocate};
+use super::kdir::name_table;
+use super::{KeyFile, Tree, TreeError, TreeKind, cross, disk, relocate, tools};
 use crate::process::{Limits, capture};
-use crate::symbols::Symvers;
+use crate::symbols::{NameTable, Symvers};
+
+/// What vmlinux's symbols are listed in when they are listed anew.
+const PLACES: &str = "vmlinux.places";
 
 /// Looks for everything that would make a task fail later. An empty list: the tree is good.
 ///
@@ -19,7 +23,7 @@ pub async fn verify(tree: &Tree, cancel: &CancellationToken) -> Result<Vec<Strin
     if problems.is_empty() {
         problems.extend(place(tree));
     }
-    if problems.is_empty() {
+    if problems.is_empty() && !has_database(tree) {
         problems.extend(make(tree, cancel).await?);
     }
     Ok(problems)
@@ -34,10 +38,17 @@ pub fn missing(tree: &Tree) -> Vec<String> {
         .map(|dir| format!("folder {} is missing; {again}", dir.display()))
         .collect();
     let modpost = tree.obj.join("scripts/mod/modpost");
-    if !modpost.is_file() {
+    if !modpost.is_file() && !has_database(tree) {
         problems.push(format!(
             "{} is missing: the tree is not prepared; {again}",
             modpost.display()
+        ));
+    }
+    if !tools::has_program(&tree.compiler) {
+        problems.push(format!(
+            "its compiler, {}, is not installed; install with: apt install {}",
+            tree.compiler,
+            cross::package(&tree.compiler, Arch::host())
         ));
     }
     let files = tree.key_files.iter().filter(|file| !file.path.is_file());
@@ -50,7 +61,13 @@ fn again(tree: &Tree) -> &'static str {
     match tree.kind {
         TreeKind::Debian => "remove the tree and add it again",
         TreeKind::Kdir => "if it was built anew, run `tree add kdir` again",
+        TreeKind::Suse => "download its packages again",
     }
+}
+
+/// Whether compile commands are read from a file: SUSE's packages have one, beside what `make` needs or in its place.
+fn has_database(tree: &Tree) -> bool {
+    tree.kind == TreeKind::Suse && tree.obj.join("compile_commands.json").is_file()
 }
 
 /// What is missing, and which key files are not what they were.
@@ -163,6 +180,34 @@ pub fn repair_place(tree: &mut Tree) -> Result<(), TreeError> {
         tree.save()?;
     }
     Ok(())
+}
+
+/// Lists vmlinux's symbols anew if an older version listed them without their addresses, and says whether it did. The new
+/// list has another name, so that tree.json changes from the one to the other at once.
+///
+/// # Errors
+/// If what they were taken from can't be read, or the tree's files can't be written.
+pub fn repair_symbols(tree: &mut Tree) -> Result<bool, TreeError> {
+    let old = tree.dir.join(&tree.vmlinux.table);
+    if tree.vmlinux_names() != old || NameTable::open(&old)?.has_places() {
+        return Ok(false);
+    }
+    let made_from = tree.vmlinux.made_from.as_ref().map(|stamp| stamp.path.clone());
+    let Some(source) = made_from.or_else(|| tree.boot_image.clone()) else {
+        return Ok(false);
+    };
+    let new = tree.dir.join(PLACES);
+    disk::write_whole(&new, &name_table(&source)?)?;
+    for file in &mut tree.key_files {
+        if file.path == old {
+            *file = KeyFile::of(&new)?;
+        }
+    }
+    tree.vmlinux.table = new;
+    tree.save()?;
+    // Nobody names it any more; what can't be removed is in nobody's way.
+    let _ = std::fs::remove_file(&old);
+    Ok(true)
 }
 
 /// One line about a tree's architecture that this machine can't compile for, if so.

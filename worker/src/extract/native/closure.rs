@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use clang_sys::*;
 
 use super::declare;
-use super::fate::{Fate, Fates};
+use super::fate::{self, Fate, Fates};
 use super::items::What;
 use super::plan::{Context, Edit, Forward, HeaderCopy, Keep, Plan, Position, is_type_kind};
 use super::refs::{Ref, To, refs_of_type};
@@ -87,6 +87,12 @@ impl<'p, 't> Planner<'p, 't> {
                 .is_none_or(|i| !keep.contains_key(&i) || f.first < i)
         });
         self.plan.externals.sort();
+        for external in &self.plan.externals {
+            if self.request.avoid.contains(&external.symbol) {
+                let warning = fate::not_copied(unit, &external.symbol, &self.request.file);
+                self.plan.warnings.push(warning);
+            }
+        }
         Ok(self.plan)
     }
 

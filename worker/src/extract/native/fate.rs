@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::libclang::Storage;
 use super::refs::{Refs, To, is_constant, refs_of};
 use super::unit::Unit;
-use crate::extract::{Request, Symbols};
+use crate::extract::{Request, Symbols, external};
 
 /// What becomes of a symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +75,41 @@ impl<'a> Fates<'a> {
         if let Some(fate) = self.known.get(name) {
             return fate.clone();
         }
-        let fate = self.decide(unit, name);
+        let fate = match self.decide(unit, name) {
+            Fate::External(object) if self.avoids(name) => {
+                // Until it is known better, for whoever refers to itself by way of others.
+                self.known.insert(name.to_owned(), Fate::External(object.clone()));
+                match self.can_be_copied(unit, name) {
+                    true => Fate::Copy,
+                    false => Fate::External(object),
+                }
+            }
+            fate => fate,
+        };
         self.known.insert(name.to_owned(), fate.clone());
         fate
+    }
+
+    fn avoids(&self, name: &str) -> bool {
+        self.request.avoid.iter().any(|avoided| avoided == name)
+    }
+
+    /// Whether a copy can stand for what the kernel has: the file or a private header defines it, and it is a function, or has
+    /// a value that never changes and needs no address that is only known at run time.
+    fn can_be_copied(&mut self, unit: &mut Unit<'_>, name: &str) -> bool {
+        let definition = unit.definition_index(name);
+        let Some(decl) = definition.filter(|i| unit.own.contains(&unit.decls[*i].file)) else {
+            return false;
+        };
+        if unit.decls[decl].is_function() {
+            return true;
+        }
+        let refs = self.refs(unit, decl);
+        is_constant(unit.decls[decl].cursor.ty())
+            && refs.all.iter().all(|r| match &r.to {
+                To::Symbol(to) if to != name => matches!(self.of(unit, to), Fate::AsIs | Fate::Copy | Fate::Patched),
+                _ => true,
+            })
     }
 
     /// The object a non-exported symbol is in, as seen from the patched one.
@@ -206,6 +238,24 @@ impl<'a> Fates<'a> {
         }
         self.inlines.insert(name.to_owned(), Some(must));
         must
+    }
+}
+
+/// Why a symbol to avoid stays externalized.
+pub fn not_copied(unit: &Unit<'_>, name: &str, file: &str) -> String {
+    let definition = unit.definition_index(name).map(|i| &unit.decls[i]);
+    match definition.filter(|d| unit.own.contains(&d.file)) {
+        Some(d) => {
+            let why = match is_constant(d.cursor.ty()) {
+                true => "its value has addresses in it that are only known at run time",
+                false => "a copy of a variable has a value of its own",
+            };
+            format!(
+                "{name} was to be copied rather than externalized, but {why}: it stays externalized, and must be found at run \
+                 time on every kernel"
+            )
+        }
+        None => external::not_copied(name, file),
     }
 }
 

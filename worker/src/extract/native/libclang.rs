@@ -140,7 +140,8 @@ impl<'l> Tu<'l> {
         }
     }
 
-    /// Errors (not warnings) the parse reported, at most `limit`.
+    /// Errors (not warnings) the parse reported, at most `limit`. Which operands the assembler takes (gcc's constraints, of
+    /// which clang knows fewer) is no matter of a parse, and the statement is kept.
     pub fn errors(&self, limit: usize) -> Vec<Diagnostic> {
         let mut out = Vec::new();
         // SAFETY: the unit is alive; each diagnostic is disposed of once.
@@ -148,9 +149,10 @@ impl<'l> Tu<'l> {
             for i in 0..clang_getNumDiagnostics(self.unit) {
                 let d = clang_getDiagnostic(self.unit, i);
                 if clang_getDiagnosticSeverity(d) >= CXDiagnostic_Error && out.len() < limit {
-                    out.push(Diagnostic {
-                        text: take(clang_formatDiagnostic(d, clang_defaultDiagnosticDisplayOptions())),
-                    });
+                    let text = take(clang_formatDiagnostic(d, clang_defaultDiagnosticDisplayOptions()));
+                    if !is_about_constraint(&text) {
+                        out.push(Diagnostic { text });
+                    }
                 }
                 clang_disposeDiagnostic(d);
             }
@@ -207,6 +209,12 @@ impl<'l> Tu<'l> {
         // SAFETY: the callback runs only during this call.
         unsafe { clang_getInclusions(self.unit, call, ptr::from_mut(&mut dynamic).cast::<c_void>()) }
     }
+}
+
+fn is_about_constraint(text: &str) -> bool {
+    ["invalid input constraint '", "invalid output constraint '"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// One entry into a file: a header read twice has two. Ordered as they were read.

@@ -101,7 +101,8 @@ pub fn extract(request: &Request, symbols: &dyn Symbols) -> Result<Extraction, E
 }
 
 fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<Tu<'l>, Error> {
-    let mut args = flags::for_clang(&request.command.args, &request.command.directory.to_string_lossy());
+    let directory = request.command.directory.to_string_lossy();
+    let mut args = flags::for_clang(&request.command.args, &directory, request.arch);
     if builtin && request.src_dir.join(STATIC_CALL_TYPES).is_file() {
         let preamble = request.scratch.join("klp-builtin.h");
         write(

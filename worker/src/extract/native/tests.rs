@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
+use klp_livepatch::Arch;
+
 use super::*;
 use crate::extract::{CompileCommand, Externalized};
 use crate::symbols::Export;
@@ -106,6 +108,7 @@ impl Case {
             &source,
         ];
         Request {
+            arch: Arch::host().unwrap(),
             file: file.into(),
             functions: functions.iter().map(|f| (*f).to_owned()).collect(),
             object: "demo".into(),
@@ -117,6 +120,7 @@ impl Case {
             src_dir: src,
             obj_dir: self.dir.path().join("obj"),
             scratch: self.dir.path().join("scratch"),
+            avoid: Vec::new(),
         }
     }
 
@@ -682,4 +686,89 @@ fn a_missing_compiler_is_named() {
         .to_string();
     assert!(error.contains("gcc-of-another-age can't be started"), "{error}");
     assert!(Path::new(&request.src_dir).exists());
+}
+
+#[test]
+fn what_is_to_be_avoided_is_copied_if_its_definition_is_there() {
+    let case = Case::new(&[
+        (
+            "include/linux/k.h",
+            "#pragma once\nextern int elsewhere(int);\nextern int shared(int);\n",
+        ),
+        (
+            "drivers/demo/a.c",
+            r#"#include <linux/k.h>
+static int counter;
+static const int table[2] = { 1, 2 };
+static int __attribute__((noinline)) deeper(int x) { return x + table[x & 1]; }
+static int __attribute__((noinline)) helper(int x) { static int last; last = x; return deeper(x) + counter; }
+int shared(int x) { return helper(x); }
+int target(int x) { return helper(x) + shared(x) + elsewhere(x) + counter + deeper(x); }
+"#,
+        ),
+    ]);
+    let known = Known::default()
+        .object(&["counter", "table", "deeper", "helper", "shared", "target", "last.0"])
+        .vmlinux(&["elsewhere"]);
+    let externals = |x: &Extraction| x.externalized.iter().map(|e| e.symbol.clone()).collect::<Vec<_>>();
+    let plain = case.extract("drivers/demo/a.c", &["target"], &known);
+    assert_eq!(
+        externals(&plain),
+        ["counter", "deeper", "elsewhere", "helper", "shared"]
+    );
+
+    let avoid = ["helper", "shared", "elsewhere", "counter", "nowhere"];
+    let mut request = case.request("drivers/demo/a.c", &["target"]);
+    request.avoid = avoid.map(str::to_owned).into();
+    let (x, check) = extract_and_check(&request, &known).unwrap();
+    assert!(check.ok, "{check:#?}\n{}", x.source);
+    // What a copy needs is reached as before; its own static stays the kernel's.
+    assert_eq!(externals(&x), ["counter", "deeper", "elsewhere", "last.0"]);
+    in_order(
+        &x.source,
+        &[
+            "helper(int x) {",
+            "return (*klpe_deeper)(x) + (*klpe_counter); }",
+            "int shared(int x) { return helper(x); }",
+            "int klpp_target(int x) { return helper(x) + shared(x) + (*klpe_elsewhere)(x)",
+        ],
+    );
+    assert_eq!(x.warnings.len(), 2, "{:?}", x.warnings);
+    assert!(
+        x.warnings[0].contains("counter") && x.warnings[0].contains("value of its own"),
+        "{:?}",
+        x.warnings
+    );
+    assert!(
+        x.warnings[1].contains("elsewhere") && x.warnings[1].contains("does not define it"),
+        "{:?}",
+        x.warnings
+    );
+}
+
+#[test]
+fn a_constant_is_copied_too_unless_it_needs_addresses_of_others() {
+    let case = Case::new(&[(
+        "drivers/demo/a.c",
+        "static const int table[2] = { 1, 2 };\nstatic const int *const ends[2] = { &table[0], 0 };\n\
+         int target(int x) { return table[x & 1] + *ends[x & 1]; }\n",
+    )]);
+    let known = Known::default().object(&["ends", "table", "target"]);
+    let extract = |avoid: &[&str]| {
+        let mut request = case.request("drivers/demo/a.c", &["target"]);
+        request.avoid = avoid.iter().map(|a| (*a).to_owned()).collect();
+        let (x, check) = extract_and_check(&request, &known).unwrap();
+        assert!(check.ok, "{check:#?}\n{x:#?}");
+        x
+    };
+    let x = extract(&["ends"]);
+    assert_eq!(x.externalized.len(), 2, "{x:#?}");
+    assert!(x.warnings[0].contains("addresses in it"), "{:?}", x.warnings);
+    let x = extract(&["ends", "table"]);
+    assert!(x.externalized.is_empty() && x.warnings.is_empty(), "{x:#?}");
+    assert!(
+        x.source.contains("static const int table[2] = { 1, 2 };"),
+        "{}",
+        x.source
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use klp_livepatch::Arch;
@@ -9,8 +10,8 @@ use klp_livepatch::codestream::natural_cmp;
 use klp_livepatch::names::quoted;
 use tokio_util::sync::CancellationToken;
 
-use crate::process::Command;
-use crate::trees::{TreeError, tools};
+use super::root::Apt;
+use crate::trees::{TreeError, cross, tools};
 
 /// The part of Debian's kernel package names that tells one binary interface from another: `6.1.0-50`,
 /// `6.12.117+deb12`. Plain enough to be part of a package's or a file's name.
@@ -138,7 +139,7 @@ pub struct Packages {
     pub source: Package,
     pub headers: Package,
     pub image: Package,
-    /// The compiler the headers ask for, such as `gcc-12`, as far as their dependencies tell.
+    /// The compiler the headers ask for, as this host calls it, as far as their dependencies tell.
     pub compiler: Option<String>,
 }
 
@@ -149,15 +150,15 @@ impl Packages {
 }
 
 /// Finds the packages of a kernel.
-pub async fn find(abi: &Abi, arch: Arch, cancel: &CancellationToken) -> Result<Packages, TreeError> {
+pub(super) async fn find(apt: &Apt, abi: &Abi, arch: Arch, cancel: &CancellationToken) -> Result<Packages, TreeError> {
     let headers = format!("linux-headers-{}", release(abi, arch));
     let source = format!("linux-source-{}", abi.series());
     let image = format!("linux-image-{}", release(abi, arch));
-    let header_versions = versions(&headers, cancel).await?;
+    let header_versions = versions(apt, &headers, cancel).await?;
     if header_versions.is_empty() {
-        return Err(absent(abi, arch, &headers, cancel).await);
+        return Err(absent(apt, abi, arch, &headers, cancel).await);
     }
-    let source_versions = versions(&source, cancel).await?;
+    let source_versions = versions(apt, &source, cancel).await?;
     let Some(version) = header_versions.iter().find(|version| source_versions.contains(version)) else {
         return Err(TreeError::Refused(format!(
             "apt has {headers} {}, but {source} only as {}; run `apt-get update`, or take another kernel",
@@ -169,17 +170,17 @@ pub async fn find(abi: &Abi, arch: Arch, cancel: &CancellationToken) -> Result<P
             },
         )));
     };
-    let (headers, depends) = show(&headers, version, cancel).await?;
+    let (headers, depends) = show(apt, &headers, version, cancel).await?;
     Ok(Packages {
-        source: show(&source, version, cancel).await?.0,
+        source: show(apt, &source, version, cancel).await?.0,
         headers,
-        image: show(&image, version, cancel).await?.0,
-        compiler: compiler_of(&depends),
+        image: show(apt, &image, version, cancel).await?.0,
+        compiler: compiler_of(&depends).map(|shipped| cross::compiler(&shipped, arch, Arch::host())),
     })
 }
 
-async fn absent(abi: &Abi, arch: Arch, headers: &str, cancel: &CancellationToken) -> TreeError {
-    let known = match abis(&abi.series(), arch, cancel).await {
+async fn absent(apt: &Apt, abi: &Abi, arch: Arch, headers: &str, cancel: &CancellationToken) -> TreeError {
+    let known = match abis(apt, &abi.series(), arch, cancel).await {
         Ok(known) if !known.is_empty() => {
             let names: Vec<_> = known.iter().map(Abi::as_str).collect();
             format!("of this series apt has {}", names.join(", "))
@@ -193,14 +194,19 @@ async fn absent(abi: &Abi, arch: Arch, headers: &str, cancel: &CancellationToken
 }
 
 /// The kernels of a series that apt has headers and source for, newest first.
-pub async fn abis(series: &str, arch: Arch, cancel: &CancellationToken) -> Result<Vec<Abi>, TreeError> {
-    let out = apt_cache(&["pkgnames", &format!("linux-headers-{series}.")], cancel).await?;
+pub(super) async fn abis(
+    apt: &Apt,
+    series: &str,
+    arch: Arch,
+    cancel: &CancellationToken,
+) -> Result<Vec<Abi>, TreeError> {
+    let out = apt_cache(apt, &["pkgnames", &format!("linux-headers-{series}.")], cancel).await?;
     let mut found: Vec<Abi> = out.lines().filter_map(|name| abi_of_headers(name, arch)).collect();
     found.sort_by(|a, b| natural_cmp(b.as_str(), a.as_str()));
-    let sources = versions(&format!("linux-source-{series}"), cancel).await?;
+    let sources = versions(apt, &format!("linux-source-{series}"), cancel).await?;
     let mut with_source = Vec::new();
     for abi in found {
-        let headers = versions(&format!("linux-headers-{}", release(&abi, arch)), cancel).await?;
+        let headers = versions(apt, &format!("linux-headers-{}", release(&abi, arch)), cancel).await?;
         if headers.iter().any(|version| sources.contains(version)) {
             with_source.push(abi);
         }
@@ -209,8 +215,8 @@ pub async fn abis(series: &str, arch: Arch, cancel: &CancellationToken) -> Resul
 }
 
 /// The series that this Debian's own `linux-source` stands for.
-pub async fn own_series(cancel: &CancellationToken) -> Result<String, TreeError> {
-    let out = apt_cache(&["depends", "linux-source"], cancel).await?;
+pub(super) async fn own_series(apt: &Apt, cancel: &CancellationToken) -> Result<String, TreeError> {
+    let out = apt_cache(apt, &["depends", "linux-source"], cancel).await?;
     let series = out
         .lines()
         .find_map(|line| line.trim().strip_prefix("Depends: linux-source-"))
@@ -231,8 +237,8 @@ fn abi_of_headers(package: &str, arch: Arch) -> Option<Abi> {
 }
 
 /// The versions apt can get of a package, its preferred one first; none if it doesn't know the package.
-async fn versions(package: &str, cancel: &CancellationToken) -> Result<Vec<String>, TreeError> {
-    Ok(parse_madison(&apt_cache(&["madison", package], cancel).await?))
+async fn versions(apt: &Apt, package: &str, cancel: &CancellationToken) -> Result<Vec<String>, TreeError> {
+    Ok(parse_madison(&apt_cache(apt, &["madison", package], cancel).await?))
 }
 
 /// Lines of `package | version | source`; those of source packages end with `Sources`.
@@ -258,8 +264,13 @@ fn compiler_of(depends: &str) -> Option<String> {
 }
 
 /// The package, and what it depends on.
-async fn show(package: &str, version: &str, cancel: &CancellationToken) -> Result<(Package, String), TreeError> {
-    let out = apt_cache(&["show", &format!("{package}={version}")], cancel)
+async fn show(
+    apt: &Apt,
+    package: &str,
+    version: &str,
+    cancel: &CancellationToken,
+) -> Result<(Package, String), TreeError> {
+    let out = apt_cache(apt, &["show", &format!("{package}={version}")], cancel)
         .await
         .map_err(|e| TreeError::Refused(format!("apt has no {package} {version} ({e}); run `apt-get update`")))?;
     parse_show(&out, package, version).map_err(TreeError::Refused)
@@ -299,8 +310,8 @@ fn parse_show(text: &str, package: &str, version: &str) -> Result<(Package, Stri
     ))
 }
 
-async fn apt_cache(args: &[&str], cancel: &CancellationToken) -> Result<String, TreeError> {
-    tools::ask(&Command::new("apt-cache", "/").arg("-q").args(args), cancel).await
+async fn apt_cache(apt: &Apt, args: &[&str], cancel: &CancellationToken) -> Result<String, TreeError> {
+    tools::ask(&apt.command("apt-cache", Path::new("/")).args(args), cancel).await
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! Gets packages from apt, and uses none that isn't what apt announced.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Command;
 use super::apt::{Package, Packages};
+use super::root::Apt;
 use crate::trees::progress::Step;
 use crate::trees::tools::{self, Tools};
 use crate::trees::{TreeError, disk};
@@ -12,6 +11,7 @@ use crate::trees::{TreeError, disk};
 /// Has every package in `debs`, complete and with the right digest: what is there already, what `kept` has from an
 /// earlier time, and the rest from the network.
 pub(super) async fn fetch(
+    apt: &Apt,
     packages: &Packages,
     debs: &Path,
     kept: &Path,
@@ -42,7 +42,7 @@ pub(super) async fn fetch(
     let incoming = debs.join("incoming");
     disk::remove_dir(&incoming)?;
     disk::make_dir(&incoming)?;
-    download(&missing, &incoming, tools, step).await?;
+    download(apt, &missing, &incoming, tools, step).await?;
     for package in missing {
         let arrived = incoming.join(package.file_name());
         if !is_good(&arrived, package, tools, step).await? {
@@ -57,17 +57,20 @@ pub(super) async fn fetch(
     disk::remove_dir(&incoming)
 }
 
-async fn download(packages: &[&Package], into: &Path, tools: &Tools<'_>, step: &mut Step<'_>) -> Result<(), TreeError> {
-    let mut command = Command::new("apt-get", into).args(["-q", "-o", "Acquire::Retries=3"]);
-    if runs_as_root() {
-        // apt would like to fetch as a user who can't write here, and warns that it does not.
-        command = command.args(["-o", "APT::Sandbox::User=root"]);
-    }
-    command = command.arg("download").args(
-        packages
-            .iter()
-            .map(|package| format!("{}={}", package.name, package.version)),
-    );
+async fn download(
+    apt: &Apt,
+    packages: &[&Package],
+    into: &Path,
+    tools: &Tools<'_>,
+    step: &mut Step<'_>,
+) -> Result<(), TreeError> {
+    let wanted = packages
+        .iter()
+        .map(|package| format!("{}={}", package.name, package.version));
+    let command = apt
+        .command("apt-get", into)
+        .args(["-o", "Acquire::Retries=3", "download"])
+        .args(wanted);
     let total: u64 = packages.iter().map(|package| package.size).sum();
     let arrived = || {
         let files = std::fs::read_dir(into).into_iter().flatten().flatten();
@@ -75,10 +78,6 @@ async fn download(packages: &[&Package], into: &Path, tools: &Tools<'_>, step: &
         format!("{} % of {} MB", bytes * 100 / total.max(1), total / 1_000_000)
     };
     tools.run(&command, step, &arrived).await
-}
-
-fn runs_as_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
 /// Whether the package's file is there and right; a file that is wrong is removed.

@@ -1,5 +1,6 @@
 //! Makes a tree from Debian's own packages: linux-source, linux-headers and linux-image of one version, fetched with apt,
-//! unpacked beside the host's own packages without touching them, configured as shipped.
+//! unpacked beside the host's own packages without touching them, configured as shipped. Those of a foreign architecture
+//! are fetched by an apt with a root of its own, and prepared with Debian's cross compiler for it.
 //!
 //! The steps are those of [`add`]. Each that is done is recorded, so that an interrupted run goes on where it was, and
 //! the finished folder is moved into place at once.
@@ -7,6 +8,7 @@
 mod apt;
 mod fetch;
 mod prepare;
+mod root;
 
 use std::path::Path;
 
@@ -16,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use apt::Abi;
 use apt::Packages;
+use root::Apt;
 
 use super::lock::TreeLock;
 use super::partial::{self, Partial};
@@ -24,7 +27,7 @@ use super::record::{KeyFile, VmlinuxNames};
 use super::tools::{self, Tools};
 use super::{KernelConfig, ModuleIndex, Tree, TreeError, TreeKind, TreeStore, disk, relocate};
 use crate::process::Command;
-use crate::symbols::{NameTable, kallsyms};
+use crate::symbols::{NameTable, kernel_names};
 
 /// MiB that making a tree takes at its peak, and what is left to take once the source is unpacked.
 const SPACE: u64 = 3000;
@@ -47,20 +50,23 @@ pub struct Request {
 /// # Errors
 /// If apt has fewer than `count`, or can't be asked.
 pub async fn latest(
+    store: &TreeStore,
     count: usize,
     series: Option<&str>,
     arch: Arch,
+    quiet: bool,
     cancel: &CancellationToken,
 ) -> Result<Vec<Abi>, TreeError> {
-    check_host(arch)?;
+    let progress = Progress::new(0, quiet);
+    let apt = Apt::open(store.dir(), arch, cancel, &mut |text| progress.note(&text)).await?;
     let series = match series {
         Some(series) => {
             apt::check_series(series)?;
             series.to_owned()
         }
-        None => apt::own_series(cancel).await?,
+        None => apt::own_series(&apt, cancel).await?,
     };
-    let mut abis = apt::abis(&series, arch, cancel).await?;
+    let mut abis = apt::abis(&apt, &series, arch, cancel).await?;
     if abis.len() < count {
         return Err(TreeError::Refused(format!(
             "apt has {} kernels of series {series} with headers and source, not {count}; ask for fewer, or run `apt-get update`",
@@ -93,17 +99,6 @@ pub fn codestream(abi: &Abi) -> Result<Codestream, TreeError> {
     }
 }
 
-/// Packages of another architecture, and its compiler, would have to be installed on the host.
-fn check_host(arch: Arch) -> Result<(), TreeError> {
-    match Arch::host() {
-        Some(host) if host == arch => Ok(()),
-        host => Err(TreeError::Refused(format!(
-            "debian trees can be made for the machine's own architecture ({}), not yet for {arch}; run this on a {arch} host",
-            host.map_or("not one of ours", Arch::as_str)
-        ))),
-    }
-}
-
 /// Whether [`add`] found the tree or made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
@@ -122,7 +117,6 @@ pub async fn add(
     cancel: &CancellationToken,
 ) -> Result<(Tree, Added), TreeError> {
     let Request { abi, platform, .. } = request;
-    check_host(platform.arch)?;
     let progress = Progress::new(7, quiet);
     let mut waiting = |text: String| progress.note(&text);
     let _lock = TreeLock::take(store.dir(), platform, cancel, &mut waiting).await?;
@@ -131,7 +125,8 @@ pub async fn add(
         Err(TreeError::NotFound { .. }) => {}
         Err(e) => return Err(e),
     }
-    let packages = apt::find(abi, platform.arch, cancel).await?;
+    let apt = Apt::open(store.dir(), platform.arch, cancel, &mut |text| progress.note(&text)).await?;
+    let packages = apt::find(&apt, abi, platform.arch, cancel).await?;
     if let Some(compiler) = &packages.compiler {
         // Asked before anything is fetched, and again when the configuration says for certain which compiler it is.
         tools::check(compiler, cancel).await?;
@@ -158,6 +153,7 @@ pub async fn add(
 
     let mut making = Making {
         request,
+        apt,
         packages,
         store,
         partial: &mut partial,
@@ -182,6 +178,7 @@ fn plan(packages: &Packages, place: &Path) -> String {
 /// A tree being made.
 struct Making<'a> {
     request: &'a Request,
+    apt: Apt,
     packages: Packages,
     store: &'a TreeStore,
     partial: &'a mut Partial,
@@ -202,7 +199,15 @@ impl Making<'_> {
         } else {
             let mut step = self.progress.step(&fetching);
             let kept = self.store.dir().join(".downloads");
-            fetch::fetch(&self.packages, &self.partial.path(DEBS), &kept, &self.tools, &mut step).await?;
+            fetch::fetch(
+                &self.apt,
+                &self.packages,
+                &self.partial.path(DEBS),
+                &kept,
+                &self.tools,
+                &mut step,
+            )
+            .await?;
             step.done();
         }
         self.step(

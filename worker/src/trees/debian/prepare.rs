@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use klp_livepatch::Arch;
 
 use super::apt::{self, Packages};
-use super::{Abi, Command, DEBS, KernelConfig, NAMES, NameTable, Partial, Tools, kallsyms};
+use super::{Abi, Command, DEBS, KernelConfig, NAMES, NameTable, Partial, Tools, kernel_names};
+use crate::trees::config::Setting;
 use crate::trees::progress::Step;
-use crate::trees::{TreeError, disk, kbuild, tools};
+use crate::trees::{TreeError, cross, disk, kbuild, tools};
 
 /// Where packages are unpacked before the parts that are needed are moved out.
 pub(super) const UNPACKED: &str = "unpacked";
@@ -69,11 +70,13 @@ impl Place<'_> {
         self.dpkg_deb(&self.packages.image, &unpacked, step).await?;
         self.dpkg_deb(&self.packages.headers, &unpacked, step).await?;
         let image = &self.packages.image;
-        self.take(
-            image,
-            &unpacked.join(format!("boot/vmlinuz-{release}")),
-            &self.path(BOOT_IMAGE),
-        )?;
+        // What boots is compressed on most architectures, and then called so.
+        let booted = [format!("boot/vmlinuz-{release}"), format!("boot/vmlinux-{release}")]
+            .map(|file| unpacked.join(file))
+            .into_iter()
+            .find(|file| file.is_file())
+            .ok_or_else(|| self.unexpected(image, &unpacked.join(format!("boot/vmlinuz-{release}"))))?;
+        self.take(image, &booted, &self.path(BOOT_IMAGE))?;
         self.take(
             image,
             &unpacked.join(format!("boot/config-{release}")),
@@ -114,24 +117,17 @@ impl Place<'_> {
 
     pub(super) fn recover_symbols(&self) -> Result<(), TreeError> {
         let image = self.path(BOOT_IMAGE);
-        if self.arch != Arch::X86_64 {
-            return Err(TreeError::Refused(format!(
-                "vmlinux's symbols can't be recovered from a boot image of {} yet; a tree for it needs a vmlinux with symbols, \
-                 from linux-image-{}-dbg",
-                self.arch,
-                apt::release(self.abi, self.arch)
-            )));
-        }
-        let symbols = kallsyms::read_boot_image(&image)?;
+        let symbols = kernel_names(&image)?;
         let mut table = Vec::new();
         NameTable::write(symbols, &mut table).map_err(TreeError::io("write", &image))?;
         disk::write_whole(&self.path(NAMES), &table)
     }
 
     fn compiler(&self) -> Result<String, TreeError> {
-        KernelConfig::open(&self.path(SHIPPED_CONFIG))?
+        let shipped = KernelConfig::open(&self.path(SHIPPED_CONFIG))?
             .compiler()
-            .map_err(TreeError::Refused)
+            .map_err(TreeError::Refused)?;
+        Ok(cross::compiler(&shipped, self.arch, Arch::host()))
     }
 
     async fn make(&self, compiler: &str, goals: &[&str], step: &mut Step<'_>) -> Result<(), TreeError> {
@@ -190,28 +186,42 @@ fn wants_mirror(folder: &Path, arch: Arch) -> bool {
     let mut parts = folder.iter().filter_map(|part| part.to_str());
     match parts.next() {
         None | Some("Documentation" | "include" | "scripts" | "tools" | "LICENSES" | "samples" | "rust") => false,
-        Some("arch") => parts.next() == Some(arch.kernel_dir()) && !folder.ends_with("include"),
+        Some("arch") => match parts.next() {
+            // Built for arm64, too.
+            Some("arm") => arch == Arch::Aarch64 && parts.next() == Some("xen"),
+            other => other == Some(arch.kernel_dir()) && !folder.ends_with("include"),
+        },
         Some(_) => true,
     }
 }
 
 /// What a reader should know about options that are not as shipped.
 pub(super) fn config_warnings(shipped: &KernelConfig, used: &KernelConfig) -> Vec<String> {
-    shipped
-        .changed_in(used)
-        .iter()
-        .map(|change| {
-            let hint = match change.option.as_str() {
-                "CONFIG_CC_VERSION_TEXT" => "; the kernel was built by another version of the compiler",
-                option if option.contains("BTF") || option.contains("PAHOLE") => "; is another pahole installed?",
-                _ => "",
-            };
-            format!(
-                "{} is {}, not {} as shipped{hint}",
-                change.option, change.to, change.from
-            )
-        })
-        .collect()
+    let lacking = |option: &str, so: &str| {
+        (used.get(option) != Setting::BuiltIn).then(|| format!("CONFIG_{option} is not set, as shipped: {so}"))
+    };
+    let lacks = [
+        lacking(
+            "LIVEPATCH",
+            "this kernel can't load livepatches, but they can be extracted and compiled for it",
+        ),
+        lacking(
+            "KALLSYMS_ALL",
+            "neither this kernel nor its boot image tells where variables are, so a livepatch reaches only exported ones",
+        ),
+    ];
+    let changed = shipped.changed_in(used).into_iter().map(|change| {
+        let hint = match change.option.as_str() {
+            "CONFIG_CC_VERSION_TEXT" => "; the kernel was built by another version of the compiler",
+            option if option.contains("BTF") || option.contains("PAHOLE") => "; is another pahole installed?",
+            _ => "",
+        };
+        format!(
+            "{} is {}, not {} as shipped{hint}",
+            change.option, change.to, change.from
+        )
+    });
+    lacks.into_iter().flatten().chain(changed).collect()
 }
 
 #[cfg(test)]
@@ -239,11 +249,21 @@ mod tests {
 
     #[test]
     fn lost_options_are_told() {
-        let shipped = KernelConfig::parse("CONFIG_DEBUG_INFO_BTF=y\nCONFIG_A=y\n");
-        let warnings = config_warnings(&shipped, &KernelConfig::parse("CONFIG_A=y\nCONFIG_B=y\n"));
+        const CAN: &str = "CONFIG_LIVEPATCH=y\nCONFIG_KALLSYMS_ALL=y\n";
+        let shipped = KernelConfig::parse(&format!("{CAN}CONFIG_DEBUG_INFO_BTF=y\nCONFIG_A=y\n"));
+        let warnings = config_warnings(
+            &shipped,
+            &KernelConfig::parse(&format!("{CAN}CONFIG_A=y\nCONFIG_B=y\n")),
+        );
         assert_eq!(warnings.len(), 1);
         assert!(
             warnings[0].starts_with("CONFIG_DEBUG_INFO_BTF is n, not y as shipped"),
+            "{warnings:?}"
+        );
+        let lacking = KernelConfig::parse("CONFIG_LIVEPATCH=y\n# CONFIG_KALLSYMS_ALL is not set\n");
+        let warnings = config_warnings(&lacking, &lacking);
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("where variables are"),
             "{warnings:?}"
         );
     }

@@ -69,11 +69,13 @@ mod tests {
                 function: "f".parse().unwrap(),
                 replacement: "klpp_f".parse().unwrap(),
                 prototype: "int klpp_f(void);".into(),
+                sympos: 0,
             }],
             externalized: vec![ExternalizedSymbol {
                 symbol: "g".into(),
                 object: ObjectName::vmlinux(),
                 variable: "klpe_g".into(),
+                sympos: 0,
             }],
             warnings: vec![],
             compile: CompileCheck::default(),

@@ -1,23 +1,27 @@
-//! The native backend as the worker uses it: a child process under limits for each target.
+//! The backends as the worker uses them: a child process under limits for each target, whichever engine does the work.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use klp_livepatch::Arch;
-use klp_livepatch::names::FunctionName;
+use klp_livepatch::names::{FunctionName, ObjectName};
 use klp_livepatch::outcome::{Cause, Failure};
 use klp_livepatch::report::{CompileCheck, ExternalizedSymbol, PatchedFunction, TargetExtraction};
-use klp_livepatch::spec::Backend;
+use klp_livepatch::spec::{Backend, Target};
 use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{ExtractRequest, Extracted, Extracting, Extractor, ToolIdentity};
+use super::ccp::Ccp;
+use super::clang_extract::ClangExtract;
 use super::native_child::{Answer, Job, NATIVE_COMMAND};
-use super::{CompileCheck as NativeCheck, Extraction};
+use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, probe};
+use crate::config::ToolPaths;
 use crate::process::{self, Command, End, Limits};
 use crate::runner::Context;
 use crate::trees::Tree;
-use crate::trees::config::Setting;
+use crate::trees::overlay::View;
 
 /// libclang needs its place told only where it is not in the usual ones.
 const LIBCLANG_PATH: &str = "LIBCLANG_PATH";
@@ -29,51 +33,81 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const IBT_WARNING: &str = "this kernel has indirect branch tracking (CONFIG_X86_KERNEL_IBT): a call through a klpe_ pointer \
      may fault; have externalized functions resolved by relocation (klp-convert) before the livepatch is loaded";
 
-pub struct NativeBackend {
+/// The most of a tool's outputs that are kept beside a source, in bytes each.
+const MOST_KEPT: u64 = 64 << 20;
+
+/// A backend that was found to work on this host.
+pub struct ChildBackend {
     identity: ToolIdentity,
+    engine: Engine,
 }
 
-impl NativeBackend {
-    /// Tries whether libclang can be loaded.
+impl ChildBackend {
+    /// Tries whether a backend works here; `None`: it isn't installed, which is no fault.
     ///
     /// # Errors
-    /// What is missing, and the package that has it.
-    pub async fn probe() -> Result<Self, String> {
-        let command = own_program(Path::new("/"))?.arg("--identity");
-        let limits = Limits {
-            wall: Duration::from_secs(20),
-            ..Limits::default()
-        };
-        let child = process::capture(&command, &limits, &CancellationToken::new())
-            .await
-            .map_err(|e| e.to_string())?;
-        if !child.finish.end.success() {
-            let why = child.stderr.trim().trim_start_matches("error: ").to_owned();
-            return Err(if why.is_empty() { child.finish.describe() } else { why });
-        }
-        let version = format!("{} ({})", env!("CARGO_PKG_VERSION"), child.stdout.trim());
-        Ok(Self {
-            identity: ToolIdentity {
-                backend: Backend::Native,
-                version,
+    /// Why it is there and does not work.
+    pub async fn probe(backend: Backend, paths: &ToolPaths) -> Result<Option<Self>, String> {
+        let found = match backend {
+            Backend::Native => Some((Engine::Native, libclang().await?)),
+            Backend::Ccp => match paths.ccp() {
+                Some(program) => {
+                    let policy = paths.policy.clone();
+                    let ccp = Ccp { program, policy };
+                    let version = probe::tool(&ccp, &ccp.program).await?;
+                    Some((Engine::Ccp(ccp), version))
+                }
+                None => None,
             },
-        })
+            Backend::ClangExtract => match paths.clang_extract() {
+                Some(program) => {
+                    let tool = ClangExtract { program };
+                    let version = probe::tool(&tool, &tool.program).await?;
+                    Some((Engine::ClangExtract(tool), version))
+                }
+                None => None,
+            },
+        };
+        Ok(found.map(|(engine, version)| Self {
+            identity: ToolIdentity { backend, version },
+            engine,
+        }))
     }
 
     async fn run(&self, request: ExtractRequest<'_>, context: &Context) -> Result<Extracted, Failure> {
-        let ExtractRequest { tree, target, object } = request;
-        let functions = target.functions.iter().map(FunctionName::to_string).collect();
-        let job = Job::for_tree(tree, target.file.as_str(), functions, object.as_str(), &context.scratch)
-            .map_err(|e| farm(e.to_string()))?;
-        let (extraction, check, tool_ms) = self.child(&job, context).await?;
+        let ExtractRequest {
+            tree,
+            view,
+            target,
+            object,
+            avoid,
+        } = request;
+        let mut job = job(tree, target, object, &context.scratch).await?;
+        if let Some(view) = view {
+            in_view(&mut job, view).await?;
+        }
+        job.engine = self.engine.clone();
+        job.avoid = avoid.to_vec();
+        let (mut extraction, check, kept, tool_ms) = self.child(&job, context).await?;
+        if let Some(view) = view {
+            extraction.source = view.to_tree(&extraction.source);
+            extraction
+                .warnings
+                .iter_mut()
+                .for_each(|warning| *warning = view.to_tree(warning));
+        }
+        let by_pointer = extraction.externalized.iter().any(|e| e.variable != e.symbol);
         let mut extracted = report(request, extraction, check, tool_ms).map_err(farm)?;
-        if !extracted.report.externalized.is_empty() && has_ibt(tree)? {
+        if by_pointer && job.ibt {
             extracted.report.warnings.push(IBT_WARNING.to_owned());
+        }
+        for Kept { name, path } in kept {
+            extracted.files.push((name, read_kept(&path)?));
         }
         Ok(extracted)
     }
 
-    async fn child(&self, job: &Job, context: &Context) -> Result<(Extraction, NativeCheck, u64), Failure> {
+    async fn child(&self, job: &Job, context: &Context) -> Result<(Extraction, NativeCheck, Vec<Kept>, u64), Failure> {
         let (job_path, answer_path) = (context.scratch.join("job.json"), context.scratch.join("answer.json"));
         let _ = std::fs::remove_file(&answer_path);
         let bytes = serde_json::to_vec(job).map_err(|e| farm(e.to_string()))?;
@@ -100,30 +134,38 @@ impl NativeBackend {
             .map_err(|e| farm(e.to_string()))?;
         if !finish.end.success() {
             let how = finish.describe();
-            let message = format!("{}: the native extraction {how}; see the attempt's log", job.file);
+            let message = format!(
+                "{}: the {} extraction {how}; see the attempt's log",
+                job.file, self.identity.backend
+            );
             return Err(Failure::new(whose(&finish.end), message));
         }
         let answer =
-            std::fs::read(&answer_path).map_err(|e| farm(format!("the native extraction left no answer: {e}")))?;
-        match serde_json::from_slice(&answer).map_err(|e| farm(format!("the native extraction's answer: {e}")))? {
+            std::fs::read(&answer_path).map_err(|e| farm(format!("the extraction's process left no answer: {e}")))?;
+        match serde_json::from_slice(&answer).map_err(|e| farm(format!("the extraction's answer: {e}")))? {
             Answer::Extracted {
                 extraction,
                 check,
+                kept,
                 tool_ms,
-            } => Ok((*extraction, check, tool_ms)),
+            } => Ok((*extraction, check, kept, tool_ms)),
             Answer::Failed { cause, message } => Err(Failure::new(cause, message)),
         }
     }
 }
 
-impl Extractor for NativeBackend {
+impl Extractor for ChildBackend {
     fn identity(&self) -> &ToolIdentity {
         &self.identity
     }
 
-    /// libclang parses for any target, but so far only x86_64 kernels were tried.
     fn supports(&self, arch: Arch) -> bool {
-        arch == Arch::X86_64
+        match self.engine {
+            // libclang parses for each of them; whether the compiler is there, is told with the tree.
+            Engine::Native => true,
+            Engine::Ccp(_) => Ccp::supports(arch),
+            Engine::ClangExtract(_) => ClangExtract::supports(arch),
+        }
     }
 
     fn extract<'a>(&'a self, request: ExtractRequest<'a>, context: &'a Context) -> Extracting<'a> {
@@ -131,9 +173,58 @@ impl Extractor for NativeBackend {
     }
 }
 
-fn has_ibt(tree: &Tree) -> Result<bool, Failure> {
-    let config = tree.kernel_config().map_err(|e| farm(e.to_string()))?;
-    Ok(config.get("CONFIG_X86_KERNEL_IBT") == Setting::BuiltIn)
+/// libclang's version, told by a child that loads it.
+async fn libclang() -> Result<String, String> {
+    let command = own_program(Path::new("/"))?.arg("--identity");
+    let limits = Limits {
+        wall: Duration::from_secs(20),
+        ..Limits::default()
+    };
+    let child = process::capture(&command, &limits, &CancellationToken::new())
+        .await
+        .map_err(|e| e.to_string())?;
+    if !child.finish.end.success() {
+        let why = child.stderr.trim().trim_start_matches("error: ").to_owned();
+        return Err(if why.is_empty() { child.finish.describe() } else { why });
+    }
+    Ok(format!("{} ({})", env!("CARGO_PKG_VERSION"), child.stdout.trim()))
+}
+
+/// The job for a target. A tree's symbols may have to be listed first, which takes a while.
+async fn job(tree: &Tree, target: &Target, object: &ObjectName, scratch: &Path) -> Result<Job, Failure> {
+    let functions = target.functions.iter().map(FunctionName::to_string).collect();
+    let (tree, file, object, scratch) = (tree.clone(), target.file.clone(), object.clone(), scratch.to_owned());
+    let making = move || Job::for_tree(&tree, file.as_str(), functions, object.as_str(), &scratch);
+    let made = tokio::task::spawn_blocking(making)
+        .await
+        .map_err(|e| farm(e.to_string()))?;
+    made.map_err(|e| farm(e.to_string()))
+}
+
+/// Has the job read the patched sources. The tree is asked for the compile command all the same: a patched Makefile would
+/// be a program.
+async fn in_view(job: &mut Job, view: &View) -> Result<(), Failure> {
+    let asking = {
+        let job = job.clone();
+        move || job.command()
+    };
+    let command = tokio::task::spawn_blocking(asking)
+        .await
+        .map_err(|e| farm(e.to_string()))?;
+    let command = command.map_err(|e| Failure::new(e.cause(), e.to_string()))?;
+    job.command = Some(view.command(&command));
+    job.src_dir = view.src().to_owned();
+    job.obj_dir = view.obj().to_owned();
+    Ok(())
+}
+
+/// One of a tool's outputs; its end is cut off where it is too long.
+fn read_kept(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MOST_KEPT).read_to_end(&mut bytes))
+        .map_err(|e| farm(format!("can't read {}: {e}", path.display())))?;
+    Ok(bytes)
 }
 
 /// Whose matter a child's end is: somebody who stops it, or a host without memory, is no fault of the source.
@@ -174,7 +265,7 @@ fn report(
     check: NativeCheck,
     tool_ms: u64,
 ) -> Result<Extracted, String> {
-    let bad = |name: &str| format!("the native extraction's answer holds the odd name {name:?}");
+    let bad = |name: &str| format!("the extraction's answer holds the odd name {name:?}");
     let mut warnings = extraction.warnings;
     warnings.extend(extraction.dependencies.into_iter().map(|d| {
         let namespace = d.namespace.map(|n| format!(" in namespace {n}")).unwrap_or_default();
@@ -191,6 +282,7 @@ fn report(
                 function: p.function.parse().map_err(|_| bad(&p.function))?,
                 replacement: p.replacement.parse().map_err(|_| bad(&p.replacement))?,
                 prototype: p.prototype,
+                sympos: 0,
             })
         })
         .collect::<Result<_, String>>()?;
@@ -203,6 +295,7 @@ fn report(
                 symbol: e.symbol,
                 object,
                 variable: e.variable,
+                sympos: 0,
             })
         })
         .collect::<Result<_, String>>()?;
@@ -223,6 +316,7 @@ fn report(
             },
             tool_ms,
         },
+        files: Vec::new(),
     })
 }
 

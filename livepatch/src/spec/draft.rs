@@ -1,95 +1,15 @@
-//! A validated livepatch. A [`Draft`] holds what somebody sent; [`Spec::parse`] turns it into a [`Spec`] or into the
-//! whole list of what is wrong with it. Code that holds a `Spec` has nothing left to check.
+//! Drafts of specs, and how they are parsed: every field is looked at, so that all that is wrong is told at once.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
-use crate::names::{ConfigName, Cve, FunctionName, LivepatchName, ObjectName, SourcePath, quoted};
-use crate::{Arch, CodestreamFilter};
-
-pub const MAX_TARGETS: usize = 100;
-pub const MAX_FUNCTIONS: usize = 200;
-/// Bytes of all targets together. Each assignment repeats them, and a worker is sent all its assignments at once.
-pub const MAX_TARGETS_TEXT: usize = 48 << 10;
-/// What one extraction may ask for, in bytes.
-pub const MEMORY: std::ops::RangeInclusive<u64> = (64 << 20)..=(1 << 40);
-
-/// What a user asks for, valid in every field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spec {
-    pub name: LivepatchName,
-    pub cve: Option<Cve>,
-    /// At least one, each with another file.
-    pub targets: Vec<Target>,
-    pub codestreams: CodestreamFilter,
-    /// Empty: every architecture the farm holds.
-    pub archs: BTreeSet<Arch>,
-    pub backend: Backend,
-    /// Bytes that one extraction needs; `None`: what the farm takes it to need.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<u64>,
-}
-
-/// A source file, the functions to replace in it, its CONFIG and the object that holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    pub file: SourcePath,
-    /// At least one, none twice.
-    pub functions: Vec<FunctionName>,
-    pub config: ConfigName,
-    /// Where the functions are looked for when `config` is `m`; with `y` they are in `vmlinux`, whatever this says.
-    pub object: ObjectName,
-}
-
-/// The extraction tool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Backend {
-    Native,
-    Ccp,
-    ClangExtract,
-}
-
-impl Backend {
-    pub const ALL: [Backend; 3] = [Backend::Native, Backend::Ccp, Backend::ClangExtract];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Backend::Native => "native",
-            Backend::Ccp => "ccp",
-            Backend::ClangExtract => "clang-extract",
-        }
-    }
-
-    /// The folder klp-build users know its outputs by.
-    pub fn output_dir(self) -> &'static str {
-        match self {
-            Backend::Native => "native",
-            Backend::Ccp => "ccp",
-            Backend::ClangExtract => "ce",
-        }
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Backend {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        Backend::ALL
-            .into_iter()
-            .find(|b| b.as_str() == s)
-            .ok_or_else(|| format!("unknown backend {}; one of native, ccp, clang-extract", quoted(s)))
-    }
-}
+use super::{
+    Backend, Fix, Goal, MAX_AVOIDED, MAX_AVOIDED_TEXT, MAX_FIX, MAX_FIXES, MAX_FIXES_OF_SCOPE, MAX_FIXES_SIZE,
+    MAX_FUNCTIONS, MAX_TARGETS, MAX_TARGETS_TEXT, MEMORY, Spec, Target, Violation,
+};
+use crate::Arch;
+use crate::names::{FixScope, FunctionName, ObjectName, SymbolName, quoted};
 
 /// A spec as it arrives: any text in any field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,6 +24,21 @@ pub struct Draft {
     pub backend: String,
     /// Bytes; 0: not said.
     pub memory: u64,
+    /// Only checks, no sources.
+    pub checks_only: bool,
+    pub forgiving: bool,
+    pub avoid: Vec<String>,
+    pub fixes: Vec<FixDraft>,
+    pub unpatched: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FixDraft {
+    /// Empty: all codestreams.
+    pub scope: String,
+    pub name: String,
+    pub digest: String,
+    pub size: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,22 +52,9 @@ pub struct TargetDraft {
 
 impl TargetDraft {
     /// Bytes of all its names.
-    fn text_len(&self) -> usize {
+    pub(super) fn text_len(&self) -> usize {
         let functions: usize = self.functions.iter().map(String::len).sum();
         self.file.len() + functions + self.config.len() + self.object.len()
-    }
-}
-
-/// One thing that is wrong with a draft: the field, as in `targets[0].file`, and what to change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub field: String,
-    pub message: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
     }
 }
 
@@ -189,6 +111,8 @@ impl Spec {
         if draft.memory != 0 && !MEMORY.contains(&draft.memory) {
             bad.add("memory", format!("{} bytes; it must be 64 MiB to 1 TiB", draft.memory));
         }
+        let avoid = parse_avoid(&draft.avoid, &mut bad);
+        let fixes = parse_fixes(&draft.fixes, &mut bad);
         match (name, cve, codestreams, backend) {
             (Some(name), Some(cve), Some(codestreams), Some(backend)) if bad.0.is_empty() => Ok(Spec {
                 name,
@@ -198,6 +122,11 @@ impl Spec {
                 archs,
                 backend,
                 memory: Some(draft.memory).filter(|memory| *memory > 0),
+                goal: if draft.checks_only { Goal::Checks } else { Goal::Sources },
+                forgiving: draft.forgiving,
+                avoid,
+                fixes,
+                unpatched: draft.unpatched,
             }),
             _ => Err(bad.0),
         }
@@ -213,7 +142,24 @@ impl Spec {
             archs: self.archs.iter().map(ToString::to_string).collect(),
             backend: self.backend.to_string(),
             memory: self.memory.unwrap_or_default(),
+            checks_only: self.goal == Goal::Checks,
+            forgiving: self.forgiving,
+            avoid: self.avoid.iter().map(ToString::to_string).collect(),
+            fixes: self.fixes.iter().map(Fix::to_draft).collect(),
+            unpatched: self.unpatched,
         }
+    }
+
+    /// Whether a submission of `other` repeats one of this: they differ at most in what is decided after the checks.
+    pub fn repeats(&self, other: &Spec) -> bool {
+        let undecided = |spec: &Spec| Spec {
+            goal: Goal::Sources,
+            backend: Backend::Native,
+            avoid: BTreeSet::new(),
+            unpatched: false,
+            ..spec.clone()
+        };
+        undecided(self) == undecided(other)
     }
 }
 
@@ -236,6 +182,100 @@ impl Target {
             _ => Err(bad.0),
         }
     }
+}
+
+impl Fix {
+    pub fn to_draft(&self) -> FixDraft {
+        FixDraft {
+            scope: self.scope.to_string(),
+            name: self.name.to_string(),
+            digest: self.digest.to_string(),
+            size: self.size,
+        }
+    }
+
+    /// # Errors
+    /// Every violation, with fields named below `path`.
+    pub fn parse(draft: &FixDraft, path: &str) -> Result<Fix, Vec<Violation>> {
+        let mut bad = Violations::default();
+        match parse_fix(draft, path, &mut bad) {
+            Some(fix) if bad.0.is_empty() => Ok(fix),
+            _ => Err(bad.0),
+        }
+    }
+}
+
+fn parse_avoid(names: &[String], bad: &mut Violations) -> BTreeSet<SymbolName> {
+    if names.len() > MAX_AVOIDED {
+        bad.add("avoid", format!("{} symbols; at most {MAX_AVOIDED}", names.len()));
+        return BTreeSet::new();
+    }
+    let text: usize = names.iter().map(String::len).sum();
+    if text > MAX_AVOIDED_TEXT {
+        bad.add("avoid", format!("{text} bytes of names; at most {MAX_AVOIDED_TEXT}"));
+        return BTreeSet::new();
+    }
+    let parsed = names
+        .iter()
+        .enumerate()
+        .filter_map(|(i, name)| bad.parse(format!("avoid[{i}]"), name));
+    parsed.collect()
+}
+
+fn parse_fixes(drafts: &[FixDraft], bad: &mut Violations) -> Vec<Fix> {
+    if drafts.len() > MAX_FIXES {
+        bad.add("fixes", format!("{} patches; at most {MAX_FIXES}", drafts.len()));
+        return Vec::new();
+    }
+    let mut fixes: Vec<Fix> = Vec::with_capacity(drafts.len());
+    for (i, draft) in drafts.iter().enumerate() {
+        let Some(fix) = parse_fix(draft, &format!("fixes[{i}]"), bad) else {
+            continue;
+        };
+        if fixes.iter().any(|f| f.scope == fix.scope && f.name == fix.name) {
+            bad.add(
+                format!("fixes[{i}].name"),
+                format!("{} is named twice in {}", quoted(&draft.name), fix.scope),
+            );
+        }
+        fixes.push(fix);
+    }
+    let crowded = fixes.iter().map(|f| &f.scope).find(|scope| {
+        let of_scope = fixes.iter().filter(|f| f.scope == **scope);
+        of_scope.count() > MAX_FIXES_OF_SCOPE
+    });
+    if let Some(scope) = crowded {
+        bad.add(
+            "fixes",
+            format!("more than {MAX_FIXES_OF_SCOPE} patches are for {scope}"),
+        );
+    }
+    let total: u64 = fixes.iter().map(|f| f.size).sum();
+    if total > MAX_FIXES_SIZE {
+        bad.add("fixes", format!("{total} bytes together; at most {MAX_FIXES_SIZE}"));
+    }
+    fixes
+}
+
+fn parse_fix(draft: &FixDraft, path: &str, bad: &mut Violations) -> Option<Fix> {
+    let scope = match draft.scope.as_str() {
+        "" => Some(FixScope::all()),
+        scope => bad.parse(format!("{path}.scope"), scope),
+    };
+    let name = bad.parse(format!("{path}.name"), &draft.name);
+    let digest = bad.parse(format!("{path}.digest"), &draft.digest);
+    if draft.size > MAX_FIX {
+        bad.add(
+            format!("{path}.size"),
+            format!("{} bytes; at most {MAX_FIX}", draft.size),
+        );
+    }
+    Some(Fix {
+        scope: scope?,
+        name: name?,
+        digest: digest?,
+        size: draft.size,
+    })
 }
 
 fn parse_targets(drafts: &[TargetDraft], bad: &mut Violations) -> Vec<Target> {
@@ -307,101 +347,4 @@ fn parse_functions(names: &[String], path: &str, bad: &mut Violations) -> Vec<Fu
         }
     }
     parsed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn draft() -> Draft {
-        Draft {
-            name: "bsc1197597".into(),
-            cve: "2022-1048".into(),
-            targets: vec![TargetDraft {
-                file: "sound/core/pcm.c".into(),
-                functions: vec!["snd_pcm_attach_substream".into(), "snd_pcm_detach_substream".into()],
-                config: "CONFIG_SND_PCM".into(),
-                object: "snd-pcm".into(),
-            }],
-            codestreams: "debian12-6.1".into(),
-            archs: vec!["x86_64".into()],
-            backend: String::new(),
-            memory: 0,
-        }
-    }
-
-    #[test]
-    fn a_good_draft_parses_and_comes_back() {
-        let spec = Spec::parse(&draft()).unwrap();
-        assert_eq!(spec.backend, Backend::Native);
-        assert_eq!(Spec::parse(&spec.to_draft()).unwrap(), spec);
-        let json = serde_json::to_string(&spec).unwrap();
-        assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
-    }
-
-    #[test]
-    fn every_violation_is_reported_at_once() {
-        let mut bad = draft();
-        bad.name = "../x".into();
-        bad.cve = "CVE-2022-1048".into();
-        bad.codestreams = "(".into();
-        bad.archs.push("vax".into());
-        bad.backend = "magic".into();
-        bad.memory = 5;
-        bad.targets[0].config = "SND_PCM".into();
-        bad.targets[0].functions.push("snd_pcm_attach_substream".into());
-        bad.targets.push(TargetDraft {
-            file: "sound/core/pcm.c".into(),
-            functions: vec!["a-b".into()],
-            ..Default::default()
-        });
-        let fields: Vec<_> = Spec::parse(&bad).unwrap_err().into_iter().map(|v| v.field).collect();
-        assert_eq!(
-            fields,
-            [
-                "name",
-                "cve",
-                "targets[1].file",
-                "targets[0].functions[2]",
-                "targets[0].config",
-                "targets[1].functions[0]",
-                "targets[1].config",
-                "codestreams",
-                "archs[1]",
-                "backend",
-                "memory",
-            ]
-        );
-    }
-
-    #[test]
-    fn empty_lists_are_named() {
-        let fields: Vec<_> = Spec::parse(&Draft {
-            name: "a".into(),
-            ..Default::default()
-        })
-        .unwrap_err()
-        .into_iter()
-        .map(|v| v.field)
-        .collect();
-        assert_eq!(fields, ["targets"]);
-    }
-
-    #[test]
-    fn lists_are_bounded() {
-        let mut big = draft();
-        big.targets[0].functions = (0..=MAX_FUNCTIONS).map(|i| format!("f{i}")).collect();
-        assert_eq!(Spec::parse(&big).unwrap_err()[0].field, "targets[0].functions");
-        let long = |file: usize| TargetDraft {
-            file: format!("{file:0>97}.c"),
-            functions: (0..10).map(|i| format!("f{i:0>89}")).collect(),
-            ..draft().targets[0].clone()
-        };
-        big.targets = (0..10).map(long).collect();
-        let with = big.targets[0].text_len();
-        big.targets = (0..MAX_TARGETS_TEXT / with).map(long).collect();
-        assert!(Spec::parse(&big).is_ok());
-        big.targets.push(long(99));
-        assert_eq!(Spec::parse(&big).unwrap_err()[0].field, "targets");
-    }
 }

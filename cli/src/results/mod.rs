@@ -1,0 +1,110 @@
+//! What a livepatch's tasks found, put together by codestream: the ground for everything that is written or compared.
+
+mod compose;
+
+use std::collections::BTreeMap;
+
+use klp_livepatch::outcome::Artifact;
+use klp_livepatch::report::{CheckReport, ExtractReport, Report, VerifiedSymbol};
+use klp_livepatch::spec::Violation;
+use klp_livepatch::task::{Platform, TaskKind};
+use klp_livepatch::{Arch, Codestream};
+use klp_proto::{convert, v1};
+
+pub use compose::{Part, compose};
+
+/// By codestream, then architecture.
+pub type Results = BTreeMap<Codestream, BTreeMap<Arch, PlatformResult>>;
+
+/// What is known of one codestream x architecture.
+#[derive(Clone, Debug, Default)]
+pub struct PlatformResult {
+    pub check: Option<CheckReport>,
+    /// Nothing is to be patched here.
+    pub left_out: bool,
+    /// Of the newest round.
+    pub source: Option<Source>,
+    /// All that was looked for here on behalf of other architectures.
+    pub verified: Vec<VerifiedSymbol>,
+    /// What has failed, as people call it.
+    pub failed: Option<String>,
+    /// Something of it is still to be done.
+    pub open: bool,
+}
+
+/// An extraction's outcome.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub compiles: bool,
+    pub round: u32,
+    pub report: ExtractReport,
+    pub artifacts: Vec<Artifact>,
+}
+
+/// # Errors
+/// The coordinator sent what no task could have.
+pub fn gather(tasks: Vec<v1::Task>) -> Result<Results, Violation> {
+    let mut results = Results::new();
+    for task in tasks {
+        let Platform { codestream, arch } = convert::platform(task.platform.clone())?;
+        let platform = results.entry(codestream).or_default().entry(arch).or_default();
+        platform.take(task)?;
+    }
+    Ok(results)
+}
+
+impl PlatformResult {
+    fn take(&mut self, task: v1::Task) -> Result<(), Violation> {
+        let (state, kind) = (task.state(), convert::task_kind(task.kind)?);
+        match state {
+            v1::TaskState::Succeeded => {}
+            v1::TaskState::Failed | v1::TaskState::Cancelled => {
+                let how = if state == v1::TaskState::Failed {
+                    "failed"
+                } else {
+                    "was cancelled"
+                };
+                self.failed = Some(format!("{kind} {how}"));
+            }
+            _ => self.open = true,
+        }
+        self.left_out |= task.left_out;
+        let report = task.report.map(Report::try_from).transpose()?;
+        match (kind, report) {
+            (TaskKind::Check, Some(Report::Check(check))) => self.check = Some(check),
+            (TaskKind::Verify, Some(Report::Verify(verify))) => self.verified.extend(verify.symbols),
+            (TaskKind::Extract, Some(Report::Extract(report)))
+                if self.source.as_ref().is_none_or(|s| s.round < task.round) =>
+            {
+                let artifacts = task.artifacts.into_iter().map(Artifact::try_from);
+                self.source = Some(Source {
+                    compiles: state == v1::TaskState::Succeeded,
+                    round: task.round,
+                    report,
+                    artifacts: artifacts.collect::<Result<_, _>>()?,
+                });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether its check said that it can be patched.
+    pub fn can_be_patched(&self) -> bool {
+        let fine = |check: &CheckReport| check.targets.iter().all(|t| t.problems.is_empty());
+        !self.left_out && self.check.as_ref().is_some_and(fine)
+    }
+
+    /// Why there is no source of this platform; `None` if it has one or needs none of its own.
+    pub fn why_missing(&self) -> Option<String> {
+        if self.left_out || self.source.as_ref().is_some_and(|s| s.compiles) {
+            return None;
+        }
+        match (&self.failed, self.open) {
+            (Some(failed), _) => Some(failed.clone()),
+            (None, true) => Some("not done yet".to_owned()),
+            // Another architecture's source is for it, too.
+            (None, false) => None,
+        }
+    }
+}

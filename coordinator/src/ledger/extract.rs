@@ -1,0 +1,88 @@
+//! Going on with a livepatch that was only checked: sources are extracted where its checks succeeded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klp_livepatch::names::SymbolName;
+use klp_livepatch::spec::{Backend, Goal, Spec};
+use klp_livepatch::task::LivepatchId;
+use klp_livepatch::{Codestream, CodestreamFilter};
+
+use super::control::{ChangeError, stored};
+use super::{Now, create};
+use crate::plan::{self, Aim, Next, Planned};
+use crate::store::{self, Change, LivepatchRow, LivepatchState, Tx};
+
+/// How sources are to be extracted.
+#[derive(Clone, Debug)]
+pub struct Extraction {
+    pub backend: Backend,
+    pub avoid: BTreeSet<SymbolName>,
+    pub unpatched: bool,
+    pub codestreams: CodestreamFilter,
+}
+
+impl Extraction {
+    fn of(&self, spec: &Spec) -> (Spec, Aim) {
+        let spec = Spec {
+            goal: Goal::Sources,
+            backend: self.backend,
+            avoid: self.avoid.clone(),
+            unpatched: self.unpatched,
+            ..spec.clone()
+        };
+        let aim = Aim {
+            codestreams: self.codestreams.clone(),
+            ..Aim::of(&spec)
+        };
+        (spec, aim)
+    }
+}
+
+/// Plans the extraction of what was checked; the same extraction again changes nothing.
+///
+/// # Errors
+/// Its checks are not done or none succeeded, it is extracted otherwise, there is none of that id, or the database's.
+pub fn extract(tx: &mut Tx<'_>, id: LivepatchId, how: &Extraction, now: Now) -> Result<LivepatchRow, ChangeError> {
+    let livepatch = stored(tx, id)?;
+    let name = &livepatch.spec.name;
+    let (spec, aim) = how.of(&livepatch.spec);
+    if livepatch.spec.goal == Goal::Sources {
+        if livepatch.spec == spec && store::aim(tx, id)? == aim {
+            return Ok(livepatch);
+        }
+        return Err(ChangeError::Refused(format!(
+            "sources of `{name}` are extracted already, with other options; submit it under another name to have both"
+        )));
+    }
+    if livepatch.state == LivepatchState::Running {
+        return Err(ChangeError::Refused(format!(
+            "the checks of `{name}` are not done; follow them with `klp-farm watch {name}`"
+        )));
+    }
+    let tasks = store::planned(tx, id, None)?;
+    let mut by_codestream: BTreeMap<&Codestream, Vec<Planned>> = BTreeMap::new();
+    for task in &tasks {
+        by_codestream
+            .entry(&task.key.platform.codestream)
+            .or_default()
+            .push(task.clone());
+    }
+    let next: Vec<Next> = by_codestream
+        .values()
+        .flat_map(|tasks| tasks.iter().flat_map(|t| plan::next(&t.key.platform, tasks, &aim)))
+        .collect();
+    if next.is_empty() {
+        return Err(ChangeError::Refused(format!(
+            "no check of `{name}` succeeded on a selected codestream that {} can extract from, so there is nothing to extract; \
+             see `klp-farm status {name}`",
+            how.backend
+        )));
+    }
+    store::set_extraction(tx, id, &spec, &aim)?;
+    store::reopen_livepatch(tx, id)?;
+    tx.note(Change::Opened(stored(tx, id)?.open()));
+    let message = format!("{} sources are to be extracted with {}", next.len(), how.backend);
+    store::append_event(tx, id, now.ms, &message, None, false)?;
+    create(tx, id, next, now)?;
+    stored(tx, id)
+}

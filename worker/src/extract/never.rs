@@ -1,0 +1,46 @@
+//! What no tool may externalize.
+
+/// Symbols that can't be reached at run time although the source names them: calls that the optimizer must remove, lock
+/// debugging that is configured away, and names that several objects have. SUSE's klp-build, which has found them by and
+/// by, excludes the
+/// same but for the `ct_` ones, which newer kernels have for the `rcu_` ones.
+pub const NEVER_EXTERNAL: [&str; 38] = [
+    "__bad_copy_from",
+    "__bad_copy_to",
+    "__bad_unaligned_access_size",
+    "__builtin_alloca",
+    "__read_overflow",
+    "__read_overflow2",
+    "__real_kmemdup",
+    "__real_memchr_inv",
+    "__real_strlcpy",
+    "__real_strnlen",
+    "__write_overflow",
+    "__xadd_wrong_size",
+    "ct_irq_enter_irqson",
+    "ct_irq_exit_irqson",
+    "debug_lockdep_rcu_enabled",
+    "debug_smp_processor_id",
+    "lock_acquire",
+    "lock_is_held_type",
+    "lock_release",
+    "lockdep_rcu_suspicious",
+    "lockdep_rht_mutex_is_held",
+    "lockdep_rtnl_is_held",
+    "mutex_lock_nested",
+    "preempt_count_add",
+    "preempt_count_sub",
+    "rcu_irq_enter_disabled",
+    "rcu_irq_enter_irqson",
+    "rcu_irq_exit_irqson",
+    "rcu_read_lock_any_held",
+    "rcu_read_lock_bh_held",
+    "rcu_read_lock_held",
+    "set_geometry",
+    "tls_validate_xmit_skb_sw",
+    "trace_hardirqs_off",
+    "trace_hardirqs_on",
+    "twaddle",
+    "valid_floppy_drive_params",
+    "verbose",
+];
