@@ -38,7 +38,12 @@ pub fn work_dir(spec: &Spec, codestream: &Codestream, only: Option<Arch>, file: 
 /// A fix as it was applied: `<name>/fixes/<scope>/NN-<patch>`. The scope is a product's branch or a codestream. What in
 /// either could lead elsewhere is turned into `_`.
 pub fn fix(spec: &Spec, scope: &str, number: usize, patch: &str) -> PathBuf {
-    let file = format!("{number:02}-{}", component(patch));
+    let patch = component(patch);
+    let file = match patch.as_bytes() {
+        // Its name says already where it belongs.
+        [b'0'..=b'9', b'0'..=b'9', b'-', ..] => patch,
+        _ => format!("{number:02}-{patch}"),
+    };
     [spec.name.as_str(), FIXES, &component(scope), &file].iter().collect()
 }
 

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use klp_livepatch::date::Date;
+use klp_livepatch::fix::patch::Patch;
 use klp_livepatch::grouping::groups_file;
-use klp_livepatch::klp_build::missing_syms::{self, MissingSymbols};
+use klp_livepatch::klp_build::{
+    self,
+    missing_syms::{self, MissingSymbols},
+};
 use klp_livepatch::names::{LivepatchName, SourcePath};
 use klp_livepatch::outcome::Artifact;
 use klp_livepatch::render::{self, Commit, commit_message};
@@ -277,6 +281,7 @@ impl Writer<'_> {
             )?;
         }
         let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut upstream: Vec<String> = Vec::new();
         for fix in &self.spec.fixes {
             let number = numbers.entry(fix.scope.as_str()).or_default();
             *number += 1;
@@ -286,16 +291,31 @@ impl Writer<'_> {
                 size: fix.size,
             };
             let path = layout::fix(self.spec, fix.scope.as_str(), *number, fix.name.as_str());
-            write_file(&self.work_dir.join(path), &self.client.artifact(&artifact).await?)?;
+            let bytes = self.client.artifact(&artifact).await?;
+            write_file(&self.work_dir.join(path), &bytes)?;
+            for commit in commits(&bytes) {
+                if !upstream.contains(&commit) {
+                    upstream.push(commit);
+                }
+            }
         }
         let commit = Commit {
             name: &self.spec.name,
             cve: self.spec.cve.as_ref(),
             title: "",
-            upstream: &[],
+            upstream: &upstream,
             author: &self.settings.author,
         };
         self.once(layout::COMMIT_MSG, &commit_message(&commit))?;
+        let listed = v1::ListCodestreamsRequest::default();
+        let listed = self.client.fleet().list_codestreams(listed).await;
+        let infos = listed.map_err(|s| self.client.explain(s))?.into_inner().codestreams;
+        let facts = results::facts(self.spec, results, &infos, upstream);
+        let (project, notes) = klp_build::from_spec(self.spec, &facts);
+        self.once(layout::CODESTREAMS, &klp_build::export(&project))?;
+        for note in notes {
+            eprintln!("{}: {note}", layout::CODESTREAMS);
+        }
         let missing = missing_symbols(results);
         if !missing.is_empty() {
             self.once(layout::MISSING_SYMS, &missing_syms::print(&missing))?;
@@ -315,6 +335,18 @@ impl Writer<'_> {
             text.as_bytes(),
         )
     }
+}
+
+/// The commits in mainline that a fix is made from, as `<12 digits> ("<subject>")`.
+fn commits(fix: &[u8]) -> Vec<String> {
+    let Ok(patch) = String::from_utf8_lossy(fix).parse::<Patch>() else {
+        return Vec::new();
+    };
+    let subject = patch.subject.trim();
+    let commits = patch.git_commits.iter();
+    commits
+        .map(|commit| format!("{} (\"{subject}\")", commit.short()))
+        .collect()
 }
 
 /// The symbols that a source still needs and that an architecture lacks which it is for.

@@ -1,6 +1,7 @@
 //! What a livepatch's tasks found, put together by codestream: the ground for everything that is written or compared.
 
 mod compose;
+mod project;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use klp_livepatch::{Arch, Codestream};
 use klp_proto::{convert, v1};
 
 pub use compose::{Part, compose};
+pub use project::facts;
 
 /// By codestream, then architecture.
 pub type Results = BTreeMap<Codestream, BTreeMap<Arch, PlatformResult>>;
