@@ -5,6 +5,7 @@
 mod client;
 mod cmd;
 mod follow;
+mod local;
 mod matrix;
 mod output;
 mod results;
@@ -20,6 +21,7 @@ use klp_worker::{config, extract, tree_cli};
 use tonic::transport::Uri;
 
 use crate::client::Client;
+use crate::local::{LocalArgs, LocalFarm};
 use crate::output::{Failed, Mode};
 use crate::settings::Settings;
 
@@ -136,11 +138,50 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(command: Command, global: &Global) -> Result<(), Failed> {
     let settings = Settings::load(global.coordinator.clone()).map_err(|error| Failed::Error(anyhow::anyhow!(error)))?;
-    let connect = || Client::new(settings.coordinator.clone());
+    let farm = match own_name(&command) {
+        Some((name, local)) => {
+            LocalFarm::for_livepatch(local, name, &settings.work_dir, settings.catalog.clone()).await?
+        }
+        None => None,
+    };
+    let result = {
+        let connect = || match &farm {
+            Some(farm) => farm.client(),
+            None => Client::new(settings.coordinator.clone()),
+        };
+        dispatch(command, connect, &settings, global).await
+    };
+    if let Some(farm) = farm {
+        farm.stop().await;
+    }
+    result
+}
+
+/// The livepatch that a command is about and that may have a farm of its own, with what the command says of that.
+fn own_name(command: &Command) -> Option<(&str, Option<&LocalArgs>)> {
+    match command {
+        Command::Setup(args) => Some((&args.spec.name, Some(&args.spec.local))),
+        Command::Submit(args) => Some((&args.spec.name, Some(&args.spec.local))),
+        Command::Extract(args) => Some((args.name.as_str(), None)),
+        Command::Get(args) => Some((args.name.as_str(), None)),
+        Command::Groups(args) => Some((args.name.as_str(), None)),
+        Command::CsDiff(args) => Some((args.name.as_str(), None)),
+        Command::Status(args) => Some((args.name.as_str(), None)),
+        Command::Logs(args) => Some((args.name.as_str(), None)),
+        _ => None,
+    }
+}
+
+async fn dispatch(
+    command: Command,
+    connect: impl Fn() -> Client,
+    settings: &Settings,
+    global: &Global,
+) -> Result<(), Failed> {
     match command {
         Command::Scan(args) => cmd::scan::run(args, &connect(), global.output).await,
         Command::Setup(args) => cmd::setup::run(args, &connect(), global.output).await,
-        Command::Extract(args) => cmd::extract::run(args, &connect(), &settings, global.output).await,
+        Command::Extract(args) => cmd::extract::run(args, &connect(), settings, global.output).await,
         Command::Groups(args) => cmd::groups::run(args, &connect(), global.output).await,
         Command::CsDiff(args) => cmd::diff::run(args, &connect(), global.output).await,
         Command::Codestreams(args) => cmd::codestreams::run(args, &connect(), global.output).await,
@@ -149,7 +190,7 @@ async fn run(command: Command, global: &Global) -> Result<(), Failed> {
         Command::Status(args) => cmd::status::run(args, &connect(), global.output).await,
         Command::Watch(args) => cmd::watch::run(args, &connect(), global.output).await,
         Command::Logs(args) => cmd::logs::run(args, &connect(), global.output).await,
-        Command::Get(args) => cmd::get::run(args, &connect(), &settings, global.output).await,
+        Command::Get(args) => cmd::get::run(args, &connect(), settings, global.output).await,
         Command::Cancel(args) => cmd::control::cancel(args, &connect(), global.output).await,
         Command::Retry(args) => cmd::control::retry(args, &connect(), global.output).await,
         Command::Pause(args) => cmd::control::pause(args, &connect(), global.output).await,

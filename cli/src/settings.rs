@@ -29,6 +29,8 @@ struct File {
     coordinator: Option<String>,
     /// Where livepatches are written.
     work_dir: Option<PathBuf>,
+    /// The catalog of codestreams, for `--data-dir`.
+    catalog: Option<PathBuf>,
     author: AuthorFile,
 }
 
@@ -48,6 +50,8 @@ struct AuthorFile {
 pub struct Settings {
     pub coordinator: Uri,
     pub work_dir: PathBuf,
+    /// The catalog of codestreams, for a farm in this process.
+    pub catalog: Option<PathBuf>,
     pub author: Author,
 }
 
@@ -92,6 +96,7 @@ impl Settings {
                 None => parse_coordinator(configured).map_err(|error| format!("coordinator: {error}"))?,
             },
             work_dir: work_dir.or(file.work_dir).unwrap_or_else(|| PathBuf::from(".")),
+            catalog: env::var_os("KLP_FARM_CATALOG").map(PathBuf::from).or(file.catalog),
             author: Author {
                 name: file
                     .author

@@ -13,6 +13,7 @@ use klp_worker::config;
 
 use crate::client::Client;
 use crate::cmd::scan::{self, Taken};
+use crate::local::LocalArgs;
 use crate::output::Failed;
 
 /// Bytes of all fixes that one submission may bring along.
@@ -75,6 +76,8 @@ pub struct SpecArgs {
     memory: u64,
     #[command(flatten)]
     pub share: ShareArgs,
+    #[command(flatten)]
+    pub local: LocalArgs,
 }
 
 /// How sources are extracted.

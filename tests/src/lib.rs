@@ -17,7 +17,7 @@ mod tools;
 pub use disk::Disk;
 pub use farm::{CommandResult, Farm, SUBMIT, WorkerOptions};
 pub use net::Net;
-pub use proc::{Proc, wait_until};
+pub use proc::{Proc, command_on, wait_until};
 pub use qemu::Machine;
 pub use tools::{Tools, runs};
 

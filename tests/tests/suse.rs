@@ -7,7 +7,7 @@ use std::process::Command;
 
 use klp_livepatch::Arch;
 use klp_tests::suse::{DataDir, Kernel, Packing, has_compiler};
-use klp_tests::{Farm, WorkerOptions};
+use klp_tests::{Farm, WorkerOptions, command_on};
 use serde_json::Value;
 
 const CATALOG: &str = "Update ID,Maintenance Project,Kernel version,Supported until,LTSS until\n\
@@ -101,12 +101,8 @@ fn core_fix() -> String {
         .to_owned()
 }
 
-struct Ground {
-    farm: Farm,
-    _data: DataDir,
-}
-
-fn ground() -> Option<Ground> {
+/// The kernels in a folder, and the catalog that names them.
+fn kernels() -> Option<DataDir> {
     if !has_compiler(Arch::S390x) {
         eprintln!("skipped: gcc-s390x-linux-gnu is not installed");
         return None;
@@ -116,14 +112,20 @@ fn ground() -> Option<Ground> {
     data.add(&kernel("5.14.21-150500.55.12"));
     // The third has other code, and no CONFIG_CORE on s390x.
     let third = kernel("5.14.21-150500.55.19").set(Arch::S390x, "CONFIG_CORE", "n");
-    data.add(&third.module(
-        "drivers/demo/demo.c",
-        "CONFIG_DEMO_NET",
-        "demo-net",
-        &DEMO.replace("demo_helper(x) +", "2 * demo_helper(x) +"),
-    ));
+    let demo = DEMO.replace("demo_helper(x) +", "2 * demo_helper(x) +");
+    data.add(&third.module("drivers/demo/demo.c", "CONFIG_DEMO_NET", "demo-net", &demo));
+    fs::write(data.path().join("supported.csv"), CATALOG).expect("catalog");
+    Some(data)
+}
+
+struct Ground {
+    farm: Farm,
+    _data: DataDir,
+}
+
+fn ground() -> Option<Ground> {
+    let data = kernels()?;
     let catalog = data.path().join("supported.csv");
-    fs::write(&catalog, CATALOG).expect("catalog");
     let mut farm = Farm::with_settings(&format!("catalog = {:?}\n", catalog.display().to_string()));
     let source = data.path().join("kernel-source");
     fs::create_dir(&source).expect("folder");
@@ -340,7 +342,7 @@ fn a_fix_is_applied_before_anything_is_extracted_and_one_that_fails_names_its_hu
     assert_eq!(get.code, Some(3), "one failed, the rest is there: {get:?}");
     assert!(read(&out.join("fixed/native/15.5u1/lp/livepatch_fixed.c")).contains("x + 7"));
     assert!(!out.join("fixed/native/15.5u2/lp").exists());
-    assert!(out.join("fixed/fixes/15.5u2/01-01-core.patch").is_file());
+    assert!(out.join("fixed/fixes/15.5u2/01-core.patch").is_file());
 }
 
 #[test]
@@ -399,7 +401,63 @@ fn a_scan_finds_who_lacks_a_fix_and_what_to_patch_and_asks_before_it_is_built_on
     assert_eq!(fs::read_dir(&kept).expect("fixes").count(), 1, "{}", kept.display());
     assert!(read(&out.join("bsc9/commit.msg")).contains("CVE-2026-1234"));
 
+    assert!(read(&out.join("bsc9/commit.msg")).contains("0123456789ab (\"core: run further\")"));
+    // klp-build's own state, by its own rules.
+    let project = klp_livepatch::klp_build::import(&read(&out.join("bsc9/codestreams.json")), None).expect("readable");
+    assert_eq!(project.notes, Vec::<String>::new());
+    let first = &project.project.codestreams[&"15.5u1".parse().expect("a codestream")];
+    assert_eq!(first.kernel.as_ref().expect("a kernel").as_str(), "5.14.21-150500.55.7");
+    assert_eq!(first.required_patches[0].as_str(), "01-core-run-further.patch");
+    assert!(read(&out.join("bsc9/codestreams.json")).contains("boot/vmlinux-5.14.21-150500.55.7-default"));
+
     let nothing = farm.cli(["scan", "--cve", "2026-9999"]);
     assert_eq!(nothing.code, Some(0), "{nothing:?}");
     assert!(nothing.stdout.contains("not affected"), "{nothing:?}");
+}
+
+#[test]
+fn one_machine_with_kernels_on_its_disk_needs_no_farm() {
+    let Some(data) = kernels() else { return };
+    let work = tempfile::tempdir().expect("temporary folder");
+    let cli = |args: &[&str]| {
+        let mut command = command_on(None, "klp-farm");
+        // A farm that is named and not there: nobody asks it.
+        command
+            .env("KLP_FARM_COORDINATOR", "http://127.0.0.1:1")
+            .env("KLP_WORK_DIR", work.path());
+        command
+            .env("KLP_FARM_CATALOG", data.path().join("supported.csv"))
+            .args(args);
+        command.output().expect("klp-farm")
+    };
+    let folder = data.path().to_string_lossy().into_owned();
+    let setup = cli(&[
+        "setup",
+        "--name",
+        "own",
+        "--data-dir",
+        &folder,
+        "--conf",
+        "CONFIG_CORE",
+        "--codestreams",
+        "15.5u[12]",
+        "--file-funcs",
+        "kernel/core.c",
+        "core_run",
+    ]);
+    assert_eq!(setup.status.code(), Some(0), "{setup:?}");
+    let extract = cli(&["extract", "--name", "own", "--type", "native"]);
+    assert_eq!(extract.status.code(), Some(0), "{extract:?}");
+    assert!(read(&work.path().join("own/native/15.5u2/lp/livepatch_own.c")).contains("klpp_core_run"));
+    let groups = cli(&["groups", "own"]);
+    assert!(
+        String::from_utf8_lossy(&groups.stdout).contains("15.5u1-2"),
+        "{groups:?}"
+    );
+    let other = cli(&["status", "another"]);
+    assert_eq!(
+        other.status.code(),
+        Some(1),
+        "what has no farm of its own is asked of the one that is named: {other:?}"
+    );
 }

@@ -24,7 +24,7 @@ Exit codes: 0 compared, whether there is a difference or not; 1 failed.";
 pub struct DiffArgs {
     /// The livepatch
     #[arg(long, short)]
-    name: LivepatchName,
+    pub name: LivepatchName,
     a: Codestream,
     b: Codestream,
     /// The architecture to compare on [default: the first in order of preference that has a source]

@@ -27,7 +27,7 @@ Exit codes: 0 all succeeded and are on disk, 1 failed, 2 not a valid request, 3 
 pub struct ExtractArgs {
     /// The livepatch that was set up
     #[arg(long, short)]
-    name: LivepatchName,
+    pub name: LivepatchName,
     #[command(flatten)]
     extraction: ExtractionArgs,
     /// Of its codestreams: a regular expression, anchored at the start [default: all]

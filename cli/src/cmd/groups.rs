@@ -24,7 +24,7 @@ Exit codes: 0 shown, 1 failed, as when the livepatch is still running.";
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GroupsArgs {
-    name: LivepatchName,
+    pub name: LivepatchName,
     /// Show the smallest difference that keeps each group apart from another
     #[arg(long)]
     why: bool,

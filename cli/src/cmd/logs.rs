@@ -22,7 +22,7 @@ const RECONNECT: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub struct LogsArgs {
-    name: LivepatchName,
+    pub name: LivepatchName,
     /// Only codestreams that match, as in submit
     #[arg(long, value_name = "REGEX", default_value = "", hide_default_value = true)]
     codestreams: CodestreamFilter,

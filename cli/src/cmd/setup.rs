@@ -23,7 +23,7 @@ Exit codes: 0 all can be patched, or need no patch, 1 failed, 2 not a valid live
 #[command(after_help = EXAMPLES)]
 pub struct SetupArgs {
     #[command(flatten)]
-    spec: SpecArgs,
+    pub spec: SpecArgs,
     /// Return at once, while the checks go on
     #[arg(long)]
     no_wait: bool,

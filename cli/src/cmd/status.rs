@@ -15,7 +15,7 @@ use crate::view;
 
 #[derive(Args)]
 pub struct StatusArgs {
-    name: LivepatchName,
+    pub name: LivepatchName,
 }
 
 #[derive(Serialize)]

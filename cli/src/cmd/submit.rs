@@ -30,7 +30,7 @@ Exit codes: 0 stored (with --wait: all succeeded), 1 failed, 2 not a valid livep
 #[command(after_help = EXAMPLES)]
 pub struct SubmitArgs {
     #[command(flatten)]
-    spec: SpecArgs,
+    pub spec: SpecArgs,
     #[command(flatten)]
     extraction: ExtractionArgs,
     /// Follow it until it ends
