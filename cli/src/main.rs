@@ -4,6 +4,7 @@
 
 mod client;
 mod cmd;
+mod findings;
 mod follow;
 mod local;
 mod matrix;

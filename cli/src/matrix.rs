@@ -42,7 +42,7 @@ impl Matrix {
                 continue;
             };
             let slot = newest.entry((codestream, platform.arch.clone())).or_insert(task);
-            if (task.kind, task.round) >= (slot.kind, slot.round) {
+            if weight(task) >= weight(slot) {
                 *slot = task;
             }
         }
@@ -108,17 +108,46 @@ fn cell(state: &State) -> Cell {
     Cell::new(format!("{mark} {}", state.text)).fg(colour)
 }
 
-/// Where a platform stands, from its newest task.
+/// Which of a platform's tasks tells where it stands: what did not succeed or is under way before what is done, and the
+/// newest source before what was looked for.
+fn weight(task: &v1::Task) -> (u8, u8, u32) {
+    let pressing = match task.state() {
+        v1::TaskState::Failed => 3,
+        v1::TaskState::Cancelled => 2,
+        v1::TaskState::Leased | v1::TaskState::Waiting => 1,
+        v1::TaskState::Succeeded | v1::TaskState::Unspecified => 0,
+    };
+    let telling = match task.kind() {
+        v1::TaskKind::Extract => 2,
+        v1::TaskKind::Verify => 1,
+        v1::TaskKind::Check | v1::TaskKind::Unspecified => 0,
+    };
+    (pressing, telling, task.round)
+}
+
+/// Where a platform stands, from its most telling task.
 fn state(task: &v1::Task, ended: bool) -> State {
     let kind = task_kind(task);
     match task.state() {
         v1::TaskState::Succeeded if task.kind() == v1::TaskKind::Extract => {
             let took = output::duration(task.ended_ms - task.started_ms);
+            let round = match task.round {
+                0 | 1 => String::new(),
+                n => format!("round {n}, "),
+            };
             State {
                 standing: Standing::Succeeded,
-                text: format!("compiles ({took})"),
+                text: format!("compiles ({round}{took})"),
             }
         }
+        v1::TaskState::Succeeded if task.left_out => State {
+            standing: Standing::Succeeded,
+            text: "not built here".to_owned(),
+        },
+        v1::TaskState::Succeeded if task.kind() == v1::TaskKind::Verify => State {
+            standing: Standing::Succeeded,
+            text: "symbols verified".to_owned(),
+        },
         // Its extraction is not planned yet, or will never be.
         v1::TaskState::Succeeded if !ended => State {
             standing: Standing::Waiting,
@@ -185,6 +214,34 @@ mod tests {
             ended_ms: 2500,
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn a_cell_tells_what_matters_most() {
+        use v1::{TaskKind::*, TaskState::*};
+        let round = |kind, state, round| v1::Task {
+            round,
+            ..task("15.6u1", kind, state)
+        };
+        let cell = |tasks: &[v1::Task]| Matrix::new(tasks, true).render(9, false);
+        let done = [
+            round(Check, Succeeded, 1),
+            round(Extract, Succeeded, 1),
+            round(Extract, Succeeded, 2),
+            round(Verify, Succeeded, 2),
+        ];
+        assert!(cell(&done).contains("compiles (round 2, 1.5 s)"), "{}", cell(&done));
+        let taken = [round(Check, Succeeded, 1), round(Verify, Succeeded, 1)];
+        assert!(cell(&taken).contains("symbols verified"));
+        let failed = [
+            round(Check, Succeeded, 1),
+            round(Extract, Failed, 1),
+            round(Verify, Succeeded, 1),
+        ];
+        assert!(cell(&failed).contains("extract failed"));
+        let mut out = round(Check, Succeeded, 1);
+        out.left_out = true;
+        assert!(cell(&[out]).contains("not built here"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   klp-farm cs-diff --name bsc1197597 15.6u9 15.6u10
   klp-farm cs-diff --name bsc1197597 15.6u9 15.7u0 --arch s390x --context 10
+  klp-farm cs-diff --name bsc1197597 15.6u9/x86_64 15.6u9/s390x
 
 The sources are compared as groups are: comments, blanks and what only the compiler needs make no difference.
 
@@ -25,14 +26,33 @@ pub struct DiffArgs {
     /// The livepatch
     #[arg(long, short)]
     pub name: LivepatchName,
-    a: Codestream,
-    b: Codestream,
+    /// A codestream, or one on an architecture: 15.6u9 or 15.6u9/s390x
+    #[arg(value_parser = parse_side)]
+    a: Side,
+    #[arg(value_parser = parse_side)]
+    b: Side,
     /// The architecture to compare on [default: the first in order of preference that has a source]
     #[arg(long)]
     arch: Option<Arch>,
     /// Lines around each difference
     #[arg(long, value_name = "LINES", default_value_t = 3)]
     context: usize,
+}
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Side {
+    codestream: Codestream,
+    arch: Option<Arch>,
+}
+
+fn parse_side(text: &str) -> Result<Side, String> {
+    let (codestream, arch) = match text.split_once('/') {
+        Some((codestream, arch)) => (codestream, Some(arch.parse::<Arch>().map_err(|e| e.to_string())?)),
+        None => (text, None),
+    };
+    let codestream = codestream.parse::<Codestream>().map_err(|e| e.to_string())?;
+    Ok(Side { codestream, arch })
 }
 
 #[derive(Serialize)]
@@ -47,9 +67,12 @@ struct Compared {
 
 pub async fn run(args: DiffArgs, client: &Client, mode: Mode) -> Result<(), Failed> {
     let results = sources::results(client, &args.name).await?;
-    let (arch_a, platform_a) = sources::pick(&results, &args.a, args.arch)?;
-    let (arch_b, platform_b) = sources::pick(&results, &args.b, args.arch)?;
-    let (a, b) = (format!("{}/{arch_a}", args.a), format!("{}/{arch_b}", args.b));
+    let (arch_a, platform_a) = sources::pick(&results, &args.a.codestream, args.a.arch.or(args.arch))?;
+    let (arch_b, platform_b) = sources::pick(&results, &args.b.codestream, args.b.arch.or(args.arch))?;
+    let (a, b) = (
+        format!("{}/{arch_a}", args.a.codestream),
+        format!("{}/{arch_b}", args.b.codestream),
+    );
     let left = sources::text(client, platform_a).await?.unwrap_or_default();
     let right = sources::text(client, platform_b).await?.unwrap_or_default();
     let Difference {

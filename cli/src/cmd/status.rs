@@ -1,5 +1,6 @@
 //! `klp-farm status`: one livepatch at a glance.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -9,6 +10,7 @@ use klp_proto::v1;
 use serde::Serialize;
 
 use crate::client::Client;
+use crate::findings;
 use crate::matrix::Matrix;
 use crate::output::{self, Failed, Mode};
 use crate::view;
@@ -89,13 +91,40 @@ fn describe(livepatch: &v1::Livepatch, tasks: &[v1::Task], groups: &[v1::Group])
     for task in tasks {
         describe_failure(task, &mut text);
     }
+    text.push_str(&findings::describe(tasks));
     if !groups.is_empty() {
         text.push_str("\nGroups (one source serves each):\n");
         for (i, group) in groups.iter().enumerate() {
             let _ = writeln!(text, "  {}  {}: {}", i + 1, group.arch, group.codestreams.join(" "));
         }
+        describe_differing(&livepatch.spec.clone().unwrap_or_default().name, groups, &mut text);
     }
     text
+}
+
+/// The codestreams whose architectures have not all the same code.
+fn describe_differing(name: &str, groups: &[v1::Group], text: &mut String) {
+    let mut by_codestream: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for group in groups {
+        for codestream in &group.codestreams {
+            by_codestream
+                .entry(codestream)
+                .or_default()
+                .push((&group.arch, &group.digest));
+        }
+    }
+    for (codestream, archs) in by_codestream {
+        let Some(((first, digest), others)) = archs.split_first() else {
+            continue;
+        };
+        for (other, _) in others.iter().filter(|(_, other)| other != digest) {
+            let _ = writeln!(
+                text,
+                "  {codestream} has other code on {other} than on {first}: klp-farm cs-diff --name {name} {codestream}/{first} \
+                 {codestream}/{other}"
+            );
+        }
+    }
 }
 
 /// Why tasks wait: each reason once, with whom it concerns.
