@@ -94,7 +94,12 @@ enum Command {
     Groups(cmd::groups::GroupsArgs),
     /// Show the difference of two codestreams' sources
     CsDiff(cmd::diff::DiffArgs),
+    /// Go on with a livepatch that SUSE klp-build began
+    Import(cmd::import::ImportArgs),
+    /// Write a livepatch as mails for its reviewers, one for each group
+    FormatPatches(cmd::format_patches::FormatPatchesArgs),
     /// Write a livepatch's sources to disk
+    #[command(visible_alias = "export")]
     Get(cmd::get::GetArgs),
     /// End livepatches and stop what runs of them
     Cancel(cmd::control::CancelArgs),
@@ -165,6 +170,7 @@ fn own_name(command: &Command) -> Option<(&str, Option<&LocalArgs>)> {
         Command::Submit(args) => Some((&args.spec.name, Some(&args.spec.local))),
         Command::Extract(args) => Some((args.name.as_str(), None)),
         Command::Get(args) => Some((args.name.as_str(), None)),
+        Command::FormatPatches(args) => Some((args.name.as_str(), None)),
         Command::Groups(args) => Some((args.name.as_str(), None)),
         Command::CsDiff(args) => Some((args.name.as_str(), None)),
         Command::Status(args) => Some((args.name.as_str(), None)),
@@ -184,6 +190,8 @@ async fn dispatch(
         Command::Setup(args) => cmd::setup::run(args, &connect(), global.output).await,
         Command::Extract(args) => cmd::extract::run(args, &connect(), settings, global.output).await,
         Command::Groups(args) => cmd::groups::run(args, &connect(), global.output).await,
+        Command::Import(args) => cmd::import::run(args, &connect(), global.output).await,
+        Command::FormatPatches(args) => cmd::format_patches::run(args, &connect(), settings, global.output).await,
         Command::CsDiff(args) => cmd::diff::run(args, &connect(), global.output).await,
         Command::Codestreams(args) => cmd::codestreams::run(args, &connect(), global.output).await,
         Command::Submit(args) => cmd::submit::run(args, &connect(), global.output).await,
@@ -204,5 +212,17 @@ async fn dispatch(
         Command::Up(args) => cmd::up::run(args).await,
         Command::Tree(args) => Ok(tree_cli::run(args).await?),
         Command::NativeExtract(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_is_put_together_right() {
+        Cli::command().debug_assert();
     }
 }

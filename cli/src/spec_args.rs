@@ -128,6 +128,40 @@ pub struct Order {
     pub fixes: Vec<Vec<u8>>,
 }
 
+impl Order {
+    /// The checks of a livepatch that klp-build began.
+    ///
+    /// # Errors
+    /// Every field that is wrong, or a patch that can't be read.
+    pub fn of_project(
+        name: String,
+        cve: String,
+        targets: Vec<TargetDraft>,
+        codestreams: String,
+        archs: Vec<String>,
+        fixes: Option<&Path>,
+    ) -> Result<Self, Failed> {
+        let scoped = fixes.map(scoped).transpose()?.unwrap_or_default();
+        let (drafts, fixes) = read_fixes(scoped)?;
+        let draft = Draft {
+            name,
+            cve,
+            targets,
+            codestreams,
+            archs,
+            checks_only: true,
+            fixes: drafts,
+            ..Draft::default()
+        };
+        let spec = Spec::parse(&draft).map_err(Failed::Invalid)?;
+        Ok(Self {
+            spec,
+            auto: true,
+            fixes,
+        })
+    }
+}
+
 impl SpecArgs {
     /// The order, with what a scan knows of its CVE: without a fix given by hand, the fixes and the codestreams that lack
     /// them; without targets, these too.
@@ -196,46 +230,51 @@ impl SpecArgs {
         if let Some(folder) = &self.fixes {
             files.extend(scoped(folder)?);
         }
-        let mut contents: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
-        let mut drafts = Vec::with_capacity(files.len());
-        for (scope, path) in files {
-            let size = fs::metadata(&path)
-                .with_context(|| format!("can't read {}", path.display()))?
-                .len();
-            if size > MAX_FIX {
-                return Err(Failed::Invalid(vec![Violation {
-                    field: "fixes".to_owned(),
-                    message: format!("{} has {size} bytes; at most {MAX_FIX}", path.display()),
-                }]));
-            }
-            let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
-            let digest = Digest::of(&bytes);
-            // The workers look closer; but what is no patch at all is told before anything is stored.
-            let text = String::from_utf8_lossy(&bytes);
-            if let Err(error) = text.parse::<klp_livepatch::fix::patch::Patch>() {
-                return Err(Failed::Invalid(vec![Violation {
-                    field: "fixes".to_owned(),
-                    message: format!("{}: {error}", path.display()),
-                }]));
-            }
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            drafts.push(FixDraft {
-                scope,
-                name: name.unwrap_or_default(),
-                digest: digest.to_string(),
-                size: bytes.len() as u64,
-            });
-            contents.insert(digest, bytes);
-        }
-        let total: usize = contents.values().map(Vec::len).sum();
-        if total > MAX_SENT {
+        read_fixes(files)
+    }
+}
+
+/// Reads patches with their scopes; equal contents once.
+fn read_fixes(files: Vec<(String, PathBuf)>) -> Result<(Vec<FixDraft>, Vec<Vec<u8>>), Failed> {
+    let mut contents: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
+    let mut drafts = Vec::with_capacity(files.len());
+    for (scope, path) in files {
+        let size = fs::metadata(&path)
+            .with_context(|| format!("can't read {}", path.display()))?
+            .len();
+        if size > MAX_FIX {
             return Err(Failed::Invalid(vec![Violation {
                 field: "fixes".to_owned(),
-                message: format!("{total} bytes of patches together; at most {MAX_SENT}"),
+                message: format!("{} has {size} bytes; at most {MAX_FIX}", path.display()),
             }]));
         }
-        Ok((drafts, contents.into_values().collect()))
+        let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
+        let digest = Digest::of(&bytes);
+        // The workers look closer; but what is no patch at all is told before anything is stored.
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(error) = text.parse::<klp_livepatch::fix::patch::Patch>() {
+            return Err(Failed::Invalid(vec![Violation {
+                field: "fixes".to_owned(),
+                message: format!("{}: {error}", path.display()),
+            }]));
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        drafts.push(FixDraft {
+            scope,
+            name: name.unwrap_or_default(),
+            digest: digest.to_string(),
+            size: bytes.len() as u64,
+        });
+        contents.insert(digest, bytes);
     }
+    let total: usize = contents.values().map(Vec::len).sum();
+    if total > MAX_SENT {
+        return Err(Failed::Invalid(vec![Violation {
+            field: "fixes".to_owned(),
+            message: format!("{total} bytes of patches together; at most {MAX_SENT}"),
+        }]));
+    }
+    Ok((drafts, contents.into_values().collect()))
 }
 
 /// The patches in klp-build's `fixes` folder: a folder for each scope, its files in the order of their names.

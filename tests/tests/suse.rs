@@ -1,6 +1,7 @@
 //! A farm over small kernels in SUSE's layout, from their catalog to what klp-build's users find on their disks: two files
 //! under two CONFIGs, modules with dashes, namesakes, and a symbol that s390x lacks.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -409,6 +410,54 @@ fn a_scan_finds_who_lacks_a_fix_and_what_to_patch_and_asks_before_it_is_built_on
     assert_eq!(first.kernel.as_ref().expect("a kernel").as_str(), "5.14.21-150500.55.7");
     assert_eq!(first.required_patches[0].as_str(), "01-core-run-further.patch");
     assert!(read(&out.join("bsc9/codestreams.json")).contains("boot/vmlinux-5.14.21-150500.55.7-default"));
+
+    // And back: a farm goes on with what klp-build has.
+    let import = farm.cli([
+        "import".as_ref(),
+        out.join("bsc9").as_os_str(),
+        "--name".as_ref(),
+        "again".as_ref(),
+    ]);
+    assert_eq!(import.code, Some(0), "{import:?}");
+    let watched = farm.cli(["watch", "again"]);
+    assert_eq!(watched.code, Some(0), "{watched:?}");
+    let names: BTreeSet<String> = farm
+        .tasks("again")
+        .iter()
+        .map(|t| t["codestream"].to_string())
+        .collect();
+    assert_eq!(Vec::from_iter(names), ["\"15.5u1\"", "\"15.5u3\""]);
+
+    // For its reviewers: what was edited by hand is said.
+    let edited = out.join("bsc9/native/15.5u1/lp/livepatch_bsc9.c");
+    fs::write(&edited, read(&edited).replace("x + 7", "x + 8")).expect("an edit");
+    let mails = farm.cli([
+        "format-patches".as_ref(),
+        "--name".as_ref(),
+        "bsc9".as_ref(),
+        "-v".as_ref(),
+        "2".as_ref(),
+        "--work-dir".as_ref(),
+        out.as_os_str(),
+    ]);
+    assert_eq!(mails.code, Some(0), "{mails:?}");
+    let letter = read(&out.join("bsc9/patches/0000-cover-letter.patch"));
+    assert!(letter.contains("PATCH v2 0/1") && letter.contains("x + 8"), "{letter}");
+    let patch = read(&out.join("bsc9/patches/0001-15.5u1-3.patch"));
+    assert!(
+        patch.contains("+++ b/bsc9/livepatch_bsc9.c") && patch.contains("x + 8"),
+        "{patch}"
+    );
+    let copy = tempfile::tempdir().expect("temporary folder");
+    let file = out.join("bsc9/patches/0001-15.5u1-3.patch");
+    let applied = Command::new("git")
+        .arg("apply")
+        .arg(&file)
+        .current_dir(copy.path())
+        .output()
+        .expect("git");
+    assert!(applied.status.success(), "{applied:?}");
+    assert_eq!(read(&copy.path().join("bsc9/livepatch_bsc9.c")), read(&edited));
 
     let nothing = farm.cli(["scan", "--cve", "2026-9999"]);
     assert_eq!(nothing.code, Some(0), "{nothing:?}");

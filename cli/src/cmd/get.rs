@@ -102,6 +102,33 @@ pub async fn run(args: GetArgs, client: &Client, settings: &Settings, mode: Mode
     }
 }
 
+/// A codestream's `lp` folder as `get` writes it: empty if it has no source that compiles.
+pub async fn rendered(
+    client: &Client,
+    settings: &Settings,
+    livepatch: &v1::Livepatch,
+    spec: &Spec,
+    results: &Results,
+    codestream: &Codestream,
+) -> Result<BTreeMap<String, String>, Failed> {
+    let writer = Writer {
+        client,
+        settings,
+        spec,
+        work_dir: &settings.work_dir,
+        year: year(livepatch.created_ms),
+        digests: Digests::new(),
+        include_failed: false,
+    };
+    let Some(platforms) = results.get(codestream) else {
+        return Ok(BTreeMap::new());
+    };
+    match results::compose(platforms, |s| s.compiles, |_, _| true).first() {
+        Some(part) => writer.files(codestream, platforms, part).await,
+        None => Ok(BTreeMap::new()),
+    }
+}
+
 fn tell(writer: &Writer<'_>, written: &[Written], mode: Mode) -> Result<(), Failed> {
     if mode == Mode::Json {
         return output::json(&written);
@@ -130,9 +157,9 @@ fn year(created_ms: i64) -> u32 {
 }
 
 /// By codestream and architecture.
-type Digests = BTreeMap<(String, String), String>;
+pub type Digests = BTreeMap<(String, String), String>;
 
-fn digests(groups: &[v1::Group]) -> Digests {
+pub fn digests(groups: &[v1::Group]) -> Digests {
     let of_group = |g: &v1::Group| {
         let (arch, digest) = (g.arch.clone(), g.digest.clone());
         let codestreams = g.codestreams.clone().into_iter();
@@ -144,7 +171,7 @@ fn digests(groups: &[v1::Group]) -> Digests {
 }
 
 /// Codestreams that have equal digests on every architecture.
-fn merged_groups(digests: &Digests) -> Vec<Vec<Codestream>> {
+pub fn merged_groups(digests: &Digests) -> Vec<Vec<Codestream>> {
     let mut by_codestream: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     for ((codestream, arch), digest) in digests {
         by_codestream.entry(codestream).or_default().push((arch, digest));
@@ -195,6 +222,28 @@ impl Writer<'_> {
     ) -> Result<Written, Failed> {
         let only = part.own.then_some(part.arch);
         let directory = self.work_dir.join(layout::lp_dir(self.spec, codestream, only));
+        let files = self.files(codestream, platforms, part).await?;
+        for (name, text) in &files {
+            write_file(&directory.join(name), text.as_bytes())?;
+        }
+        self.work_files(part, &directory).await?;
+        Ok(Written {
+            codestream: codestream.to_string(),
+            arch: part.arch.to_string(),
+            archs: part.serves.iter().map(ToString::to_string).collect(),
+            directory,
+            compiles: part.source.compiles,
+            files: files.into_keys().collect(),
+        })
+    }
+
+    /// What an `lp` folder holds.
+    async fn files(
+        &self,
+        codestream: &Codestream,
+        platforms: &BTreeMap<Arch, PlatformResult>,
+        part: &Part<'_>,
+    ) -> Result<BTreeMap<String, String>, Failed> {
         let texts = self.texts(part).await?;
         let output = part.output(
             self.spec,
@@ -215,18 +264,7 @@ impl Writer<'_> {
             layout::EXTERNALIZED.to_owned(),
             render::externalized(&part.source.report.targets),
         );
-        for (name, text) in &files {
-            write_file(&directory.join(name), text.as_bytes())?;
-        }
-        self.work_files(part, &directory).await?;
-        Ok(Written {
-            codestream: codestream.to_string(),
-            arch: part.arch.to_string(),
-            archs: part.serves.iter().map(ToString::to_string).collect(),
-            directory,
-            compiles: part.source.compiles,
-            files: files.into_keys().collect(),
-        })
+        Ok(files)
     }
 
     /// What is written where no template fits.
@@ -378,7 +416,7 @@ fn missing_symbols(results: &Results) -> MissingSymbols {
 }
 
 /// Writes a file whole or not at all.
-fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let write = || {
         fs::create_dir_all(dir)?;
