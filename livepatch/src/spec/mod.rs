@@ -152,9 +152,10 @@ impl Backend {
     /// another needs are verified.
     pub fn extracts(self, arch: Arch) -> bool {
         match self {
-            // What of its targets klp-build's policy covers.
-            Backend::Ccp => arch == Arch::X86_64,
-            Backend::Native | Backend::ClangExtract => true,
+            Backend::Native => true,
+            Backend::Ccp => matches!(arch, Arch::X86_64 | Arch::Aarch64),
+            // Its fixed idea of registers and of inline assembly is x86_64's.
+            Backend::ClangExtract => arch == Arch::X86_64,
         }
     }
 }

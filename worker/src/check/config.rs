@@ -6,6 +6,13 @@ use klp_livepatch::spec::Target;
 use super::{Findings, Kernel, near};
 use crate::trees::config::Setting;
 
+/// The options without which a kernel loads no livepatch, whatever is in it.
+pub(super) fn warn_of_kernel(kernel: &dyn Kernel, findings: &mut Findings) {
+    if kernel.config().get("CONFIG_LIVEPATCH") != Setting::BuiltIn {
+        findings.warning("this kernel is built without CONFIG_LIVEPATCH, so that it will load no livepatch; what is made for it serves for review alone");
+    }
+}
+
 pub(super) fn check(kernel: &dyn Kernel, target: &Target, findings: &mut Findings) -> Option<ConfigValue> {
     let option = &target.config;
     match kernel.config().get(option.as_str()) {

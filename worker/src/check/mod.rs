@@ -129,6 +129,9 @@ fn check_target(
 ) -> Result<TargetCheck, TreeError> {
     let mut findings = Findings::new(kernel.platform(), target, options.forgiving);
     let config = config::check(kernel, target, &mut findings);
+    if config.is_some() {
+        config::warn_of_kernel(kernel, &mut findings);
+    }
     let source = kernel.source(&target.file);
     if source.is_none() && findings.left_out.is_none() {
         missing_file(kernel, target, &mut findings);

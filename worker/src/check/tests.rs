@@ -155,7 +155,7 @@ fn kernel() -> FakeKernel {
             arch: klp_livepatch::Arch::X86_64,
         },
         config: KernelConfig::parse(
-            "CONFIG_SND_PCM=m\nCONFIG_PROC_FS=y\nCONFIG_NR_CPUS=64\n# CONFIG_SND_OFF is not set\n",
+            "CONFIG_LIVEPATCH=y\nCONFIG_SND_PCM=m\nCONFIG_PROC_FS=y\nCONFIG_NR_CPUS=64\n# CONFIG_SND_OFF is not set\n",
         ),
         sources: HashMap::from([
             (
@@ -189,6 +189,19 @@ fn checked(file: &str, config: &str, object: &str, functions: &[&str]) -> Target
         target(file, config, object, functions),
         CheckOptions::default(),
     )
+}
+
+#[test]
+fn a_kernel_that_loads_no_livepatch_says_so() {
+    let mut without = kernel();
+    without.config = KernelConfig::parse("CONFIG_PROC_FS=y\n# CONFIG_LIVEPATCH is not set\n");
+    let target = target("fs/proc/cmdline.c", "CONFIG_PROC_FS", "vmlinux", &["cmdline_proc_show"]);
+    let check = check_one(&without, target, CheckOptions::default());
+    assert!(
+        check.warnings[0].contains("without CONFIG_LIVEPATCH"),
+        "{:?}",
+        check.warnings
+    );
 }
 
 fn check_one(kernel: &dyn Kernel, target: Target, options: CheckOptions) -> TargetCheck {
