@@ -79,7 +79,7 @@ printf '%7s  %-46s %s\n' 'PROMISE' 'GUARD REMOVED' 'TESTS THAT FAIL'
 
 # 1. A submission that was acknowledged survives any crash.
 mutant 1 'a repeated submission is answered' coordinator/src/ledger/submit.rs \
-    's/if existing\.spec == \*spec \{/if false {/'
+    's/if existing\.spec\.repeats\(spec\) \{/if false {/'
 mutant 1 'an answer waits for the commit' coordinator/src/store/writer.rs \
     's/(failpoint::pass\(Point::BeforeCommit\);)/for answer in answers.drain(..) { answer(Ok(())); }\n    $1/' \
     '-p klp-coordinator --test failpoints'
@@ -205,7 +205,7 @@ mutant 10 'orphans stay in the family' worker/src/process.rs \
     's/nix::sys::prctl::set_child_subreaper\(true\)\?;//'
 mutant 10 'a log is bounded' worker/src/attempt_log.rs \
     's/while self\.tail_bytes > TAIL\s*&& let/while false \&\& let/'
-mutant 10 'the end of a flood is kept' worker/src/extract/native_backend.rs \
+mutant 10 'the end of a flood is kept' worker/src/extract/child_backend.rs \
     's/output_kept: u64::MAX,//' \
     '-p klp-tests --test rogue gibibyte'
 mutant 10 'what a tool answers is bounded' worker/src/extract/tool.rs \
@@ -221,7 +221,7 @@ mutant 3 'network: a repeated commit changes nothing' coordinator/src/lifecycle.
 mutant 3 'network: a repeated commit is answered the same' coordinator/src/lifecycle.rs \
     's/=> Commit::Repeated,/=> Commit::Superseded,/' "$network"
 mutant 1 'network: a repeated submission is answered' coordinator/src/ledger/submit.rs \
-    's/if existing\.spec == \*spec \{/if false {/' "$network"
+    's/if existing\.spec\.repeats\(spec\) \{/if false {/' "$network"
 mutant 7 'network: a restart renews every lease' coordinator/src/farm/mind.rs \
     's/lease\.renew\(now, mind\.config\.lease_ms\..*?\);\n/let _ = (&lease, now);\n/' "$network"
 mutant 4 'network: the coordinator probes connections' coordinator/src/server.rs \
@@ -234,8 +234,18 @@ mutant 7 'network: a worker never runs an attempt twice' worker/src/attempts.rs 
     's/\|\| !table\.seen\.insert\(id\)/|| table.open.contains_key(&id)/' "$network"
 
 # Rules beside the promises.
-mutant - 'lists are bounded' livepatch/src/spec.rs \
+mutant - 'lists are bounded' livepatch/src/spec/draft.rs \
     's/if drafts\.len\(\) > MAX_TARGETS \{/if false {/; s/if names\.len\(\) > MAX_FUNCTIONS \{/if false {/'
+mutant - 'what an architecture lacks is copied' coordinator/src/plan/reconcile.rs \
+    's/if avoid\.is_empty\(\) \|\| round >= MAX_ROUNDS \{/if true {/'
+mutant - 'what is built nowhere is no success' coordinator/src/plan/verdict.rs \
+    's/if succeeded == 0 && failed == 0 \{/if false {/'
+mutant - 'a kernel without the code is not extracted from' coordinator/src/ledger/settle.rs \
+    's/&& check\.leaves_out\(\)/\&\& false/' \
+    '-p klp-tests --test suse'
+mutant - 'fixes are applied before anything is extracted' worker/src/runner/extracting.rs \
+    's/if job\.fixes\.is_empty\(\) \{/if true {/' \
+    '-p klp-tests --test suse'
 mutant - 'a paused livepatch starts nothing' coordinator/src/farm/mind.rs \
     's/if !waiting \|\| paused \{/if !waiting {/'
 mutant - 'what needs a slot is not kept waiting' coordinator/src/schedule/mod.rs \
