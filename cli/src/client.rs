@@ -55,6 +55,14 @@ impl Client {
                 innermost(&status)
             ));
         }
+        // What the transport says itself has a source; what a coordinator answers has none.
+        if is_broken(&status) && std::error::Error::source(&status).is_some() {
+            return Failed::Error(anyhow::anyhow!(
+                "the connection to the coordinator at {} broke: {}. Try again; what was asked may have been done",
+                self.uri,
+                innermost(&status)
+            ));
+        }
         match Failed::from(status) {
             Failed::Error(error) => Failed::Error(error.context(format!(
                 "the coordinator at {} refused",

@@ -143,6 +143,7 @@ impl Kernel {
             arch: Arch::X86_64,
             ibt: false,
             avoid: avoid.iter().map(|a| (*a).to_owned()).collect(),
+            unpatched: None,
             command: None,
         }
     }

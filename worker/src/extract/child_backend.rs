@@ -16,7 +16,7 @@ use super::backend::{ExtractRequest, Extracted, Extracting, Extractor, ToolIdent
 use super::ccp::Ccp;
 use super::clang_extract::ClangExtract;
 use super::native_child::{Answer, Job, NATIVE_COMMAND};
-use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, probe};
+use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, Unpatched, probe};
 use crate::config::ToolPaths;
 use crate::process::{self, Command, End, Limits};
 use crate::runner::Context;
@@ -213,7 +213,10 @@ async fn in_view(job: &mut Job, view: &View) -> Result<(), Failure> {
         .map_err(|e| farm(e.to_string()))?;
     let command = command.map_err(|e| Failure::new(e.cause(), e.to_string()))?;
     job.command = Some(view.command(&command));
-    job.src_dir = view.src().to_owned();
+    job.unpatched = Some(Unpatched {
+        src_dir: std::mem::replace(&mut job.src_dir, view.src().to_owned()),
+        command,
+    });
     job.obj_dir = view.obj().to_owned();
     Ok(())
 }

@@ -320,6 +320,7 @@ mod tests {
             },
             scratch: "/s".into(),
             avoid: Vec::new(),
+            unpatched: None,
         }
     }
 

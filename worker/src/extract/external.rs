@@ -419,6 +419,7 @@ mod tests {
             },
             scratch: PathBuf::new(),
             avoid: Vec::new(),
+            unpatched: None,
         };
         assert_eq!(object_named("snd_pcm", &request("snd-pcm")), "snd-pcm");
         assert_eq!(object_named("snd", &request("snd-pcm")), "snd");

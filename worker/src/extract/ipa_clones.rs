@@ -104,6 +104,7 @@ mod tests {
             },
             scratch: dir.join("scratch"),
             avoid: Vec::new(),
+            unpatched: None,
         }
     }
 

@@ -59,6 +59,17 @@ pub struct Request {
     /// Symbols to copy rather than reach at run time, because some other kernel has not got them.
     #[serde(default)]
     pub avoid: Vec<String>,
+    /// Where the fixes are not applied, if they are where the rest says: a livepatch is compiled against the kernel that it
+    /// is loaded into.
+    #[serde(default)]
+    pub unpatched: Option<Unpatched>,
+}
+
+/// A tree's own sources, and how the file is compiled there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unpatched {
+    pub src_dir: PathBuf,
+    pub command: CompileCommand,
 }
 
 /// What is known about a kernel's symbols.

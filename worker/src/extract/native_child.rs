@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::external::{self, Inputs};
 use super::{
-    CommandSource, CompileCheck, CompileCommand, Engine, Error, Extraction, Kept, Request, compile_command, native,
+    CommandSource, CompileCheck, CompileCommand, Engine, Error, Extraction, Kept, Request, Unpatched, compile_command,
+    native,
 };
 use crate::process;
 use crate::symbols::{SymbolError, Symbols};
@@ -60,6 +61,8 @@ pub struct Job {
     pub ibt: bool,
     /// Symbols to copy rather than externalize.
     pub avoid: Vec<String>,
+    #[serde(default)]
+    pub unpatched: Option<Unpatched>,
     /// How the file is compiled; `None`: the kernel's build is asked.
     pub command: Option<CompileCommand>,
 }
@@ -136,6 +139,7 @@ impl Job {
             arch: tree.platform.arch,
             ibt,
             avoid: Vec::new(),
+            unpatched: None,
             command: None,
         })
     }
@@ -179,6 +183,7 @@ impl Job {
             command,
             scratch: self.scratch,
             avoid: self.avoid,
+            unpatched: self.unpatched,
         })
     }
 

@@ -108,6 +108,7 @@ fn lay_out(dir: &Path) -> Result<(Request, Inputs, Prepared), Error> {
         },
         scratch: dir.to_owned(),
         avoid: Vec::new(),
+        unpatched: None,
     };
     let inputs = Inputs {
         symvers,

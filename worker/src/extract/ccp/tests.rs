@@ -42,6 +42,7 @@ fn request() -> Request {
         },
         scratch: "/s".into(),
         avoid: Vec::new(),
+        unpatched: None,
     }
 }
 

@@ -30,6 +30,7 @@ fn invocation(ibt: bool, manner: usize) -> Vec<String> {
         },
         scratch: "/s".into(),
         avoid: Vec::new(),
+        unpatched: None,
     };
     let inputs = Inputs {
         symvers: "/k/obj/Module.symvers".into(),

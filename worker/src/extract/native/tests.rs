@@ -121,6 +121,7 @@ impl Case {
             obj_dir: self.dir.path().join("obj"),
             scratch: self.dir.path().join("scratch"),
             avoid: Vec::new(),
+            unpatched: None,
         }
     }
 
