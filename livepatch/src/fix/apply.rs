@@ -44,7 +44,7 @@ impl FilePatch {
         }
         out.extend(&old[taken..]);
         let mut text = out.join("\n");
-        if !text.is_empty() {
+        if !out.is_empty() {
             text.push('\n');
         }
         Applied { text, missed }
@@ -89,6 +89,10 @@ fn find(lines: &[&str], from: usize, expected: usize, wanted: &[&str], work: &mu
     if wanted.is_empty() {
         return Some(expected);
     }
+    // Or each of many hunks would still be held against each line, if only to count a miss.
+    if *work == 0 {
+        return None;
+    }
     let mut fits = |at: usize| {
         wanted.iter().zip(&lines[at..]).all(|(wanted, line)| {
             *work = work.saturating_sub(1);
@@ -131,6 +135,12 @@ mod tests {
         let already = |hunk, already| Missed { hunk, already };
         assert_eq!(new.missed, [already(0, true), already(1, false)]);
         assert_eq!(new.text, "a\nB\nc\nd\ne\nX\ng\nH\n");
+    }
+
+    #[test]
+    fn an_only_line_may_be_blank() {
+        let blank = file("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+\n");
+        assert_eq!(blank.apply("a\n").text, "\n");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::names::{ConfigName, ObjectName, TreePath};
 
 /// Folders and composite objects that are followed.
 const MAX_DEPTH: usize = 16;
+/// Objects that are looked for on the way to one file's answers: lists that take one another in have a great many ways.
+const MAX_STEPS: usize = 1000;
 /// Answers for one file.
 const MAX_ANSWERS: usize = 32;
 /// Bytes of one Makefile.
@@ -53,6 +55,7 @@ pub fn find(file: &TreePath, read: &dyn Fn(&str) -> Option<String>) -> Kbuild {
         read,
         found: BTreeSet::new(),
         unclear: BTreeSet::new(),
+        steps: 0,
     };
     let (dir, name) = split(file.as_str());
     match name.strip_suffix(".c").or_else(|| name.strip_suffix(".S")) {
@@ -84,12 +87,19 @@ struct Search<'r> {
     read: &'r dyn Fn(&str) -> Option<String>,
     found: BTreeSet<Built>,
     unclear: BTreeSet<String>,
+    steps: usize,
 }
 
 impl Search<'_> {
     /// Who builds `stem`.o, which is in `dir`.
     fn object(&mut self, dir: &str, stem: &str, road: &Road, depth: usize) {
         let whole = join(dir, stem);
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            self.unclear
+                .insert("its Makefiles have too many rules that lead to one another".to_owned());
+            return;
+        }
         if depth > MAX_DEPTH || self.found.len() >= MAX_ANSWERS || road.passed.contains(&whole) {
             self.unclear.insert(format!("the rules for {whole}.o lead too far"));
             return;
@@ -469,6 +479,18 @@ mod tests {
         assert!(
             circle.built.is_empty() && circle.unclear[0].contains("too far"),
             "{circle:?}"
+        );
+    }
+
+    #[test]
+    fn lists_that_all_take_one_another_in_end_soon() {
+        let objects: String = (0..30).map(|i| format!("x{i}.o ")).collect();
+        let makefile: String = (0..30).map(|i| format!("x{i}-y := {objects}\n")).collect();
+        let tangle = found("d/x0.c", &[("d/Makefile", &makefile)]);
+        assert!(tangle.built.is_empty());
+        assert!(
+            tangle.unclear.iter().any(|why| why.contains("too many rules")),
+            "{tangle:?}"
         );
     }
 

@@ -3,7 +3,7 @@
 //! Its policy, in Python, is what knows about kernels; the variables that steer it (`KCP_…`) are documented in the policy's
 //! own source, `examples/policies/suse/klp_policy.py`.
 
-mod outputs;
+pub(super) mod outputs;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -151,7 +151,11 @@ impl External for Ccp {
 
 /// Makes the functions named global, so that they can be registered, and says which could not be found. `asked`: those the
 /// user named; klp-ccp adds the ones they were inlined into.
-fn replacements(source: &str, named: &[String], asked: &[String]) -> (String, Vec<PatchedFunction>, Vec<String>) {
+pub(super) fn replacements(
+    source: &str,
+    named: &[String],
+    asked: &[String],
+) -> (String, Vec<PatchedFunction>, Vec<String>) {
     let text = Text::new(source);
     let (mut patched, mut warnings, mut cut) = (Vec::new(), Vec::new(), Vec::new());
     for function in named {

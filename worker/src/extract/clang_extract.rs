@@ -2,7 +2,7 @@
 //!
 //! It is called like a compiler, with what it is to do in definitions (`-DCE_…`, documented by its `--help`).
 
-mod outputs;
+pub(super) mod outputs;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

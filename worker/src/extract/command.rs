@@ -90,13 +90,24 @@ pub(crate) fn plain_path(file: &str) -> Result<(), &'static str> {
 
 /// The command of a source file that a compilation database has, if it has one.
 pub(crate) fn command_from_database(database: &Path, source: &Path) -> Result<Option<CompileCommand>, Error> {
+    let shown = database.display().to_string();
+    match std::fs::read(database) {
+        Ok(text) => command_in_database(&text, &shown, source),
+        Err(e) => Err(Error::Command {
+            file: shown,
+            why: e.to_string(),
+        }),
+    }
+}
+
+/// The command that a database's text has; `shown` names the database in errors.
+pub(super) fn command_in_database(text: &[u8], shown: &str, source: &Path) -> Result<Option<CompileCommand>, Error> {
     let fail = |why: String| Error::Command {
-        file: database.display().to_string(),
+        file: shown.to_owned(),
         why,
     };
-    let text = std::fs::read(database).map_err(|e| fail(e.to_string()))?;
     let entries: Vec<Entry> =
-        serde_json::from_slice(&text).map_err(|e| fail(format!("not a compilation database: {e}")))?;
+        serde_json::from_slice(text).map_err(|e| fail(format!("not a compilation database: {e}")))?;
     let same = |entry: &Entry| {
         let path = entry.directory.join(&entry.file);
         // Resolving links takes system calls: only for entries whose file has the right name.

@@ -69,14 +69,16 @@ impl<'t> Text<'t> {
         let (text, tokens) = (self.text, &self.tokens[..]);
         let ends = |t: &Token| matches!(t.text(text), ";" | "{" | "}") || t.kind == Kind::Directive;
         let named = move |t: &Token| t.kind == Kind::Ident && t.text(text).starts_with(beginning);
+        // Each once, or a text of nothing but such words would be gone through for each of them.
+        let mut next = 0;
         tokens
             .iter()
             .enumerate()
-            .filter(move |(_, t)| named(t))
-            .filter_map(move |(at, _)| {
-                let start = tokens[..at].iter().rposition(ends).map_or(0, |i| i + 1);
-                let end = at + tokens[at..].iter().position(ends)?;
-                (tokens[end].text(text) == ";").then(|| tokens[start].start..tokens[end].end)
+            .filter(move |(_, t)| ends(t))
+            .filter_map(move |(end, last)| {
+                let start = std::mem::replace(&mut next, end + 1);
+                let all = &tokens[start..end];
+                (last.text(text) == ";" && all.iter().any(named)).then(|| tokens[start].start..last.end)
             })
     }
 

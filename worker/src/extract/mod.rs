@@ -14,6 +14,8 @@ mod declarations;
 pub mod external;
 pub mod faithful;
 pub mod flags;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod invocation;
 pub mod ipa_clones;
 pub mod native;

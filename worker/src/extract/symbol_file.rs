@@ -126,7 +126,10 @@ impl File {
             }
             let place = Place {
                 // Sections begin at 0 each in a module: places in two of them must not look like one.
-                value: symbol.address() + (symbol.section_index().map_or(0, |s| s.0 as u64) << 32),
+                // Only that they differ counts, whatever a damaged file says.
+                value: symbol
+                    .address()
+                    .wrapping_add(symbol.section_index().map_or(0, |s| s.0 as u64) << 32),
                 global: symbol.is_global(),
                 weak: symbol.is_weak(),
                 defined: !symbol.is_undefined(),

@@ -38,13 +38,12 @@ fn relative(kernel: View<'_>, offsets_at: usize, base_at: usize, count: usize) -
     if offsets.first() == offsets.last() {
         return None;
     }
+    // A base at the end of all addresses is none of a kernel's.
     if offsets.is_sorted() {
-        return Some(
-            offsets
-                .iter()
-                .map(|offset| base.wrapping_add(u64::from(*offset)))
-                .collect(),
-        );
+        return offsets
+            .iter()
+            .map(|offset| base.checked_add(u64::from(*offset)))
+            .collect();
     }
     let signed = |offset: &u32| match offset.cast_signed() {
         absolute @ 0.. => u64::from(absolute.unsigned_abs()),
@@ -116,6 +115,12 @@ mod tests {
         let wanted: Vec<u64> = (0..COUNT as u64).map(|i| BASE + (7 << 40) * i).collect();
         let table: Vec<u8> = wanted.iter().flat_map(|address| address.to_be_bytes()).collect();
         assert_eq!(found(&table, Endianness::Big, table.len(), 1 << 40), Some(wanted));
+    }
+
+    #[test]
+    fn a_base_that_leaves_no_room_is_none() {
+        let table = bytes(Endianness::Little, [0, 16, 16, 0x100, i32::MIN], u64::MAX - 0x100);
+        assert_eq!(found(&table, Endianness::Little, table.len(), usize::MAX - 7), None);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub fn read_boot_image(path: &Path) -> Result<Vec<NamedSymbol>, SymbolError> {
 }
 
 /// The symbols with what the image tells of their places: an address each, and whether ftrace can hook what is there.
-fn placed(kernel: View<'_>) -> Result<Vec<NamedSymbol>, String> {
+pub(super) fn placed(kernel: View<'_>) -> Result<Vec<NamedSymbol>, String> {
     let found = recover(kernel)?;
     let Some(addresses) = addresses(kernel, &found) else {
         return Ok(found.symbols);
@@ -208,7 +208,9 @@ fn rising_run(image: View<'_>, at: usize, end: usize) -> Option<Vec<u32>> {
     let mut below = 0;
     for place in (at + 4..end).step_by(4) {
         let offset = image.u32_at(place)?;
-        if offset < below + STRIDE as u32 || offset - below > (STRIDE * MAX_ENTRY) as u32 {
+        // What only looks like markers may rise up to the largest number there is.
+        let rise = offset.checked_sub(below).map(|rise| rise as usize);
+        if !rise.is_some_and(|rise| (STRIDE..=STRIDE * MAX_ENTRY).contains(&rise)) {
             break;
         }
         run.push(offset);
@@ -391,6 +393,22 @@ mod tests {
                 assert_eq!(found, all, "{count} {seqs} {order:?}");
             }
         }
+    }
+
+    #[test]
+    fn numbers_that_rise_to_the_very_end_are_taken() {
+        let step = (STRIDE * MAX_ENTRY) as u32;
+        let run: Vec<u32> = (0..=u32::MAX / step)
+            .map(|i| i * step)
+            .chain([u32::MAX, 0, 1])
+            .collect();
+        let bytes: Vec<u8> = run.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let order = Endianness::Little;
+        let found = rising_run(View { bytes: &bytes, order }, 0, bytes.len()).unwrap();
+        assert_eq!(
+            found.len(),
+            run.len() - 3 + usize::from(u32::MAX % step >= STRIDE as u32)
+        );
     }
 
     #[test]

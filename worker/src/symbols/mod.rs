@@ -10,6 +10,8 @@ mod addresses;
 mod boot;
 pub mod elf;
 mod ftrace;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 pub mod index;
 pub mod kallsyms;

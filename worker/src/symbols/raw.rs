@@ -8,6 +8,17 @@ use object::{Endianness, SectionIndex, elf};
 type Header = elf::FileHeader64<Endianness>;
 pub(super) type RawSymbol = elf::Sym64<Endianness>;
 
+/// Relocations of one table; no kernel has as many.
+const MAX_RELOCATIONS: usize = 4 << 20;
+
+/// Sections may share their place in a file, so that a small one holds any number of relocations.
+fn bounded(relocations: usize) -> Result<(), String> {
+    match relocations {
+        0..=MAX_RELOCATIONS => Ok(()),
+        _ => Err(format!("has more than {MAX_RELOCATIONS} relocations of one table")),
+    }
+}
+
 /// An ELF file whose headers and symbol table are in order.
 pub(super) struct Elf<'a> {
     data: &'a [u8],
@@ -162,6 +173,7 @@ impl<'a> Elf<'a> {
                 continue;
             };
             found.extend(entries.iter().filter_map(|entry| self.target(entry)));
+            bounded(found.len())?;
         }
         Ok(found)
     }
@@ -199,7 +211,60 @@ impl<'a> Elf<'a> {
                     found.push(entry.r_addend(self.endian).cast_unsigned());
                 }
             }
+            bounded(found.len())?;
         }
         Ok(found.into_iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A module of 64-bit x86 whose sections of relocations, all for section 0, lie in one place.
+    fn overlapping(sections: u64, relocations: u64) -> Vec<u8> {
+        let (header, entry, rela) = (64, 64, 24);
+        let table = header + rela * relocations;
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend([1, 0, 62, 0, 1, 0, 0, 0]);
+        file.resize(40, 0);
+        file.extend(table.to_le_bytes());
+        file.extend([0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 64, 0]);
+        file.extend((sections as u16 + 3).to_le_bytes());
+        file.extend([1, 0]);
+        file.resize(table as usize, 0);
+        let mut section = |kind: u32, offset: u64, size: u64, link: u32, each: u64| {
+            let start = file.len();
+            file.extend([0; 4]);
+            file.extend(kind.to_le_bytes());
+            file.resize(start + 24, 0);
+            file.extend([offset, size].map(u64::to_le_bytes).concat());
+            file.extend(link.to_le_bytes());
+            file.resize(start + 56, 0);
+            file.extend(each.to_le_bytes());
+        };
+        section(0, 0, 0, 0, 0);
+        section(elf::SHT_STRTAB.0, header, 1, 0, 0);
+        section(elf::SHT_SYMTAB.0, header, rela, 1, 24);
+        for _ in 0..sections {
+            section(elf::SHT_RELA.0, header, rela * relocations, 2, 24);
+        }
+        assert_eq!(file.len() as u64, table + entry * (sections + 3));
+        file
+    }
+
+    #[test]
+    fn sections_that_share_their_place_do_not_multiply_without_end() {
+        let few = overlapping(3, 10);
+        let few = Elf::parse_stripped(&few).unwrap();
+        assert_eq!(few.relative_addends(0, 1).unwrap().count(), 0);
+        // R_X86_64_RELATIVE.
+        let mut many = overlapping(2000, 2200);
+        for at in 0..2200 {
+            many[64 + 24 * at + 8] = 8;
+        }
+        let many = Elf::parse_stripped(&many).unwrap();
+        assert!(many.relative_addends(0, 1).err().unwrap().contains("more than"));
     }
 }

@@ -51,12 +51,12 @@ impl NameTable {
     /// # Errors
     /// If the file can't be mapped, or is not such a list.
     pub fn open(path: &Path) -> Result<Self, SymbolError> {
-        let map = map_file(path)?;
+        Self::of_map(map_file(path)?).ok_or_else(|| SymbolError::broken(path, "is not a list of symbols"))
+    }
+
+    pub(super) fn of_map(map: Mmap) -> Option<Self> {
         let first = map.split(|b| *b == b'\n').next().unwrap_or_default();
-        if Line::parse(first).is_none() || map.last() != Some(&b'\n') {
-            return Err(SymbolError::broken(path, "is not a list of symbols"));
-        }
-        Ok(Self { map })
+        (Line::parse(first).is_some() && map.last() == Some(&b'\n')).then_some(Self { map })
     }
 
     /// Writes the table of `symbols`, which are in the order kallsyms has, sorting them first.

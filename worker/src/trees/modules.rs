@@ -40,11 +40,19 @@ impl ModuleIndex {
     /// If the folder can't be read.
     pub fn read(dir: &Path) -> Result<Self, ModuleError> {
         let order = dir.join("modules.order");
-        let stems = match std::fs::read_to_string(&order) {
-            Ok(text) => text.lines().filter_map(stem_of).map(str::to_owned).collect(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => walk(dir)?,
-            Err(cause) => return Err(ModuleError::Io { path: order, cause }),
-        };
+        match std::fs::read_to_string(&order) {
+            Ok(text) => Ok(Self::listed(dir, &text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::of(dir, walk(dir)?)),
+            Err(cause) => Err(ModuleError::Io { path: order, cause }),
+        }
+    }
+
+    /// The modules that a `modules.order` lists.
+    pub fn listed(dir: &Path, order: &str) -> Self {
+        Self::of(dir, order.lines().filter_map(stem_of).map(str::to_owned).collect())
+    }
+
+    fn of(dir: &Path, stems: Vec<String>) -> Self {
         let mut modules: HashMap<String, Vec<String>> = HashMap::new();
         for stem in stems {
             let found = modules.entry(normal_name(&stem)).or_default();
@@ -52,10 +60,10 @@ impl ModuleIndex {
                 found.push(stem);
             }
         }
-        Ok(Self {
+        Self {
             dir: dir.to_owned(),
             modules,
-        })
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -12,6 +12,8 @@
 mod apply;
 mod diff;
 mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 mod links;
 mod paths;
 mod reads;

@@ -19,6 +19,8 @@ struct Branch {
     stack: Vec<char>,
     piece: Option<Piece>,
     condition: u64,
+    /// No item before this one begins where `piece` does.
+    items: usize,
 }
 
 struct Walk<'t, 'a> {
@@ -142,17 +144,24 @@ impl Walk<'_, '_> {
                     stack: self.stack.clone(),
                     piece: self.piece,
                     condition: self.condition,
+                    items: self.items.len(),
                 });
                 self.condition = self.hashed(self.condition, at, end);
             }
             "else" | "elif" | "elifdef" | "elifndef" => {
-                let Some(branch) = self.branches.last() else { return };
+                let Some(branch) = self.branches.last_mut() else {
+                    return;
+                };
                 self.stack.clone_from(&branch.stack);
                 if self.piece.is_none() && branch.piece.is_some() {
                     // The first branch ended what both go on with: it is one piece, with both ends.
                     self.piece = branch.piece;
                     let start = self.piece.map_or(0, |piece| piece.start);
-                    self.items.retain(|item| item.tokens.start != start);
+                    // It can only be among those of the branch that ends: looking at all would take the product of both.
+                    let mut ended = self.items.split_off(branch.items);
+                    ended.retain(|item| item.tokens.start != start);
+                    self.items.append(&mut ended);
+                    branch.items = self.items.len();
                 }
                 self.condition = self.hashed(self.condition, at, end);
             }
