@@ -68,6 +68,22 @@ async fn what_was_only_checked_is_extracted_when_somebody_says_so() {
     assert_eq!(again.counts.unwrap().leased, 1, "saying it again changes nothing");
     let other = ask(&farm, extract("bsc1", "ccp")).await.unwrap_err();
     assert_eq!(other.code(), Code::FailedPrecondition, "{other}");
+
+    // The rest of it, when the first part is done.
+    let done = w.success(&task, &[]);
+    w.committed(done).await;
+    let rest = v1::ExtractRequest {
+        codestreams: "a".into(),
+        ..extract("bsc1", "native")
+    };
+    let opened = ask(&farm, rest.clone()).await.unwrap();
+    assert_eq!(opened.state(), LivepatchState::Running);
+    let task = w.take(1).await.remove(0);
+    assert_eq!(task.platform, Some(platform("a")));
+    let done = w.success(&task, &[]);
+    w.committed(done).await;
+    let all = ask(&farm, rest).await.unwrap();
+    assert_eq!(all.state(), LivepatchState::Succeeded, "nothing is left to extract");
 }
 
 fn with_fix(name: &str, content: &[u8]) -> v1::SubmitRequest {
@@ -107,6 +123,11 @@ async fn fixes_are_stored_with_their_livepatch_and_given_to_its_workers() {
     large.fix_contents = vec![vec![0; (1 << 20) + 1]];
     let refused = livepatches.submit(large).await.unwrap_err();
     assert_eq!(violations_of(&refused)[0].field, "fix_contents[0]", "{refused}");
+
+    let mut elsewhere = with_fix("bsc1", b"a fix");
+    elsewhere.spec.as_mut().unwrap().fixes[0].scope = "b".into();
+    let refused = livepatches.submit(elsewhere).await.unwrap_err();
+    assert_eq!(violations_of(&refused)[0].field, "fixes", "{refused}");
 
     livepatches.submit(with_fix("bsc1", b"a fix")).await.unwrap();
     // What is stored needs not be sent again.

@@ -59,6 +59,18 @@ impl CodestreamFilter {
         &self.text
     }
 
+    /// Selects what either of them does.
+    ///
+    /// # Errors
+    /// Both together are longer than a filter may be.
+    pub fn either(&self, other: &Self) -> Result<Self, InvalidName> {
+        match (self.text.as_str(), other.text.as_str()) {
+            ("", _) | (_, "") => Ok(Self::all()),
+            (one, other) if one == other => Ok(self.clone()),
+            (one, other) => format!("(?:{one})|(?:{other})").parse(),
+        }
+    }
+
     /// Whether the filter selects this codestream. An expression that gives up on a name selects nothing.
     pub fn matches(&self, codestream: &Codestream) -> bool {
         if self.text.is_empty() {

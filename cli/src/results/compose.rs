@@ -57,9 +57,10 @@ pub fn compose<'a>(
             });
         }
     }
+    // One whose own extraction failed or goes on may need what the preferred one's lacks.
     let without = platforms
         .iter()
-        .filter(|(_, p)| p.source.is_none() && p.can_be_patched());
+        .filter(|(_, p)| p.source.is_none() && p.can_be_patched() && p.failed.is_none() && !p.open);
     parts[0].serves.extend(without.map(|(arch, _)| *arch));
     parts
 }

@@ -38,25 +38,31 @@ impl Extraction {
     }
 }
 
-/// Plans the extraction of what was checked; the same extraction again changes nothing.
+/// Plans the extraction of what was checked. The same extraction again changes nothing; with another filter it goes on with
+/// the codestreams that this selects.
 ///
 /// # Errors
 /// Its checks are not done or none succeeded, it is extracted otherwise, there is none of that id, or the database's.
 pub fn extract(tx: &mut Tx<'_>, id: LivepatchId, how: &Extraction, now: Now) -> Result<LivepatchRow, ChangeError> {
     let livepatch = stored(tx, id)?;
     let name = &livepatch.spec.name;
-    let (spec, aim) = how.of(&livepatch.spec);
+    let (spec, mut aim) = how.of(&livepatch.spec);
     if livepatch.spec.goal == Goal::Sources {
-        if livepatch.spec == spec && store::aim(tx, id)? == aim {
+        if livepatch.spec != spec {
+            return Err(ChangeError::Refused(format!(
+                "sources of `{name}` are extracted already, with other options; submit it under another name to have both"
+            )));
+        }
+        let before = store::aim(tx, id)?.codestreams;
+        if before == aim.codestreams {
             return Ok(livepatch);
         }
-        return Err(ChangeError::Refused(format!(
-            "sources of `{name}` are extracted already, with other options; submit it under another name to have both"
-        )));
+        let both = before.either(&aim.codestreams);
+        aim.codestreams = both.map_err(|e| ChangeError::Refused(e.to_string()))?;
     }
     if livepatch.state == LivepatchState::Running {
         return Err(ChangeError::Refused(format!(
-            "the checks of `{name}` are not done; follow them with `klp-farm watch {name}`"
+            "`{name}` is still at work; follow it with `klp-farm watch {name}`"
         )));
     }
     let tasks = store::planned(tx, id, None)?;
@@ -71,6 +77,9 @@ pub fn extract(tx: &mut Tx<'_>, id: LivepatchId, how: &Extraction, now: Now) -> 
         .values()
         .flat_map(|tasks| tasks.iter().flat_map(|t| plan::next(&t.key.platform, tasks, &aim)))
         .collect();
+    if next.is_empty() && livepatch.spec.goal == Goal::Sources {
+        return Ok(livepatch);
+    }
     if next.is_empty() {
         return Err(ChangeError::Refused(format!(
             "no check of `{name}` succeeded on a selected codestream that {} can extract from, so there is nothing to extract; \

@@ -95,6 +95,7 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
             ),
         }));
     }
+    fixed(spec, &platforms).map_err(SubmitError::Invalid)?;
     store::insert_livepatch(tx, *id, spec, submission.share, now.ms)?;
     tx.note(Change::Opened(OpenLivepatch {
         id: *id,
@@ -153,6 +154,29 @@ pub fn platforms(spec: &Spec, known: &BTreeSet<Platform>) -> Result<Vec<Platform
         ));
     }
     Ok(selected)
+}
+
+/// Whether each selected codestream has its fix, if the livepatch has any: a source without one would pass for a fixed one.
+fn fixed(spec: &Spec, platforms: &[Platform]) -> Result<(), Violation> {
+    if spec.fixes.is_empty() || spec.unpatched {
+        return Ok(());
+    }
+    let unfixed = |p: &&Platform| spec.fixes_for(&p.codestream).next().is_none();
+    let names: Vec<String> = platforms
+        .iter()
+        .filter(unfixed)
+        .map(|p| p.codestream.to_string())
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Violation {
+        field: "fixes".to_owned(),
+        message: format!(
+            "none is for {}; add theirs, or one for all codestreams, or select codestreams without them",
+            list(names.into_iter())
+        ),
+    })
 }
 
 /// Distinct names, as many as a message may list.

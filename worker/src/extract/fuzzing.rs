@@ -30,6 +30,7 @@ fn request() -> Request {
         },
         scratch: "/s".into(),
         avoid: Vec::new(),
+        unpatched: None,
     }
 }
 
