@@ -1,12 +1,16 @@
 //! What differs between two versions of a C file: the functions, and whatever else, by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 
 use serde::{Deserialize, Serialize};
 
 use super::outline::{Definition, Item, ItemKind, Outline, OutlineError};
 use super::syscalls::{self, Role, Symbol};
 use crate::Arch;
+
+/// How many users all changed things of a file are told with.
+const MAX_USERS: usize = 100_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,14 +123,7 @@ pub fn compare(old: &str, new: &str) -> Result<Changes, OutlineError> {
             before.remove(&key).unwrap_or_default(),
             after.remove(&key).unwrap_or_default(),
         );
-        let same = |x: &Item, y: &Item| x.condition == y.condition && old.same_text(&x.tokens, &new, &y.tokens);
-        a.retain(|x| match b.iter().position(|y| same(x, y)) {
-            Some(at) => {
-                b.remove(at);
-                false
-            }
-            None => true,
-        });
+        leave_out_equals(&mut a, &old, &mut b, &new);
         let pairs = a.len().min(b.len());
         for (x, y) in a.iter().zip(&b) {
             let head = x.condition != y.condition || !old.same_text(&x.head, &new, &y.head);
@@ -139,17 +136,66 @@ pub fn compare(old: &str, new: &str) -> Result<Changes, OutlineError> {
             add(&mut changes, y, Change::Added, true);
         }
     }
+    let (before, after) = (users(&old), users(&new));
+    let mut room = MAX_USERS;
     for thing in &mut changes.things {
         if matches!(thing.thing, Thing::Include | Thing::Other | Thing::Asm) || thing.name.is_empty() {
             continue;
         }
-        let outline = if thing.change == Change::Removed { &old } else { &new };
-        let users = outline.functions().filter(|item| outline.mentions(item, &thing.name));
-        thing.used_by = users.map(|item| item.name.clone()).collect();
+        let users = if thing.change == Change::Removed {
+            &before
+        } else {
+            &after
+        };
+        let users = users.get(thing.name.as_str()).map_or(&[][..], Vec::as_slice);
+        thing.used_by = users.iter().take(room).map(|item| item.name.clone()).collect();
+        room -= thing.used_by.len();
     }
     changes.functions.sort_by_key(|f| f.line);
     changes.things.sort_by_key(|t| t.line);
     Ok(changes)
+}
+
+/// Takes from both what has the same text under the same conditions in each, one for one.
+fn leave_out_equals(a: &mut Vec<&Item>, old: &Outline<'_>, b: &mut Vec<&Item>, new: &Outline<'_>) {
+    let hasher = RandomState::new();
+    let hash = |outline: &Outline<'_>, item: &Item| {
+        let texts = item.tokens.clone().map(|at| outline.tokens.text(at));
+        hasher.hash_one((item.condition, texts.collect::<Vec<_>>()))
+    };
+    let mut places: HashMap<u64, VecDeque<usize>> = HashMap::new();
+    for (at, y) in b.iter().enumerate() {
+        places.entry(hash(new, y)).or_default().push_back(at);
+    }
+    let mut taken = vec![false; b.len()];
+    a.retain(|x| {
+        let same = |y: &Item| x.condition == y.condition && old.same_text(&x.tokens, new, &y.tokens);
+        let Some(places) = places.get_mut(&hash(old, x)) else {
+            return true;
+        };
+        match places.front() {
+            Some(at) if same(b[*at]) => {
+                taken[*at] = true;
+                places.pop_front();
+                false
+            }
+            _ => true,
+        }
+    });
+    let mut taken = taken.into_iter();
+    b.retain(|_| taken.next() != Some(true));
+}
+
+/// The functions that mention each word.
+fn users<'o>(outline: &'o Outline<'_>) -> HashMap<&'o str, Vec<&'o Item>> {
+    let mut users: HashMap<&str, Vec<&Item>> = HashMap::new();
+    for item in outline.functions() {
+        let words: BTreeSet<&str> = outline.words(item).map(|(word, _)| word).collect();
+        for word in words {
+            users.entry(word).or_default().push(item);
+        }
+    }
+    users
 }
 
 fn by_key<'o>(outline: &'o Outline<'_>) -> BTreeMap<Key<'o>, Vec<&'o Item>> {
@@ -289,5 +335,21 @@ mod tests {
         assert!(!changes.functions[0].head);
         let changes = compare(old, &old.replace("rq->lock", "lock")).unwrap();
         assert!(changes.functions[0].head);
+    }
+
+    #[test]
+    fn equal_lines_are_matched_one_for_one_however_many_there_are() {
+        let many = |n| "static int a;\n".repeat(n);
+        let functions: String = (0..2_000)
+            .map(|n| format!("int f{n}(void) {{ return a; }}\n"))
+            .collect();
+        let old = many(50_000) + &functions;
+        let changes = compare(&old, &(many(50_001) + &functions)).unwrap();
+        assert_eq!((changes.functions.len(), changes.things.len()), (0, 1));
+        assert_eq!(changes.things[0].used_by.len(), 2_000);
+        // The product of both is not listed.
+        let changes = compare("", &old).unwrap();
+        let listed: usize = changes.things.iter().map(|t| t.used_by.len()).sum();
+        assert_eq!((changes.things.len(), listed), (50_000, MAX_USERS));
     }
 }

@@ -101,11 +101,6 @@ impl<'a> Outline<'a> {
             .filter(|item| matches!(item.kind, ItemKind::Function(_)))
     }
 
-    /// Whether an item's text has this word.
-    pub fn mentions(&self, item: &Item, word: &str) -> bool {
-        item.tokens.clone().any(|at| self.tokens.word(at) == Some(word))
-    }
-
     /// An item's words in order, to be looked at for things that matter.
     pub fn words(&self, item: &Item) -> impl Iterator<Item = (&'a str, usize)> {
         item.tokens.clone().filter_map(|at| Some((self.tokens.word(at)?, at)))
