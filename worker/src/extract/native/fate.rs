@@ -112,7 +112,14 @@ impl<'a> Fates<'a> {
             })
     }
 
-    /// The object a non-exported symbol is in, as seen from the patched one.
+    /// Whether the livepatch may link to a symbol. Not to what the patched module exports: the livepatch must load where that
+    /// module is not.
+    fn linkable(&self, name: &str) -> bool {
+        let export = self.symbols.exported(name);
+        export.is_some_and(|e| self.request.object == "vmlinux" || e.module != self.request.object)
+    }
+
+    /// The object a symbol that can't be linked to is in, as seen from the patched one.
     fn holder(&self, name: &str) -> Option<String> {
         if self.symbols.in_object(name) {
             return Some(self.request.object.clone());
@@ -139,8 +146,8 @@ impl<'a> Fates<'a> {
             && internal
             && let Some(event) = tracepoint(unit, name)
         {
-            let linkable = self.symbols.exported(&format!("__tracepoint_{event}")).is_some()
-                && self.symbols.exported(&format!("__traceiter_{event}")).is_some();
+            let linkable =
+                self.linkable(&format!("__tracepoint_{event}")) && self.linkable(&format!("__traceiter_{event}"));
             // An own header's trace functions can't be cut out of the macro that makes them.
             return if linkable && own_definition.is_none() {
                 Fate::AsIs
@@ -149,7 +156,7 @@ impl<'a> Fates<'a> {
             };
         }
         if let Some(call) = name.strip_prefix("__SCT__")
-            && self.symbols.exported(name).is_none()
+            && !self.linkable(name)
         {
             let key = format!("__SCK__{call}");
             return match self.holder(&key) {
@@ -160,7 +167,7 @@ impl<'a> Fates<'a> {
         if internal {
             return self.decide_internal(unit, name, function, definition, own_definition);
         }
-        if self.symbols.exported(name).is_some() {
+        if self.linkable(name) {
             return Fate::AsIs;
         }
         if function

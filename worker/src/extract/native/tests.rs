@@ -382,6 +382,23 @@ fn a_header_inline_that_reaches_a_hidden_symbol_is_copied() {
 }
 
 #[test]
+fn what_the_patched_module_exports_is_not_linked_to() {
+    let source =
+        "int shared(int x) { return x + 1; }\nint helper(int x);\nint f(int x) { return shared(x) + helper(x); }\n";
+    let case = Case::new(&[("drivers/demo.c", source)]);
+    let mut known = Known::default()
+        .exports(&["shared", "helper"])
+        .object(&["shared", "f"])
+        .vmlinux(&["helper"]);
+    if let Some(export) = known.exported.get_mut("shared") {
+        export.module = "demo".into();
+    }
+    let extraction = case.extract("drivers/demo.c", &["f"], &known);
+    assert_eq!(extraction.externalized, [external("shared", "demo")]);
+    assert_eq!(extraction.dependencies, []);
+}
+
+#[test]
 fn statics_inside_functions() {
     let case = Case::new(&[(
         "a.c",
