@@ -120,6 +120,10 @@ name_type!(
     Product, check_product
 );
 name_type!(
+    /// A branch's or tag's name that can't be taken for an option, a range or a path: letters, digits, `_ - . + /`.
+    RefName, check_ref_name
+);
+name_type!(
     /// A worker's name on the farm, such as its host's name: 1 to 64 letters, digits, `_`, `-` or `.`.
     WorkerName, check_plain_name
 );
@@ -205,6 +209,20 @@ fn check_plain(s: &str, what: &str, max: usize) -> Result<(), String> {
 
 fn check_livepatch_name(s: &str) -> Result<(), String> {
     check_plain(s, "livepatch name", 64)
+}
+
+fn check_ref_name(s: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.+/".contains(c);
+    let part = |part: &str| {
+        !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with('.') && !part.ends_with(".lock")
+    };
+    if s.len() <= 200 && s.chars().all(plain) && !s.contains("..") && s.split('/').all(part) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is no branch's or tag's name; letters, digits and _ - . + / are allowed",
+        quoted(s)
+    ))
 }
 
 fn check_plain_name(s: &str) -> Result<(), String> {

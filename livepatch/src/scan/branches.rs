@@ -1,63 +1,11 @@
 //! Which branch of a kernel-source repository a codestream's fixes come from.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Codestream;
-use crate::names::{InvalidName, Product, quoted};
-
-/// A branch's or tag's name that can't be taken for an option, a range or a path: letters, digits, `_ - . + /`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RefName(String);
-
-impl RefName {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for RefName {
-    type Err = InvalidName;
-
-    fn from_str(s: &str) -> Result<Self, InvalidName> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.+/".contains(c);
-        let part = |part: &str| {
-            !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with('.') && !part.ends_with(".lock")
-        };
-        if s.len() <= 200 && s.chars().all(plain) && !s.contains("..") && s.split('/').all(part) {
-            Ok(Self(s.to_owned()))
-        } else {
-            Err(InvalidName(format!(
-                "{} is no branch's or tag's name; letters, digits and _ - . + / are allowed",
-                quoted(s)
-            )))
-        }
-    }
-}
-
-impl TryFrom<String> for RefName {
-    type Error = InvalidName;
-
-    fn try_from(s: String) -> Result<Self, InvalidName> {
-        s.parse()
-    }
-}
-
-impl From<RefName> for String {
-    fn from(name: RefName) -> String {
-        name.0
-    }
-}
-
-impl fmt::Display for RefName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
+use crate::names::{Product, RefName};
 
 /// Branches by product: a codestream's name without its update, such as `15.6` or `15.6rt`, or `cve-5.14` for what several
 /// products take from.

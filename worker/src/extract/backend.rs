@@ -50,7 +50,9 @@ pub trait Extractor: Send + Sync {
     fn identity(&self) -> &ToolIdentity;
 
     /// Whether the tool can read kernels of this architecture.
-    fn supports(&self, arch: Arch) -> bool;
+    fn supports(&self, arch: Arch) -> bool {
+        self.identity().backend.extracts(arch)
+    }
 
     /// Extracts one target into a source and checks that it compiles. A source that does not is no error here: the
     /// report says so.

@@ -8,7 +8,6 @@ pub(super) mod outputs;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use klp_livepatch::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::cleanup::{self, Origin};
@@ -49,11 +48,6 @@ pub struct Ccp {
 }
 
 impl Ccp {
-    /// Whether klp-ccp knows the target.
-    pub fn supports(arch: Arch) -> bool {
-        matches!(arch, Arch::X86_64 | Arch::Aarch64)
-    }
-
     fn source_in(dir: &Path) -> PathBuf {
         dir.join("livepatch.c")
     }

@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use klp_livepatch::Arch;
 use klp_livepatch::names::{FunctionName, ObjectName};
 use klp_livepatch::outcome::{Cause, Failure};
 use klp_livepatch::report::{CompileCheck, ExternalizedSymbol, PatchedFunction, TargetExtraction};
@@ -157,15 +156,6 @@ impl ChildBackend {
 impl Extractor for ChildBackend {
     fn identity(&self) -> &ToolIdentity {
         &self.identity
-    }
-
-    fn supports(&self, arch: Arch) -> bool {
-        match self.engine {
-            // libclang parses for each of them; whether the compiler is there, is told with the tree.
-            Engine::Native => true,
-            Engine::Ccp(_) => Ccp::supports(arch),
-            Engine::ClangExtract(_) => ClangExtract::supports(arch),
-        }
     }
 
     fn extract<'a>(&'a self, request: ExtractRequest<'a>, context: &'a Context) -> Extracting<'a> {

@@ -7,7 +7,6 @@ pub(super) mod outputs;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use klp_livepatch::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::cleanup::{self, Origin};
@@ -23,11 +22,6 @@ pub struct ClangExtract {
 }
 
 impl ClangExtract {
-    /// Whether it was seen to work for the target.
-    pub fn supports(arch: Arch) -> bool {
-        arch == Arch::X86_64
-    }
-
     fn source_in(dir: &Path) -> PathBuf {
         dir.join("livepatch.c")
     }

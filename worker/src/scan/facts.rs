@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use klp_livepatch::fix::patch::Patch;
 use klp_livepatch::fix::series::Series;
+use klp_livepatch::names::RefName;
 use klp_livepatch::names::{ConfigName, TreePath};
 use klp_livepatch::report::ConfigValue;
-use klp_livepatch::scan::branches::{RefName, config_flavours};
+use klp_livepatch::scan::branches::config_flavours;
 use klp_livepatch::scan::propose::{self, Draft};
 use klp_livepatch::scan::{KernelFacts, PatchFact, ProductPatches};
 use klp_livepatch::{Arch, Codestream};

@@ -1,5 +1,6 @@
 //! Tests of what is decided about klp-ccp, on texts written for them.
 
+use klp_livepatch::Arch;
 use proptest::prelude::*;
 
 use super::outputs::{External as Listed, externals, patched, warnings};

@@ -1,5 +1,6 @@
 //! Tests of what is decided about clang-extract, on texts written for them.
 
+use klp_livepatch::Arch;
 use proptest::prelude::*;
 
 use super::outputs::{Symbol, list};
