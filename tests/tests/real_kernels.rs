@@ -1,6 +1,7 @@
 //! The main job on real kernels: a coordinator, two workers with a tree each, and livepatches from submission to disk.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use klp_tests::{Farm, WorkerOptions, trees};
 use serde_json::Value;
@@ -129,6 +130,14 @@ fn cve_2022_1048_on_two_kernels() {
             "{funcs}"
         );
     }
+    let work = out.join("bsc1197597/native").join(&two[0]).join("work_sound_core_pcm.c");
+    let commands = std::fs::read(work.join("compile_commands.json")).expect("compile_commands.json");
+    let commands: Value = serde_json::from_slice(&commands).expect("JSON");
+    let (file, arguments) = (&commands[0]["file"], &commands[0]["arguments"]);
+    assert!(
+        Path::new(file.as_str().expect("file")).is_file() && arguments.as_array().expect("arguments").contains(&"-c".into()),
+        "{commands}"
+    );
     let groups = std::fs::read_to_string(out.join("bsc1197597/native/groups")).expect("groups");
     for codestream in &two {
         assert_eq!(groups.matches(codestream.as_str()).count(), 1, "{groups}");

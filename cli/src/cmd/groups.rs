@@ -19,6 +19,9 @@ Examples:
   klp-farm groups bsc1197597
   klp-farm groups bsc1197597 --why
 
+Groups are told for each architecture. The file `groups` that `klp-farm get` writes has one line for codestreams that are alike on
+all their architectures, as klp-build writes it.
+
 Exit codes: 0 shown, 1 failed, as when the livepatch is still running.";
 
 #[derive(Args)]

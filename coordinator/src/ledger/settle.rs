@@ -1,8 +1,9 @@
 //! Ending attempts: by their worker's commit, or because the worker was lost. One transaction holds the outcome, its
 //! event, what is planned next, and the livepatch's verdict if that was its last task.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use klp_livepatch::Codestream;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Cause, Digest, Ending, Failure, Outcome};
 use klp_livepatch::report::Report;
@@ -10,7 +11,7 @@ use klp_livepatch::task::{AttemptId, LivepatchId, Platform, TaskKind};
 
 use super::{Now, create, fleet, record};
 use crate::lifecycle::{self, Holder, Retry, State, Step, Taken};
-use crate::plan;
+use crate::plan::{self, Lacking, Planned};
 use crate::standing::Policy;
 use crate::store::{self, Change, OpenTask, StoreError, Tx};
 
@@ -216,14 +217,37 @@ pub(super) fn follow_up(tx: &mut Tx<'_>, task: &OpenTask, now: Now) -> Result<()
 
 /// Records a livepatch's verdict if nothing of it is left to do.
 pub(super) fn conclude(tx: &mut Tx<'_>, livepatch: LivepatchId, now: Now) -> Result<(), StoreError> {
-    if !store::has_open_task(tx, livepatch)?
-        && let Some(verdict) = plan::verdict(&store::planned(tx, livepatch, None)?, &store::aim(tx, livepatch)?)
-    {
+    if store::has_open_task(tx, livepatch)? {
+        return Ok(());
+    }
+    let tasks = store::planned(tx, livepatch, None)?;
+    let lacking = lacking(tx, livepatch, &tasks)?;
+    if let Some(verdict) = plan::verdict(&tasks, &store::aim(tx, livepatch)?, &lacking) {
         store::end_livepatch(tx, livepatch, &verdict, now.ms)?;
         store::append_event(tx, livepatch, now.ms, &verdict.sentence, None, true)?;
         tx.note(Change::Ended { livepatch });
     }
     Ok(())
+}
+
+/// What is missing where another architecture's source is to load.
+fn lacking(tx: &Tx<'_>, livepatch: LivepatchId, tasks: &[Planned]) -> Result<Lacking, StoreError> {
+    let verified = tasks.iter().filter(|t| t.key.kind == TaskKind::Verify);
+    let codestreams: BTreeSet<&Codestream> = verified.map(|t| &t.key.platform.codestream).collect();
+    let mut lacking = Lacking::new();
+    for codestream in codestreams {
+        let of: Vec<Planned> = tasks
+            .iter()
+            .filter(|t| t.key.platform.codestream == *codestream)
+            .cloned()
+            .collect();
+        let found = store::findings(tx, livepatch, codestream)?;
+        lacking.extend(plan::lacking(&of, &found).into_iter().map(|(arch, count)| {
+            let codestream = codestream.clone();
+            (Platform { codestream, arch }, count)
+        }));
+    }
+    Ok(lacking)
 }
 
 /// Why a task is not tried any more whose workers died, and where to look.

@@ -15,8 +15,8 @@ use klp_livepatch::spec::{Backend, Goal, Spec};
 use klp_livepatch::task::{Platform, TaskKey, TaskKind};
 use serde::{Deserialize, Serialize};
 
-pub use reconcile::{Found, reconcile, wants_reconciling};
-pub use verdict::{Ended, Verdict, verdict};
+pub use reconcile::{Found, lacking, reconcile, wants_reconciling};
+pub use verdict::{Ended, Lacking, Verdict, verdict};
 
 /// What planning asks of a livepatch's spec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +186,7 @@ mod tests {
             for (pick, good) in order {
                 let open: Vec<usize> =
                     (0..tasks.len()).filter(|&i| tasks[i].progress == Progress::Open).collect();
-                prop_assert_eq!(verdict(&tasks, &sources()).is_some(), open.is_empty());
+                prop_assert_eq!(verdict(&tasks, &sources(), &Lacking::new()).is_some(), open.is_empty());
                 if open.is_empty() {
                     break;
                 }
@@ -194,7 +194,7 @@ mod tests {
                     if good { Progress::Succeeded } else { Progress::Failed };
                 plan_all(&mut tasks);
             }
-            let verdict = verdict(&tasks, &sources()).expect("16 endings are enough for 7 platforms");
+            let verdict = verdict(&tasks, &sources(), &Lacking::new()).expect("16 endings are enough for 7 platforms");
             let done = tasks.iter().filter(|t| t.key.kind == TaskKind::Extract && t.progress == Progress::Succeeded);
             let expected = match done.count() {
                 n if n == platforms => Ended::Succeeded,

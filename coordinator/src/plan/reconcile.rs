@@ -100,6 +100,23 @@ pub fn reconcile(tasks: &[Planned], found: &BTreeMap<TaskKey, Found>) -> Vec<Nex
     again.collect()
 }
 
+/// How many symbols are missing on each architecture of a codestream that another's source is for, given all its tasks.
+pub fn lacking(tasks: &[Planned], found: &BTreeMap<TaskKey, Found>) -> BTreeMap<Arch, usize> {
+    let sides = sides(tasks, found);
+    // Architectures are ordered by preference: the first source is for all that have none.
+    let Some((_, _, wants)) = sides.values().find_map(|side| side.source) else {
+        return BTreeMap::new();
+    };
+    let without = sides.iter().filter(|(_, side)| side.extracted == 0);
+    let count = |arch: Arch| {
+        let here = found.iter().filter(|(key, _)| key.platform.arch == arch);
+        let missing: BTreeSet<&WantedSymbol> = here.flat_map(|(_, found)| found.missing()).collect();
+        wants.iter().filter(|w| missing.contains(w)).count()
+    };
+    let counts = without.map(|(arch, _)| (*arch, count(*arch)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
 impl Found {
     fn missing(&self) -> &BTreeSet<WantedSymbol> {
         const NONE: &BTreeSet<WantedSymbol> = &BTreeSet::new();
@@ -294,6 +311,7 @@ mod tests {
             [symbol("h")].into(),
             "what was looked for is not looked for again"
         );
+        assert_eq!(lacking(&tasks, &found), BTreeMap::new(), "f is not needed any more");
     }
 
     #[test]
@@ -313,9 +331,10 @@ mod tests {
             ..sources()
         };
         // Tried once, in vain: it stays externalized, and is not tried again.
-        let tasks = play(&lost, &THREE, &ccp).0;
+        let (tasks, found) = play(&lost, &THREE, &ccp);
         let rounds = tasks.iter().filter(|t| t.key.kind == TaskKind::Extract).count();
         assert_eq!(rounds, 2);
+        assert_eq!(lacking(&tasks, &found), [(Arch::S390x, 1)].into());
         let made = Kernel {
             needs: ["__SCT__f".to_owned()].into(),
             missing: [(Arch::S390x, "__SCT__f".to_owned())].into(),

@@ -40,8 +40,11 @@ enum End {
     Cancelled,
 }
 
+/// Platforms that another architecture's source is for, and how many of the symbols that it needs are missing there.
+pub type Lacking = BTreeMap<Platform, usize>;
+
 /// The verdict over all of a livepatch's tasks; `None` while one is open or is still to be created.
-pub fn verdict(tasks: &[Planned], aim: &Aim) -> Option<Verdict> {
+pub fn verdict(tasks: &[Planned], aim: &Aim, lacking: &Lacking) -> Option<Verdict> {
     let mut by_platform: BTreeMap<&Platform, Vec<Planned>> = BTreeMap::new();
     for task in tasks {
         by_platform.entry(&task.key.platform).or_default().push(task.clone());
@@ -54,7 +57,13 @@ pub fn verdict(tasks: &[Planned], aim: &Aim) -> Option<Verdict> {
             return None;
         }
         let sourceless = aim.wants_source(platform) && !extracted.contains(&platform.codestream);
-        ends.push((platform, end(&tasks, sourceless, aim)));
+        ends.push((
+            platform,
+            match end(&tasks, sourceless, aim) {
+                End::Succeeded if aim.wants_source(platform) => loads(lacking.get(platform).copied().unwrap_or(0)),
+                end => end,
+            },
+        ));
     }
     Some(over(&ends, aim))
 }
@@ -76,6 +85,15 @@ fn end(tasks: &[Planned], sourceless: bool, aim: &Aim) -> End {
         End::Failed(format!("no source: {} can't extract from it", aim.backend))
     } else {
         End::Succeeded
+    }
+}
+
+/// Whether a source loads that needs so many symbols which are not there.
+fn loads(missing: usize) -> End {
+    match missing {
+        0 => End::Succeeded,
+        1 => End::Failed("a symbol that the source needs is missing".to_owned()),
+        n => End::Failed(format!("{n} symbols that the source needs are missing")),
     }
 }
 
@@ -160,15 +178,15 @@ mod tests {
     #[test]
     fn verdicts_count_and_name_what_failed() {
         use Progress::{Failed, Succeeded};
-        let one = verdict(&good(1), &sources()).unwrap();
+        let one = verdict(&good(1), &sources(), &Lacking::new()).unwrap();
         assert_eq!(one.sentence, "the one codestream x architecture succeeded");
-        let all = verdict(&[good(1), good(2)].concat(), &sources()).unwrap();
+        let all = verdict(&[good(1), good(2)].concat(), &sources(), &Lacking::new()).unwrap();
         assert_eq!(all.state, Ended::Succeeded);
         assert_eq!(all.sentence, "all 2 codestreams x architectures succeeded");
 
         let mut tasks = good(1).to_vec();
         tasks.push(task(2, TaskKind::Check, Failed));
-        let some = verdict(&tasks, &sources()).unwrap();
+        let some = verdict(&tasks, &sources(), &Lacking::new()).unwrap();
         assert_eq!(some.state, Ended::Partial);
         assert_eq!(
             some.sentence,
@@ -179,6 +197,7 @@ mod tests {
             verdict(
                 &Vec::from_iter((0..of).map(|n| task(n, TaskKind::Check, Failed))),
                 &sources(),
+                &Lacking::new(),
             )
             .unwrap()
         };
@@ -195,7 +214,10 @@ mod tests {
         );
 
         // The extraction is not there yet, so nothing has ended.
-        assert_eq!(verdict(&[task(1, TaskKind::Check, Succeeded)], &sources()), None);
+        assert_eq!(
+            verdict(&[task(1, TaskKind::Check, Succeeded)], &sources(), &Lacking::new()),
+            None
+        );
     }
 
     #[test]
@@ -206,7 +228,7 @@ mod tests {
         tasks.push(task(3, TaskKind::Extract, Cancelled));
         tasks.push(task(4, TaskKind::Check, Cancelled));
         tasks.push(task(5, TaskKind::Check, Failed));
-        let rest = verdict(&tasks, &sources()).unwrap();
+        let rest = verdict(&tasks, &sources(), &Lacking::new()).unwrap();
         assert_eq!(rest.state, Ended::Cancelled);
         assert_eq!(
             rest.sentence,
@@ -218,13 +240,13 @@ mod tests {
     fn what_needs_no_livepatch_is_no_failure() {
         let mut tasks = good(1).to_vec();
         tasks.push(task(2, TaskKind::Check, Progress::LeftOut));
-        let some = verdict(&tasks, &sources()).unwrap();
+        let some = verdict(&tasks, &sources(), &Lacking::new()).unwrap();
         assert_eq!(some.state, Ended::Succeeded);
         assert_eq!(
             some.sentence,
             "the one codestream x architecture succeeded; not built there, so left out: 15.6u2/x86_64"
         );
-        let none = verdict(&tasks[2..], &sources()).unwrap();
+        let none = verdict(&tasks[2..], &sources(), &Lacking::new()).unwrap();
         assert_eq!(none.state, Ended::Failed);
         assert!(
             none.sentence.starts_with("nothing to patch: none of 1"),
@@ -240,7 +262,7 @@ mod tests {
             goal: Goal::Checks,
             ..sources()
         };
-        let checked = verdict(&tasks, &checks).unwrap();
+        let checked = verdict(&tasks, &checks, &Lacking::new()).unwrap();
         assert_eq!(checked.sentence, "the one codestream x architecture can be patched");
     }
 
@@ -252,7 +274,7 @@ mod tests {
             backend: Backend::Ccp,
             ..sources()
         };
-        let alone = verdict(std::slice::from_ref(&on_s390x), &ccp).unwrap();
+        let alone = verdict(std::slice::from_ref(&on_s390x), &ccp, &Lacking::new()).unwrap();
         assert_eq!(alone.state, Ended::Failed);
         assert!(
             alone.sentence.contains("15.6u1/s390x (no source: ccp can't"),
@@ -260,7 +282,16 @@ mod tests {
             alone.sentence
         );
         let beside = [good(1).to_vec(), vec![on_s390x]].concat();
-        assert_eq!(verdict(&beside, &ccp).unwrap().state, Ended::Succeeded);
+        assert_eq!(verdict(&beside, &ccp, &Lacking::new()).unwrap().state, Ended::Succeeded);
+        let lacking = Lacking::from([(beside[2].key.platform.clone(), 2)]);
+        let some = verdict(&beside, &ccp, &lacking).unwrap();
+        assert_eq!(some.state, Ended::Partial);
+        assert!(
+            some.sentence
+                .ends_with("15.6u1/s390x (2 symbols that the source needs are missing)"),
+            "{}",
+            some.sentence
+        );
         assert_eq!(platform(1).arch, klp_livepatch::Arch::X86_64);
     }
 }

@@ -205,12 +205,34 @@ impl Job {
         let request = self.into_request()?;
         match engine {
             Engine::Native => {
-                native::extract_and_check(&request, symbols).map(|(extraction, check)| (extraction, check, Vec::new()))
+                let (extraction, check) = native::extract_and_check(&request, symbols)?;
+                Ok((extraction, check, vec![keep_command(&request)?]))
             }
             Engine::Ccp(ccp) => external::extract_and_check(&ccp, &request, &inputs, symbols),
             Engine::ClangExtract(tool) => external::extract_and_check(&tool, &request, &inputs, symbols),
         }
     }
+}
+
+/// The kernel's own command for the file, in the form that clangd reads: how the source is compiled by hand.
+fn keep_command(request: &Request) -> Result<Kept, Error> {
+    let (src_dir, command) = match &request.unpatched {
+        Some(Unpatched { src_dir, command }) => (src_dir, command),
+        None => (&request.src_dir, &request.command),
+    };
+    let entry = serde_json::json!([{
+        "directory": command.directory,
+        "file": src_dir.join(&request.file),
+        "arguments": std::iter::once(&command.compiler).chain(&command.args).collect::<Vec<_>>(),
+    }]);
+    let path = request.scratch.join("compile_commands.json");
+    std::fs::write(&path, format!("{entry:#}\n")).map_err(|source| Error::Io {
+        action: "write",
+        path: path.clone(),
+        source,
+    })?;
+    let name = format!("work_{}/compile_commands.json", request.file.replace('/', "_"));
+    Ok(Kept { name, path })
 }
 
 fn extract(job: Job) -> anyhow::Result<Answer> {
