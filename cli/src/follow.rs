@@ -13,7 +13,7 @@ use crate::client::{Client, by_name};
 use crate::cmd::status;
 use crate::matrix::Matrix;
 use crate::output::{self, Failed, Mode};
-use crate::view;
+use klp_proto::view;
 
 const RECONNECT: Duration = Duration::from_secs(1);
 

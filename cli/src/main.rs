@@ -13,7 +13,6 @@ mod results;
 mod settings;
 mod sources;
 mod spec_args;
-mod view;
 
 use std::process::ExitCode;
 

@@ -1,80 +1,40 @@
 //! The matrix of codestreams x architectures: what people look at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use comfy_table::{Cell, Color};
 use klp_livepatch::Codestream;
 use klp_proto::v1;
+use klp_proto::view::cell::{Grid, Standing, State};
 
 use crate::output;
-use crate::view::task_kind;
 
-/// How far a codestream has come on an architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
-    Failed,
-    Cancelled,
-    Running,
-    Waiting,
-    Succeeded,
-}
+/// A livepatch's grid as text.
+pub struct Matrix<'a>(Grid<'a>);
 
-/// One cell: the standing, and a few words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
-    pub standing: Standing,
-    pub text: String,
-}
-
-/// Cells by codestream and arch. Codestreams are in natural order.
-pub struct Matrix {
-    cells: BTreeMap<Codestream, BTreeMap<String, State>>,
-    archs: BTreeSet<String>,
-}
-
-impl Matrix {
-    /// A livepatch's matrix, from all its tasks. Tasks whose names can't be read are left out.
-    pub fn new<'a>(tasks: impl IntoIterator<Item = &'a v1::Task>, ended: bool) -> Self {
-        let mut newest: BTreeMap<(Codestream, String), &v1::Task> = BTreeMap::new();
-        for task in tasks {
-            let Some(platform) = &task.platform else { continue };
-            let Ok(codestream) = platform.codestream.parse() else {
-                continue;
-            };
-            let slot = newest.entry((codestream, platform.arch.clone())).or_insert(task);
-            if weight(task) >= weight(slot) {
-                *slot = task;
-            }
-        }
-        let mut cells: BTreeMap<Codestream, BTreeMap<String, State>> = BTreeMap::new();
-        for ((codestream, arch), task) in &newest {
-            cells
-                .entry(codestream.clone())
-                .or_default()
-                .insert(arch.clone(), state(task, ended));
-        }
-        Self {
-            cells,
-            archs: newest.into_keys().map(|(_, arch)| arch).collect(),
-        }
+impl<'a> Matrix<'a> {
+    /// From all the livepatch's tasks.
+    pub fn new(tasks: impl IntoIterator<Item = &'a v1::Task>, ended: bool) -> Self {
+        Self(Grid::new(tasks, ended))
     }
 
     /// The matrix as text, with at most `max_rows` codestreams: those that need attention first to stay.
     pub fn render(&self, max_rows: usize, colours: bool) -> String {
         let mut header = vec!["CODESTREAM"];
-        header.extend(self.archs.iter().map(String::as_str));
+        header.extend(self.0.archs.iter().map(String::as_str));
         let mut table = output::table(&header);
         if colours {
             table.enforce_styling();
         }
         let shown = self.rows_to_show(max_rows);
-        let hidden = self.cells.len() - shown.len();
-        for (codestream, row) in self.cells.iter().filter(|(c, _)| shown.contains(c)) {
+        let hidden = self.0.rows.len() - shown.len();
+        for (codestream, row) in self.0.rows.iter().filter(|(c, _)| shown.contains(c)) {
             let mut cells = vec![Cell::new(codestream)];
             cells.extend(
-                self.archs
+                self.0
+                    .archs
                     .iter()
-                    .map(|arch| row.get(arch).map_or_else(|| Cell::new("-"), cell)),
+                    .map(|arch| row.get(arch).map_or_else(|| Cell::new("-"), |(state, _)| cell(state))),
             );
             table.add_row(cells);
         }
@@ -88,9 +48,15 @@ impl Matrix {
     /// Every codestream, if they fit; else those with failures and running ones before the rest.
     fn rows_to_show(&self, max_rows: usize) -> BTreeSet<&Codestream> {
         let mut rows: Vec<(Standing, &Codestream)> = self
-            .cells
+            .0
+            .rows
             .iter()
-            .map(|(c, row)| (row.values().map(|s| s.standing).min().unwrap_or(Standing::Waiting), c))
+            .map(|(c, row)| {
+                (
+                    row.values().map(|(s, _)| s.standing).min().unwrap_or(Standing::Waiting),
+                    c,
+                )
+            })
             .collect();
         rows.sort();
         rows.into_iter().take(max_rows).map(|(_, c)| c).collect()
@@ -106,95 +72,6 @@ fn cell(state: &State) -> Cell {
         Standing::Succeeded => ('✓', Color::Green),
     };
     Cell::new(format!("{mark} {}", state.text)).fg(colour)
-}
-
-/// Which of a platform's tasks tells where it stands: what did not succeed or is under way before what is done, and the
-/// newest source before what was looked for.
-fn weight(task: &v1::Task) -> (u8, u8, u32) {
-    let pressing = match task.state() {
-        v1::TaskState::Failed => 3,
-        v1::TaskState::Cancelled => 2,
-        v1::TaskState::Leased | v1::TaskState::Waiting => 1,
-        v1::TaskState::Succeeded | v1::TaskState::Unspecified => 0,
-    };
-    let telling = match task.kind() {
-        v1::TaskKind::Extract => 2,
-        v1::TaskKind::Verify => 1,
-        v1::TaskKind::Check | v1::TaskKind::Unspecified => 0,
-    };
-    (pressing, telling, task.round)
-}
-
-/// Where a platform stands, from its most telling task.
-fn state(task: &v1::Task, ended: bool) -> State {
-    let kind = task_kind(task);
-    match task.state() {
-        v1::TaskState::Succeeded if task.kind() == v1::TaskKind::Extract => {
-            let took = output::duration(task.ended_ms - task.started_ms);
-            let round = match task.round {
-                0 | 1 => String::new(),
-                n => format!("round {n}, "),
-            };
-            State {
-                standing: Standing::Succeeded,
-                text: format!("compiles ({round}{took})"),
-            }
-        }
-        v1::TaskState::Succeeded if task.left_out => State {
-            standing: Standing::Succeeded,
-            text: "not built here".to_owned(),
-        },
-        v1::TaskState::Succeeded if task.kind() == v1::TaskKind::Verify => State {
-            standing: Standing::Succeeded,
-            text: "symbols verified".to_owned(),
-        },
-        // Its extraction is not planned yet, or will never be.
-        v1::TaskState::Succeeded if !ended => State {
-            standing: Standing::Waiting,
-            text: format!("{kind} passed"),
-        },
-        v1::TaskState::Succeeded => State {
-            standing: Standing::Succeeded,
-            text: format!("{kind} passed"),
-        },
-        v1::TaskState::Cancelled => State {
-            standing: Standing::Cancelled,
-            text: "cancelled".to_owned(),
-        },
-        v1::TaskState::Failed => {
-            let whose = match task.failure.as_ref().map(v1::Failure::cause) {
-                Some(v1::Cause::Yours) => "yours",
-                Some(v1::Cause::Codestream) => "this codestream's",
-                _ => "the farm's",
-            };
-            State {
-                standing: Standing::Failed,
-                text: format!("{kind} failed ({whose})"),
-            }
-        }
-        v1::TaskState::Leased => {
-            let doing = if task.progress.is_empty() {
-                kind
-            } else {
-                task.progress.as_str()
-            };
-            State {
-                standing: Standing::Running,
-                text: format!("{doing} on {}", task.worker),
-            }
-        }
-        v1::TaskState::Waiting | v1::TaskState::Unspecified => {
-            let why = if task.waiting_for.is_empty() {
-                "waiting"
-            } else {
-                task.waiting_for.as_str()
-            };
-            State {
-                standing: Standing::Waiting,
-                text: format!("{kind}: {why}"),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use klp_livepatch::spec::Violation;
 use klp_proto::convert::violations_of;
 use serde::Serialize;
 
+pub use klp_proto::view::words::{ago, duration};
+
 /// One type for all commands, `tree` included: clap hands a global option down by name and type.
 pub use klp_worker::tree_cli::Output as Mode;
 
@@ -101,42 +103,8 @@ pub fn table(header: &[&str]) -> comfy_table::Table {
     table
 }
 
-/// Milliseconds as people read them: `850 ms`, `12.4 s`, `3 min 05 s`.
-pub fn duration(ms: i64) -> String {
-    match ms {
-        ..0 => "-".to_owned(),
-        0..1000 => format!("{ms} ms"),
-        1000..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
-        _ => format!("{} min {:02} s", ms / 60_000, ms / 1000 % 60),
-    }
-}
-
-/// How long ago a time was, in words.
-pub fn ago(then_ms: i64, now_ms: i64) -> String {
-    let seconds = (now_ms - then_ms).max(0) / 1000;
-    match seconds {
-        0..60 => format!("{seconds} s ago"),
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..86_400 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
-    }
-}
-
 pub fn now_ms() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_read_well() {
-        assert_eq!(duration(850), "850 ms");
-        assert_eq!(duration(12_400), "12.4 s");
-        assert_eq!(duration(185_000), "3 min 05 s");
-        assert_eq!(ago(0, 7_200_000), "2 h ago");
-    }
 }

@@ -39,6 +39,7 @@ mod server;
 mod simulation;
 mod space;
 mod tryout;
+mod versions;
 
 pub use aside::Aside;
 pub use clock::Clock;

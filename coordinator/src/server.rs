@@ -35,6 +35,7 @@ use crate::logs::{self, Logs};
 use crate::space::Space;
 use crate::store::{Change, Store, StoreError, Writing};
 use crate::tryout::Tryouts;
+use crate::versions::Versions;
 
 /// Why a coordinator can't start.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +148,9 @@ impl Coordinator {
         let stop = CancellationToken::new();
         let events = Bells::default();
         let (inbox, inputs) = mpsc::unbounded_channel();
-        let sink = sink(inbox.clone(), events.clone());
+        // Two starts never begin the same count.
+        let versions = Versions::new(clock.roll() as u64);
+        let sink = sink(inbox.clone(), events.clone(), versions.clone());
         let corrupt = |error| corrupt(&folder, error);
         let opened = Store::open(&folder.database(), config.readers as usize, aside, sink);
         let (store, writer) = opened.map_err(corrupt)?;
@@ -177,6 +180,7 @@ impl Coordinator {
             errands: Errands::default(),
             catalog: CatalogFile::new(config.catalog.clone()),
             events,
+            versions,
             stop: stop.clone(),
             config: config.clone(),
         });
@@ -233,8 +237,13 @@ impl Coordinator {
 }
 
 /// Where the store tells what was committed: the farm first, then those who wait for events.
-fn sink(farm: farm::Inbox, events: Bells<klp_livepatch::task::LivepatchId>) -> impl Fn(Vec<Change>) + Send + 'static {
+fn sink(
+    farm: farm::Inbox,
+    events: Bells<klp_livepatch::task::LivepatchId>,
+    versions: Versions,
+) -> impl Fn(Vec<Change>) + Send + 'static {
     move |changes| {
+        versions.count(&changes);
         let rings: Vec<_> = changes
             .iter()
             .filter_map(|change| match change {

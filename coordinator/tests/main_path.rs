@@ -185,6 +185,7 @@ async fn submitting_is_idempotent_and_names_are_unique() {
         spec: Some(spec("bsc1")),
         share: None,
         fix_contents: Vec::new(),
+        ..Default::default()
     };
     let submit = |request: v1::SubmitRequest| {
         let mut client = farm.livepatches.clone();
@@ -228,6 +229,7 @@ async fn bad_submissions_say_all_that_is_wrong_and_store_nothing() {
             weight: 1,
         }),
         fix_contents: Vec::new(),
+        ..Default::default()
     };
     let error = farm.livepatches.clone().submit(request).await.unwrap_err();
     let fields: Vec<_> = violations_of(&error).into_iter().map(|v| v.field).collect();
@@ -276,7 +278,7 @@ async fn lists_come_in_pages_newest_first() {
     let mut names = Vec::new();
     let mut request = v1::ListRequest {
         page_size: 2,
-        page_token: String::new(),
+        ..Default::default()
     };
     loop {
         let page = farm

@@ -25,6 +25,7 @@ fn submission(n: usize) -> v1::SubmitRequest {
         }),
         share: None,
         fix_contents: Vec::new(),
+        ..Default::default()
     }
 }
 

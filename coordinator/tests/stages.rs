@@ -101,6 +101,7 @@ fn with_fix(name: &str, content: &[u8]) -> v1::SubmitRequest {
         }),
         share: None,
         fix_contents: vec![content.to_vec()],
+        ..Default::default()
     }
 }
 

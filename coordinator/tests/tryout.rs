@@ -35,6 +35,7 @@ async fn what_no_kernel_has_is_refused_and_leaves_nothing() {
         spec: Some(spec("bsc1")),
         share: None,
         fix_contents: Vec::new(),
+        ..Default::default()
     };
     let submitting = tokio::spawn(async move { client.clone().submit(request).await });
     for check in worker.take(2).await {

@@ -37,4 +37,4 @@ pub mod task;
 pub use arch::Arch;
 pub use codestream::Codestream;
 pub use filter::CodestreamFilter;
-pub use share::{Reason, Share};
+pub use share::{Reason, Share, Submitter};

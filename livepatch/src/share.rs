@@ -103,18 +103,43 @@ impl FromStr for Reason {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        let text = s.trim();
+        let text = one_line(s, Self::MAX)?;
         if text.is_empty() {
             return Err("empty; say why, for whoever looks at it later".to_owned());
         }
-        if text.chars().count() > Self::MAX {
-            return Err(format!("longer than {} characters", Self::MAX));
-        }
-        if text.chars().any(char::is_control) {
-            return Err("has control characters; one line of text is wanted".to_owned());
-        }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text))
     }
+}
+
+/// Who submitted a livepatch, as they said: up to 100 characters, none of them a control character; none if they did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Submitter(String);
+
+impl Submitter {
+    const MAX: usize = 100;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Submitter {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        one_line(s, Self::MAX).map(Self)
+    }
+}
+
+fn one_line(text: &str, max: usize) -> Result<String, String> {
+    let text = text.trim();
+    if text.chars().count() > max {
+        return Err(format!("longer than {max} characters"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("has control characters; one line of text is wanted".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 impl fmt::Display for Reason {

@@ -2,6 +2,7 @@
 //! and from the domain's types, which are the only place where a wire value becomes a trusted one.
 
 pub mod convert;
+pub mod view;
 
 pub mod v1 {
     //! Generated code; the documentation is in the .proto files.

@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 use crate::client::{Client, by_name};
 use crate::follow;
 use crate::output::{self, Failed, Mode};
-use crate::view;
+use klp_proto::view;
 
 /// How often a livepatch is looked at that is waited for.
 const POLL: Duration = Duration::from_millis(200);

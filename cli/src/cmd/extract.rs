@@ -11,7 +11,7 @@ use crate::follow;
 use crate::output::{self, Failed, Mode};
 use crate::settings::Settings;
 use crate::spec_args::ExtractionArgs;
-use crate::view;
+use klp_proto::view;
 
 use super::get;
 

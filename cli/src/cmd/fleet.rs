@@ -8,7 +8,7 @@ use klp_proto::v1;
 
 use crate::client::Client;
 use crate::output::{self, Failed, Mode};
-use crate::view;
+use klp_proto::view;
 
 /// How often a worker is looked at that is waited for.
 const POLL: Duration = Duration::from_millis(500);
@@ -98,7 +98,7 @@ pub async fn forget(args: ForgetArgs, client: &Client, mode: Mode) -> Result<(),
 
 fn show(worker: v1::Worker, mode: Mode, what: impl Fn(&v1::Worker) -> String) -> Result<(), Failed> {
     match mode {
-        Mode::Json => output::json(&view::Worker::from(worker)),
+        Mode::Json => output::json(&view::Worker::at(worker, output::now_ms())),
         Mode::Table => output::print(&format!("{}: {}", worker.name, what(&worker))),
     }
 }

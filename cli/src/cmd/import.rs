@@ -72,7 +72,7 @@ pub async fn run(args: ImportArgs, client: &Client, mode: Mode) -> Result<(), Fa
     let name = order.spec.name.clone();
     let livepatch = submit::send(client, order, klp_livepatch::Share::default()).await?;
     match mode {
-        Mode::Json => output::json(&crate::view::Livepatch::from(livepatch)),
+        Mode::Json => output::json(&klp_proto::view::Livepatch::from(livepatch)),
         Mode::Table => output::print(&format!(
             "{name} imported and being checked; follow it with `klp-farm watch {name}`, then `klp-farm extract --name {name}`"
         )),

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::client::Client;
 use crate::output::{Failed, Mode};
-use crate::view;
+use klp_proto::view;
 
 /// How often it is looked whether another attempt has begun.
 const POLL: Duration = Duration::from_millis(500);

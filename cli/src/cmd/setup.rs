@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::follow;
 use crate::output::{self, Failed, Mode};
 use crate::spec_args::SpecArgs;
-use crate::view;
+use klp_proto::view;
 
 use super::submit;
 

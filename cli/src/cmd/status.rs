@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::findings;
 use crate::matrix::Matrix;
 use crate::output::{self, Failed, Mode};
-use crate::view;
+use klp_proto::view;
 
 #[derive(Args)]
 pub struct StatusArgs {

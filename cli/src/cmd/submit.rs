@@ -11,7 +11,7 @@ use crate::client::{self, Client};
 use crate::follow;
 use crate::output::{self, Failed, Mode};
 use crate::spec_args::{ExtractionArgs, Order, SpecArgs};
-use crate::view;
+use klp_proto::view;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,6 +68,7 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
         spec: Some(spec),
         share: Some(share.into()),
         fix_contents: order.fixes,
+        submitted_by: submitter(),
     };
     let mut tries = 0;
     loop {
@@ -80,4 +81,22 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
             Err(status) => return Err(client.explain(status)),
         }
     }
+}
+
+/// Who types this, as others know them: `jane@desk`.
+fn submitter() -> String {
+    let known = ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
+    let user = known
+        .filter(|user| !user.is_empty())
+        .unwrap_or_else(|| "somebody".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    // Whatever it is called, a submission must not fail by it.
+    let plain = format!("{user}@{}", host.trim())
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(100)
+        .collect();
+    plain
 }

@@ -5,12 +5,17 @@ use klp_proto::v1::unready::What;
 
 use crate::client::Client;
 use crate::output::{self, Failed, Mode};
-use crate::view;
+use klp_proto::view;
 
 pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
     let workers = client.workers().await?;
     if mode == Mode::Json {
-        return output::json(&workers.into_iter().map(view::Worker::from).collect::<Vec<_>>());
+        return output::json(
+            &workers
+                .into_iter()
+                .map(|w| view::Worker::at(w, output::now_ms()))
+                .collect::<Vec<_>>(),
+        );
     }
     if workers.is_empty() {
         eprintln!("no worker yet; start one with `klp-worker --coordinator URL`");

@@ -78,6 +78,13 @@ impl FleetService for Fleet {
         }))
     }
 
+    async fn queue(&self, _request: Request<v1::QueueRequest>) -> Result<Response<v1::QueueResponse>, Status> {
+        let waiting = self.0.farm.waiting().await;
+        Ok(Response::new(v1::QueueResponse {
+            waiting: waiting.into_iter().map(wire::waiting).collect(),
+        }))
+    }
+
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::WorkerResponse>, Status> {
         let request = request.into_inner();
         let worker: WorkerName = field("worker", &request.worker)?;

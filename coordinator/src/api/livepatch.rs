@@ -10,7 +10,9 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Failed, Shared, Stream, blob_status, control, livepatch_name, look_up, paging, scan, submit, watch, wire};
+use super::{
+    Failed, Shared, Stream, blob_status, control, listing, livepatch_name, look_up, scan, submit, watch, wire,
+};
 use crate::groups;
 use crate::ledger;
 use crate::store::{self, LivepatchState, Tx};
@@ -50,19 +52,21 @@ impl LivepatchService for Livepatches {
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
-        let request = request.into_inner();
-        let size = paging::size(request.page_size)?;
-        let before = paging::position(&request.page_token)?;
-        // One more than asked for tells whether there is a next page.
-        let query = move |db: &rusqlite::Connection| store::livepatch_page(db, before, size + 1).map_err(Failed::from);
-        let mut rows = self.0.store.read(query).await?;
-        let more = rows.len() > size as usize;
-        rows.truncate(size as usize);
-        let next = rows.last().filter(|_| more).map(|row| paging::token(row.seq));
-        Ok(Response::new(v1::ListResponse {
-            livepatches: rows.iter().map(wire::livepatch).collect(),
-            next_page_token: next.unwrap_or_default(),
-        }))
+        listing::list(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::Task>, Status> {
+        listing::task(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn attempts(&self, request: Request<v1::AttemptsRequest>) -> Result<Response<v1::AttemptsResponse>, Status> {
+        listing::attempts(&self.0, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn changes(&self, request: Request<v1::ChangesRequest>) -> Result<Response<v1::ChangesResponse>, Status> {
+        listing::changes(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     type WatchStream = Stream<v1::Event>;

@@ -3,6 +3,7 @@
 
 mod control;
 mod fleet;
+mod listing;
 mod livepatch;
 mod paging;
 mod scan;
@@ -33,6 +34,7 @@ use crate::logs::{LogError, Logs};
 use crate::space::Space;
 use crate::store::{self, LivepatchRow, Store, StoreError};
 use crate::tryout::Tryouts;
+use crate::versions::Versions;
 
 /// What the services share.
 pub struct Shared {
@@ -48,6 +50,7 @@ pub struct Shared {
     pub space: Space,
     /// Rung with the number of a livepatch's newest event.
     pub events: Bells<LivepatchId>,
+    pub versions: Versions,
     /// Open streams end with it.
     pub stop: CancellationToken,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use klp_livepatch::outcome::{Artifact, Digest};
 use klp_livepatch::spec::{Backend, Draft, Fix, MAX_FIX, Spec, Violation};
 use klp_livepatch::task::{LivepatchId, Platform};
-use klp_livepatch::{Codestream, Share};
+use klp_livepatch::{Codestream, Share, Submitter};
 use klp_proto::convert::{self, invalid_argument};
 use klp_proto::v1;
 use tonic::{Code, Response, Status};
@@ -28,6 +28,7 @@ pub async fn submit(shared: &Shared, request: v1::SubmitRequest) -> Result<Respo
         spec,
         chosen,
         share,
+        submitted_by,
         contents,
     } = parse(request)?;
     want_room(shared, id).await?;
@@ -41,6 +42,7 @@ pub async fn submit(shared: &Shared, request: v1::SubmitRequest) -> Result<Respo
         id,
         spec,
         share,
+        submitted_by,
         max_open: shared.config.max_open_livepatches,
         max_platforms: shared.config.max_platforms,
     };
@@ -58,6 +60,7 @@ struct Parsed {
     /// The spec names its tool; else any stands in its place.
     chosen: bool,
     share: Share,
+    submitted_by: Submitter,
     contents: Vec<Vec<u8>>,
 }
 
@@ -77,16 +80,19 @@ fn parse(request: v1::SubmitRequest) -> Result<Parsed, Status> {
         field: format!("fix_contents[{i}]"),
         message: format!("{} bytes; at most {MAX_FIX}", request.fix_contents[i].len()),
     });
-    match (id, Spec::parse(&draft), convert::share(request.share), large) {
-        (Ok(id), Ok(spec), Ok(share), None) => Ok(Parsed {
+    let submitter = convert::parse::<Submitter>("submitted_by", &request.submitted_by);
+    match (id, Spec::parse(&draft), convert::share(request.share), submitter, large) {
+        (Ok(id), Ok(spec), Ok(share), Ok(submitted_by), None) => Ok(Parsed {
             id,
             spec,
             chosen,
             share,
+            submitted_by,
             contents: request.fix_contents,
         }),
-        (id, spec, share, large) => {
+        (id, spec, share, submitter, large) => {
             let mut violations = Vec::from_iter(id.err());
+            violations.extend(submitter.err());
             violations.extend(spec.err().into_iter().flatten());
             violations.extend(share.err().into_iter().flatten());
             violations.extend(large);

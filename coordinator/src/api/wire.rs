@@ -8,10 +8,10 @@ use klp_proto::v1;
 use tonic::Status;
 
 use crate::config::Config;
-use crate::farm::{Live, Order, WorkerView};
-use crate::lifecycle::State;
+use crate::farm::{Live, Order, Waiting, WorkerView};
+use crate::lifecycle::{AttemptState, State};
 use crate::plan::Ended;
-use crate::store::{EventRow, LivepatchRow, LivepatchState, TaskRow};
+use crate::store::{EventRow, LivepatchRow, LivepatchState, PastAttempt, TaskRow};
 
 /// INVALID_ARGUMENT for one field.
 pub fn invalid(field: &str, message: impl Into<String>) -> Status {
@@ -52,6 +52,39 @@ pub fn livepatch(row: &LivepatchRow) -> v1::Livepatch {
         share: Some(row.share.into()),
         paused_ms: row.pause.as_ref().map_or(0, |p| p.since),
         pause_reason: row.pause.as_ref().map(|p| p.reason.clone()).unwrap_or_default(),
+        submitted_by: row.submitted_by.as_str().to_owned(),
+    }
+}
+
+pub fn attempt(attempt: PastAttempt) -> v1::AttemptRecord {
+    let state = match attempt.state {
+        AttemptState::Leased => v1::AttemptState::Leased,
+        AttemptState::Succeeded => v1::AttemptState::Succeeded,
+        AttemptState::Failed => v1::AttemptState::Failed,
+        AttemptState::HandedBack => v1::AttemptState::HandedBack,
+        AttemptState::TakenBack => v1::AttemptState::TakenBack,
+        AttemptState::Lost => v1::AttemptState::Lost,
+        AttemptState::Died => v1::AttemptState::Died,
+        AttemptState::Cancelled => v1::AttemptState::Cancelled,
+    };
+    v1::AttemptRecord {
+        task_id: attempt.id.task.to_string(),
+        number: attempt.id.number,
+        worker: attempt.worker.to_string(),
+        state: state.into(),
+        started_ms: attempt.started,
+        ended_ms: attempt.ended.unwrap_or_default(),
+        failure: attempt.failure.as_ref().map(v1::Failure::from),
+    }
+}
+
+pub fn waiting(waiting: Waiting) -> v1::Waiting {
+    v1::Waiting {
+        reason: waiting.reason,
+        tasks: u32::try_from(waiting.tasks).unwrap_or(u32::MAX),
+        oldest_ms: waiting.since,
+        livepatches: waiting.livepatches.iter().map(ToString::to_string).collect(),
+        blocked: waiting.blocked,
     }
 }
 

@@ -154,6 +154,7 @@ impl Actor {
             Input::Closed { session, worker } => self.mind.closed(session, &worker),
             // Whoever asked may be gone.
             Input::Workers(answer) => drop(answer.send(self.mind.views(now))),
+            Input::Waiting(answer) => drop(answer.send(self.mind.waiting(now))),
             Input::Live { tasks, answer } => drop(answer.send(self.mind.live(tasks, now))),
         }
     }

@@ -20,13 +20,13 @@ use crate::store::{Change, Open, OpenLivepatch, OpenTask, Registration};
 
 pub struct Mind {
     config: Arc<Config>,
-    livepatches: HashMap<LivepatchId, OpenLivepatch>,
+    pub(super) livepatches: HashMap<LivepatchId, OpenLivepatch>,
     /// All open tasks.
-    tasks: HashMap<TaskId, OpenTask>,
+    pub(super) tasks: HashMap<TaskId, OpenTask>,
     /// Those that could run now.
-    queue: Queue,
+    pub(super) queue: Queue,
     /// Those that wait for a time.
-    delayed: BTreeSet<(Millis, TaskId)>,
+    pub(super) delayed: BTreeSet<(Millis, TaskId)>,
     /// Those that are leased, by expiry.
     leased: BTreeSet<(Millis, TaskId)>,
     /// How each open livepatch competes for workers.
@@ -37,7 +37,7 @@ pub struct Mind {
     /// Tasks that left a worker unbegun, for all it said: should one take down its worker after all, it is not to do so
     /// unseen again, and so is given a slot next time.
     suspects: HashMap<TaskId, WorkerName>,
-    roster: Roster,
+    pub(super) roster: Roster,
     /// Workers that have spoken since it was last looked at whether they lost something.
     heard: BTreeSet<WorkerName>,
 }
@@ -148,7 +148,7 @@ impl Mind {
         }
     }
 
-    fn delayed_until(&self, task: &OpenTask) -> Option<Millis> {
+    pub(super) fn delayed_until(&self, task: &OpenTask) -> Option<Millis> {
         match task.status.state {
             State::Waiting { not_before } if self.delayed.contains(&(not_before, task.id)) => Some(not_before),
             _ => None,
@@ -215,9 +215,10 @@ impl Mind {
 
     /// Puts a task that waits for nothing but a worker into the queue.
     fn enqueue(&mut self, task: &OpenTask) {
-        let waiting = matches!(task.status.state, State::Waiting { .. });
-        let paused = self.livepatches.get(&task.livepatch).is_some_and(|l| l.pause.is_some());
-        if !waiting || paused {
+        let State::Waiting { not_before } = task.status.state else {
+            return;
+        };
+        if self.livepatches.get(&task.livepatch).is_some_and(|l| l.pause.is_some()) {
             return;
         }
         if let Some(need) = self.need(task) {
@@ -226,6 +227,7 @@ impl Mind {
                 livepatch: task.livepatch,
                 need,
                 order: task.seq,
+                since: task.created.max(not_before),
                 avoid: task.avoid.iter().chain(self.suspects.get(&task.id)).cloned().collect(),
             });
         }
@@ -388,7 +390,7 @@ impl Mind {
             .collect()
     }
 
-    fn refresh(&mut self, now: Millis) {
+    pub(super) fn refresh(&mut self, now: Millis) {
         // Half a lease: long before what it holds expires, a silent worker gets nothing more to lose.
         let silent_since = now - Millis::from(self.config.lease_ms / 2);
         self.roster.refresh(now, silent_since);

@@ -12,6 +12,7 @@ mod actor;
 pub mod mind;
 mod pace;
 mod roster;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use actor::start;
 pub use roster::WorkerView;
+pub use waiting::Waiting;
 
 use crate::store::{Change, Registration};
 
@@ -94,6 +96,7 @@ pub enum Input {
     /// There is something to tell this worker.
     Nudge(WorkerName),
     Workers(oneshot::Sender<Vec<WorkerView>>),
+    Waiting(oneshot::Sender<Vec<Waiting>>),
     Live {
         tasks: Vec<TaskId>,
         answer: oneshot::Sender<HashMap<TaskId, Live>>,
@@ -135,6 +138,13 @@ impl Farm {
         let (answer, answered) = oneshot::channel();
         // A farm that is gone drops the answer, which is noticed below.
         let _ = self.inbox.send(Input::Workers(answer));
+        answered.await.unwrap_or_default()
+    }
+
+    /// What all waiting tasks wait for, the most tasks first. Empty while the farm shuts down.
+    pub async fn waiting(&self) -> Vec<Waiting> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.inbox.send(Input::Waiting(answer));
         answered.await.unwrap_or_default()
     }
 

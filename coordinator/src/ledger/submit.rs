@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use klp_livepatch::Share;
 use klp_livepatch::spec::{Spec, Violation};
 use klp_livepatch::task::{LivepatchId, Platform};
+use klp_livepatch::{Share, Submitter};
 
 use super::{Now, create};
 use crate::lifecycle::Millis;
@@ -20,6 +20,7 @@ pub struct Submission {
     pub id: LivepatchId,
     pub spec: Spec,
     pub share: Share,
+    pub submitted_by: Submitter,
     /// The most livepatches that may be open, this one included.
     pub max_open: u32,
     /// The most platforms it may select.
@@ -96,7 +97,7 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
         }));
     }
     fixed(spec, &platforms).map_err(SubmitError::Invalid)?;
-    store::insert_livepatch(tx, *id, spec, submission.share, now.ms)?;
+    store::insert_livepatch(tx, *id, spec, submission.share, &submission.submitted_by, now.ms)?;
     tx.note(Change::Opened(OpenLivepatch {
         id: *id,
         spec: Arc::new(spec.clone()),

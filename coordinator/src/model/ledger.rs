@@ -98,7 +98,10 @@ impl Kept {
             Ok(attempts)
         };
         let mut livepatches = Vec::new();
-        for row in store::livepatch_page(db, i64::MAX, 100)?.into_iter().rev() {
+        for row in store::livepatch_page(db, &Default::default(), i64::MAX, 100)?
+            .into_iter()
+            .rev()
+        {
             assert_eq!(store::find_livepatch(db, &row.spec.name)?.as_ref(), Some(&row));
             let tasks = store::tasks_of(db, row.id)?.into_iter().map(|task| {
                 let attempts = attempts(task.id)?;

@@ -345,6 +345,7 @@ fn submit(tx: &mut Tx<'_>, id: u8, name: u8, filter: usize, now: Now) -> Answer 
         id: livepatch(id),
         spec: spec(name, filter),
         share: Share::default(),
+        submitted_by: Default::default(),
         max_open: MAX_OPEN,
         max_platforms: MAX_PLATFORMS,
     };

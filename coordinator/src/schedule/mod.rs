@@ -24,7 +24,7 @@ use klp_livepatch::task::{LivepatchId, Platform, TaskId};
 
 pub use queue::{Need, Queue, Ready};
 use queue::{NeedId, Queued};
-pub use waits::{Waits, obstacles, why_waiting};
+pub use waits::{Crowd, Waits, crowds, obstacles, why_waiting};
 pub use worker::{Absence, Worker};
 
 /// How a livepatch stands in the competition for workers.

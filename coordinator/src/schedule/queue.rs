@@ -6,6 +6,8 @@ use klp_livepatch::names::WorkerName;
 use klp_livepatch::spec::Backend;
 use klp_livepatch::task::{LivepatchId, Platform, TaskId};
 
+use crate::lifecycle::Millis;
+
 /// What a worker must have to run a task.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Need {
@@ -24,6 +26,8 @@ pub struct Ready {
     pub need: Need,
     /// Unique; tasks of a livepatch are served in this order.
     pub order: i64,
+    /// Since when it could run.
+    pub since: Millis,
     /// Workers on which it failed by the farm's fault.
     pub avoid: BTreeSet<WorkerName>,
 }
@@ -35,6 +39,7 @@ pub(super) type NeedId = usize;
 #[derive(Debug)]
 pub(super) struct Queued {
     pub task: TaskId,
+    pub since: Millis,
     pub avoid: BTreeSet<WorkerName>,
 }
 
@@ -81,12 +86,13 @@ impl Queue {
             livepatch,
             need,
             order,
+            since,
             avoid,
         } = ready;
         let id = self.id(need);
         let Some(waiting) = &mut self.needs[id] else { return };
         waiting.scarred += usize::from(!avoid.is_empty());
-        waiting.lines.insert((livepatch, order), Queued { task, avoid });
+        waiting.lines.insert((livepatch, order), Queued { task, since, avoid });
         self.livepatches.entry(livepatch).or_default().insert(id);
         self.places.insert(task, (livepatch, id, order));
     }

@@ -38,6 +38,7 @@ fn ready(order: i64, of: u8, on: u8, backend: Option<Backend>) -> Ready {
             memory: 0,
         },
         order,
+        since: order,
         avoid: BTreeSet::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! Why a ready task is not running, in words for whoever waits for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use klp_livepatch::names::WorkerName;
@@ -9,9 +9,12 @@ use klp_livepatch::task::{LivepatchId, Platform};
 
 use super::{Absence, Need, Queue, Standings, Worker, turn};
 use crate::clock::utc;
+use crate::lifecycle::Millis;
 
 /// How many workers a reason names.
 const NAMED: usize = 3;
+/// How many livepatches a crowd names.
+const CROWD: usize = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waits {
@@ -86,6 +89,54 @@ pub fn obstacles(queue: &Queue, workers: &[Worker]) -> BTreeMap<String, usize> {
         }
     }
     obstacles
+}
+
+/// Ready tasks that wait for the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    pub reason: String,
+    /// No slot that becomes free will do: somebody has to do something.
+    pub blocked: bool,
+    pub tasks: usize,
+    /// Since when the one waits that has waited the longest.
+    pub since: Millis,
+    /// Some of those whose tasks they are.
+    pub livepatches: BTreeSet<LivepatchId>,
+}
+
+/// What all ready tasks wait for, the most tasks first. Costs time with the number of different needs, and a look at each
+/// task.
+pub fn crowds(queue: &Queue, workers: &[Worker]) -> Vec<Crowd> {
+    let mut crowds: BTreeMap<(bool, String), Crowd> = BTreeMap::new();
+    for (_, waiting) in queue.needs() {
+        let (blocked, reason) = match able(&waiting.need, workers) {
+            Err(obstacle) => (true, obstacle.to_string()),
+            Ok(present) => {
+                let workers: Vec<WorkerName> = present.iter().map(|w| w.name.clone()).collect();
+                (
+                    false,
+                    format!("a free slot on {}", list(&workers, ", ", ToString::to_string)),
+                )
+            }
+        };
+        let crowd = crowds.entry((blocked, reason.clone())).or_insert_with(|| Crowd {
+            reason,
+            blocked,
+            tasks: 0,
+            since: Millis::MAX,
+            livepatches: BTreeSet::new(),
+        });
+        crowd.tasks += waiting.lines.len();
+        for ((livepatch, _), queued) in &waiting.lines {
+            crowd.since = crowd.since.min(queued.since);
+            if crowd.livepatches.len() < CROWD {
+                crowd.livepatches.insert(*livepatch);
+            }
+        }
+    }
+    let mut crowds: Vec<Crowd> = crowds.into_values().collect();
+    crowds.sort_by_key(|crowd| std::cmp::Reverse(crowd.tasks));
+    crowds
 }
 
 /// The workers that are there and could run such a task on a free slot, or why there are none.

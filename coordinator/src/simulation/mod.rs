@@ -444,6 +444,7 @@ impl World {
             id,
             spec,
             share: Share::default(),
+            submitted_by: Default::default(),
             max_open: 100,
             max_platforms: 100,
         };

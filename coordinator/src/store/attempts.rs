@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Artifact, Failure};
 use klp_livepatch::report::Report;
-use klp_livepatch::task::{AttemptId, Incarnation, TaskId};
-use rusqlite::{Connection, OptionalExtension, params};
+use klp_livepatch::task::{AttemptId, Incarnation, LivepatchId, TaskId};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{attempt_state, attempt_state_text, json, parsed, to_json};
+use super::rows::{attempt_state, attempt_state_text, failure, json, parsed, to_json};
 use crate::lifecycle::{AttemptState, Holder, Lease, Millis};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,54 @@ pub struct AttemptRow {
     pub holder: Holder,
     pub lease_expires: Millis,
     pub started: Millis,
+}
+
+/// An attempt as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastAttempt {
+    pub id: AttemptId,
+    pub worker: WorkerName,
+    pub state: AttemptState,
+    pub started: Millis,
+    pub ended: Option<Millis>,
+    pub failure: Option<Failure>,
+}
+
+/// A task's attempts, oldest first.
+pub fn attempts_of_task(db: &Connection, task: TaskId) -> rusqlite::Result<Vec<PastAttempt>> {
+    db.prepare_cached(&format!("{PAST} WHERE a.task = ? ORDER BY a.number"))?
+        .query_map([task.to_string()], past)?
+        .collect()
+}
+
+/// The newest `limit` attempts of a livepatch, by task and number.
+pub fn attempts_of(db: &Connection, livepatch: LivepatchId, limit: u32) -> rusqlite::Result<Vec<PastAttempt>> {
+    let mut attempts = db
+        .prepare_cached(&format!(
+            "{PAST} JOIN tasks t ON t.id = a.task WHERE t.livepatch = ? ORDER BY a.started_ms DESC LIMIT ?"
+        ))?
+        .query_map(params![livepatch.to_string(), limit], past)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    attempts.sort_by_key(|attempt| attempt.id);
+    Ok(attempts)
+}
+
+const PAST: &str = "SELECT a.task, a.number, a.worker, a.state, a.started_ms, a.ended_ms, a.failure_cause, \
+     a.failure_message FROM attempts a";
+
+fn past(row: &Row<'_>) -> rusqlite::Result<PastAttempt> {
+    let state: String = row.get("state")?;
+    Ok(PastAttempt {
+        id: AttemptId {
+            task: parsed(row, "task")?,
+            number: row.get("number")?,
+        },
+        worker: parsed(row, "worker")?,
+        state: attempt_state("state", &state)?,
+        started: row.get("started_ms")?,
+        ended: row.get("ended_ms")?,
+        failure: failure(row)?,
+    })
 }
 
 pub fn insert_attempt(db: &Connection, id: AttemptId, lease: &Lease, now: Millis) -> rusqlite::Result<()> {

@@ -8,7 +8,7 @@ use klp_livepatch::round::Input;
 use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
 
 use super::livepatches::OpenLivepatch;
-use crate::lifecycle::Status;
+use crate::lifecycle::{Millis, Status};
 use crate::standing::Standing;
 
 #[derive(Clone, Debug)]
@@ -35,6 +35,7 @@ pub struct OpenTask {
     pub key: TaskKey,
     /// Order of creation.
     pub seq: i64,
+    pub created: Millis,
     pub status: Status,
     /// What it is told beyond the spec.
     pub input: Option<Arc<Input>>,

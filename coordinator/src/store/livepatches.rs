@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use klp_livepatch::Share;
 use klp_livepatch::names::LivepatchName;
 use klp_livepatch::spec::Spec;
 use klp_livepatch::task::LivepatchId;
+use klp_livepatch::{Share, Submitter};
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::rows::{json, parsed, to_json, unreadable};
@@ -24,6 +24,7 @@ pub struct LivepatchRow {
     pub counts: Counts,
     pub share: Share,
     pub pause: Option<Pause>,
+    pub submitted_by: Submitter,
 }
 
 /// Nothing of it is started until it is resumed.
@@ -59,8 +60,8 @@ pub struct Counts {
     pub cancelled: u32,
 }
 
-const COLUMNS: &str =
-    "seq, id, spec, state, created_ms, ended_ms, verdict, last_event, priority, weight, paused_ms, pause_reason";
+const COLUMNS: &str = "seq, id, spec, state, created_ms, ended_ms, verdict, last_event, priority, weight, paused_ms, pause_reason, \
+     submitted_by";
 
 fn ended_text(ended: Ended) -> &'static str {
     match ended {
@@ -77,11 +78,12 @@ pub fn insert_livepatch(
     id: LivepatchId,
     spec: &Spec,
     share: Share,
+    submitted_by: &Submitter,
     now: Millis,
 ) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO livepatches (id, name, spec, aim, state, created_ms, priority, weight) \
-         VALUES (?, ?, ?, ?, 'running', ?, ?, ?)",
+        "INSERT INTO livepatches (id, name, spec, aim, state, created_ms, priority, weight, submitted_by) \
+         VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?)",
     )?
     .execute(params![
         id.to_string(),
@@ -90,7 +92,8 @@ pub fn insert_livepatch(
         to_json(&Aim::of(spec))?,
         now,
         share.priority(),
-        share.weight()
+        share.weight(),
+        submitted_by.as_str()
     ])?;
     let mut insert = db.prepare_cached("INSERT OR IGNORE INTO fixes (livepatch, digest, size) VALUES (?, ?, ?)")?;
     for fix in &spec.fixes {
@@ -168,12 +171,42 @@ fn find(db: &Connection, column: &str, value: &str) -> rusqlite::Result<Option<L
     Ok(found)
 }
 
-/// Up to `limit` livepatches, newest first, that were submitted before the one with this `seq`.
-pub fn livepatch_page(db: &Connection, before: i64, limit: u32) -> rusqlite::Result<Vec<LivepatchRow>> {
-    let sql = format!("SELECT {COLUMNS} FROM livepatches WHERE seq < ? ORDER BY seq DESC LIMIT ?");
+/// Which livepatches are looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Search {
+    /// A part of the name, of the CVE or of who submitted it, in any case.
+    pub text: String,
+    /// `running`, or how it ended; none: all.
+    pub states: Vec<&'static str>,
+}
+
+impl Search {
+    /// The word for a livepatch's state.
+    pub fn state(ended: Option<Ended>) -> &'static str {
+        ended.map_or("running", ended_text)
+    }
+}
+
+/// Up to `limit` of the livepatches that are looked for, newest first, that were submitted before the one with this `seq`.
+pub fn livepatch_page(
+    db: &Connection,
+    search: &Search,
+    before: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<LivepatchRow>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM livepatches WHERE seq < ?1 \
+         AND (?2 = '' OR instr(lower(name), ?2) OR instr(json_extract(spec, '$.cve'), ?2) OR instr(lower(submitted_by), ?2)) \
+         AND (?3 = '' OR instr(?3, ' ' || state || ' ')) ORDER BY seq DESC LIMIT ?4"
+    );
+    let states = match search.states.is_empty() {
+        true => String::new(),
+        false => format!(" {} ", search.states.join(" ")),
+    };
+    let text = search.text.to_lowercase();
     let mut rows = db
         .prepare_cached(&sql)?
-        .query_map(params![before, limit], read)?
+        .query_map(params![before, text.trim_start_matches("cve-"), states, limit], read)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for row in &mut rows {
         row.counts = counts(db, row.id)?;
@@ -236,6 +269,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LivepatchRow> {
         counts: Counts::default(),
         share: share(row)?,
         pause: pause(row)?,
+        submitted_by: parsed(row, "submitted_by")?,
     })
 }
 

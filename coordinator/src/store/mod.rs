@@ -30,7 +30,8 @@ use rusqlite_migration::{M, Migrations};
 use crate::aside::Aside;
 
 pub use attempts::{
-    AttemptRow, add_artifacts, attempt, bury_lost, deaths_of, end_attempt, faults_since, faulty_workers, insert_attempt,
+    AttemptRow, PastAttempt, add_artifacts, attempt, attempts_of, attempts_of_task, bury_lost, deaths_of, end_attempt,
+    faults_since, faulty_workers, insert_attempt,
 };
 pub use change::{Change, OpenTask};
 pub use events::{EventRow, append_event, events_after};
@@ -40,7 +41,7 @@ pub use fleet::{
     set_standing, standing,
 };
 pub use livepatches::{
-    Counts, LivepatchRow, LivepatchState, OpenLivepatch, Pause, aim, count_open, end_livepatch, find_livepatch,
+    Counts, LivepatchRow, LivepatchState, OpenLivepatch, Pause, Search, aim, count_open, end_livepatch, find_livepatch,
     insert_livepatch, livepatch, livepatch_page, open_livepatches, reopen_livepatch, set_extraction, set_pause,
     set_share,
 };
@@ -54,6 +55,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0001_first.sql")),
     M::up(include_str!("0002_control.sql")).foreign_key_check(),
     M::up(include_str!("0003_rounds.sql")),
+    M::up(include_str!("0004_submitter.sql")),
 ];
 
 /// Why the database did not do what was asked.

@@ -172,7 +172,7 @@ pub fn has_open_task(db: &Connection, livepatch: LivepatchId) -> rusqlite::Resul
 
 /// What decides about tasks, without what their attempts found: cheap whatever they reported.
 const SELECT_OPEN: &str = "SELECT t.seq, t.id, t.livepatch, t.kind, t.codestream, t.arch, t.round, t.state, t.attempt, \
-     t.faults, t.deaths, t.not_before_ms, t.input, a.worker, a.incarnation, a.lease_expires_ms \
+     t.faults, t.deaths, t.not_before_ms, t.created_ms, t.input, a.worker, a.incarnation, a.lease_expires_ms \
      FROM tasks t LEFT JOIN attempts a ON t.state = 'leased' AND a.task = t.id AND a.number = t.attempt";
 
 fn read_open(row: &Row<'_>) -> rusqlite::Result<OpenTask> {
@@ -181,6 +181,7 @@ fn read_open(row: &Row<'_>) -> rusqlite::Result<OpenTask> {
         livepatch: parsed(row, "livepatch")?,
         key: task_key(row)?,
         seq: row.get("seq")?,
+        created: row.get("created_ms")?,
         status: status(row)?,
         input: input(row)?,
         avoid: Default::default(),

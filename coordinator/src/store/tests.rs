@@ -73,6 +73,7 @@ fn submission(name: &str) -> Submission {
         id: LivepatchId(Uuid::now_v7()),
         spec: spec(name),
         share: Default::default(),
+        submitted_by: Default::default(),
         max_open: 100_000,
         max_platforms: 100,
     }
@@ -209,7 +210,7 @@ async fn a_refused_job_leaves_nothing_and_its_group_goes_on() {
             Err(Text(error)) => assert_eq!(error, format!("no {n}")),
         }
     }
-    let page = store.read(|db| livepatch_page(db, i64::MAX, 500).map_err(StoreError::from));
+    let page = store.read(|db| livepatch_page(db, &Default::default(), i64::MAX, 500).map_err(StoreError::from));
     assert_eq!(page.await.unwrap().len(), 50);
     let opened = changes
         .lock()
@@ -303,7 +304,7 @@ async fn a_full_disk_refuses_and_recovers() {
     limit(1_000_000).await.unwrap();
     let one = submission("again");
     store.write(move |tx| ledger::submit(tx, one, at(5))).await.unwrap();
-    let page = store.read(|db| livepatch_page(db, i64::MAX, 10_000).map_err(StoreError::from));
+    let page = store.read(|db| livepatch_page(db, &Default::default(), i64::MAX, 10_000).map_err(StoreError::from));
     assert_eq!(page.await.unwrap().len(), stored + 1);
 }
 

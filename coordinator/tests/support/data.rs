@@ -64,5 +64,6 @@ pub fn submission(name: &str) -> v1::SubmitRequest {
         spec: Some(super::spec(name)),
         share: None,
         fix_contents: Vec::new(),
+        ..Default::default()
     }
 }

@@ -77,6 +77,7 @@ impl Farm {
             spec: Some(spec),
             share: None,
             fix_contents: Vec::new(),
+            ..Default::default()
         };
         let answer = self.livepatches.clone().submit(request).await?;
         Ok(answer.into_inner().livepatch.unwrap())

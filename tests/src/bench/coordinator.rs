@@ -152,6 +152,7 @@ pub async fn submit(mut client: LivepatchServiceClient<Channel>, codestreams: &s
         spec: Some(spec),
         share: None,
         fix_contents: Vec::new(),
+        ..Default::default()
     };
     client.submit(request).await?;
     Ok(())

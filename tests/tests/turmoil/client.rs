@@ -36,6 +36,7 @@ pub async fn use_farm(name: &'static str, count: usize, hurry: Duration, book: B
             spec: Some(spec(&format!("{name}-{n}"))),
             share: None,
             fix_contents: Vec::new(),
+            ..Default::default()
         };
         client.submit(&request).await;
         let (client, request) = (client.clone(), request);

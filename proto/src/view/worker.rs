@@ -1,12 +1,13 @@
 //! Workers, for machines and in words.
 
-use klp_proto::v1;
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::words::{ago, duration};
 use super::{text, time};
-use crate::output;
+use crate::v1;
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Worker {
     pub name: String,
     /// As `klp-farm workers` says it.
@@ -32,28 +33,29 @@ pub struct Worker {
     pub unready: Vec<Unready>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Platform {
     pub codestream: String,
     pub arch: String,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Tool {
     pub backend: String,
     pub version: String,
 }
 
 /// A tree or a tool that is there and can't be used.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Unready {
     /// As in `15.6u1/x86_64`, or a backend's name.
     pub what: String,
     pub reason: String,
 }
 
-impl From<v1::Worker> for Worker {
-    fn from(w: v1::Worker) -> Self {
+impl Worker {
+    /// The worker as it is at this time.
+    pub fn at(w: v1::Worker, now_ms: i64) -> Self {
         let tree = |p: v1::Platform| Platform {
             codestream: p.codestream,
             arch: p.arch,
@@ -63,7 +65,7 @@ impl From<v1::Worker> for Worker {
             version: t.version,
         };
         Worker {
-            state: worker_state(&w, output::now_ms()),
+            state: worker_state(&w, now_ms),
             name: w.name,
             connected: w.connected,
             last_seen_ms: w.last_seen_ms,
@@ -109,14 +111,14 @@ pub fn worker_state(worker: &v1::Worker, now_ms: i64) -> String {
         (true, _) if worker.draining => "stopping".to_owned(),
         (true, _) => "connected".to_owned(),
         (false, 0) => "not seen since the coordinator started".to_owned(),
-        (false, seen) => format!("lost {}", output::ago(seen, now_ms)),
+        (false, seen) => format!("lost {}", ago(seen, now_ms)),
     });
     if worker.drained_ms > 0 {
-        let since = output::ago(worker.drained_ms, now_ms);
+        let since = ago(worker.drained_ms, now_ms);
         words.push(format!("drained {since} ({})", worker.drain_reason));
     }
     if worker.quarantined_until_ms > now_ms {
-        let left = output::duration(worker.quarantined_until_ms - now_ms);
+        let left = duration(worker.quarantined_until_ms - now_ms);
         words.push(format!("in quarantine for {left}: {}", worker.quarantine_reason));
     }
     if worker.replaced > 1 {

@@ -1,21 +1,32 @@
-//! What `--output json` prints: stable names, apart from the wire format.
+//! What is shown of a farm: the values that `--output json` prints and the HTTP API answers, under stable names apart from
+//! the wire format, and the words in which terminals and pages say the same.
+//!
+//! Times are milliseconds since the Unix epoch.
 
+pub mod cell;
+pub mod findings;
+pub mod words;
 mod worker;
 
-use klp_proto::v1;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-pub use worker::{Unready, Worker, worker_state};
+use crate::v1;
 
-#[derive(Serialize)]
+pub use worker::{Platform, Tool, Unready, Worker, worker_state};
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Livepatch {
     pub name: String,
     pub id: String,
     pub cve: Option<String>,
     pub state: &'static str,
     pub verdict: String,
+    /// Who submitted it, as they said.
+    pub submitted_by: Option<String>,
     pub created_ms: i64,
     pub ended_ms: Option<i64>,
+    pub last_event: u64,
     pub backend: String,
     pub codestream_filter: String,
     pub archs: Vec<String>,
@@ -27,7 +38,7 @@ pub struct Livepatch {
     pub tasks: Counts,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Target {
     pub file: String,
     pub functions: Vec<String>,
@@ -35,7 +46,7 @@ pub struct Target {
     pub object: String,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Counts {
     pub waiting: u32,
     pub leased: u32,
@@ -44,7 +55,7 @@ pub struct Counts {
     pub cancelled: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Task {
     pub id: String,
     pub kind: &'static str,
@@ -57,21 +68,25 @@ pub struct Task {
     pub worker: Option<String>,
     pub progress: Option<String>,
     pub failure: Option<Failure>,
+    pub created_ms: i64,
+    /// When its newest attempt was leased.
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,
+    /// It is a check that succeeded and found that nothing needs to be patched here.
+    pub left_out: bool,
     pub checks: Vec<Check>,
     pub extractions: Vec<Extraction>,
     pub verified: Vec<Verified>,
     pub artifacts: Vec<Artifact>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Failure {
     pub cause: &'static str,
     pub message: String,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Check {
     pub file: String,
     pub config_value: Option<String>,
@@ -83,7 +98,7 @@ pub struct Check {
     pub warnings: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Function {
     pub function: String,
     pub sympos: u32,
@@ -92,7 +107,7 @@ pub struct Function {
     pub inlined_into: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Extraction {
     pub file: String,
     pub object: String,
@@ -104,7 +119,7 @@ pub struct Extraction {
     pub compile_check: CompileCheck,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Patched {
     pub function: String,
     pub replacement: String,
@@ -112,7 +127,7 @@ pub struct Patched {
     pub sympos: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Externalized {
     pub symbol: String,
     pub object: String,
@@ -120,7 +135,7 @@ pub struct Externalized {
     pub sympos: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Verified {
     pub symbol: String,
     pub object: String,
@@ -129,7 +144,7 @@ pub struct Verified {
     pub sympos: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CompileCheck {
     pub passed: bool,
     pub errors: Vec<String>,
@@ -137,21 +152,21 @@ pub struct CompileCheck {
     pub unresolved: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Artifact {
     pub name: String,
     pub digest: String,
     pub size: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Group {
     pub arch: String,
     pub codestreams: Vec<String>,
     pub digest: String,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Event {
     pub number: u64,
     pub time_ms: i64,
@@ -210,6 +225,15 @@ fn cause(failure: &v1::Failure) -> &'static str {
     }
 }
 
+impl From<v1::Failure> for Failure {
+    fn from(failure: v1::Failure) -> Self {
+        Failure {
+            cause: cause(&failure),
+            message: failure.message,
+        }
+    }
+}
+
 impl From<v1::Livepatch> for Livepatch {
     fn from(l: v1::Livepatch) -> Self {
         let state = livepatch_state(&l);
@@ -222,8 +246,10 @@ impl From<v1::Livepatch> for Livepatch {
             id: l.id,
             cve: text(spec.cve),
             verdict: l.verdict,
+            submitted_by: text(l.submitted_by),
             created_ms: l.created_ms,
             ended_ms: time(l.ended_ms),
+            last_event: l.last_event,
             backend: spec.backend,
             codestream_filter: spec.codestreams,
             archs: spec.archs,
@@ -268,12 +294,11 @@ impl From<v1::Task> for Task {
             attempt: t.attempt,
             worker: text(t.worker),
             progress: text(t.progress),
-            failure: t.failure.map(|f| Failure {
-                cause: cause(&f),
-                message: f.message,
-            }),
+            failure: t.failure.map(Failure::from),
+            created_ms: t.created_ms,
             started_ms: time(t.started_ms),
             ended_ms: time(t.ended_ms),
+            left_out: t.left_out,
             checks,
             extractions,
             verified,
@@ -411,6 +436,99 @@ impl From<v1::Event> for Event {
             message: e.message,
             task: e.task.map(Task::from),
             ended: e.ended.map(Livepatch::from),
+        }
+    }
+}
+
+/// One execution of a task by one worker.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Attempt {
+    pub task_id: String,
+    pub number: u32,
+    pub worker: String,
+    pub state: &'static str,
+    pub started_ms: i64,
+    pub ended_ms: Option<i64>,
+    pub failure: Option<Failure>,
+}
+
+pub fn attempt_state(attempt: &v1::AttemptRecord) -> &'static str {
+    match attempt.state() {
+        v1::AttemptState::Leased => "running",
+        v1::AttemptState::Succeeded => "succeeded",
+        v1::AttemptState::Failed => "failed",
+        v1::AttemptState::HandedBack => "handed back",
+        v1::AttemptState::TakenBack => "taken back",
+        v1::AttemptState::Lost => "lost",
+        v1::AttemptState::Died => "died",
+        v1::AttemptState::Cancelled => "cancelled",
+        v1::AttemptState::Unspecified => "unknown",
+    }
+}
+
+impl From<v1::AttemptRecord> for Attempt {
+    fn from(a: v1::AttemptRecord) -> Self {
+        Attempt {
+            state: attempt_state(&a),
+            task_id: a.task_id,
+            number: a.number,
+            worker: a.worker,
+            started_ms: a.started_ms,
+            ended_ms: time(a.ended_ms),
+            failure: a.failure.map(Failure::from),
+        }
+    }
+}
+
+/// Ready tasks that wait for the same.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Waiting {
+    pub reason: String,
+    pub tasks: u32,
+    /// When the one was ready that has waited the longest.
+    pub oldest_ms: i64,
+    /// The names of some whose tasks they are.
+    pub livepatches: Vec<String>,
+    /// No slot that becomes free will do: somebody has to do something.
+    pub blocked: bool,
+}
+
+impl From<v1::Waiting> for Waiting {
+    fn from(w: v1::Waiting) -> Self {
+        Waiting {
+            reason: w.reason,
+            tasks: w.tasks,
+            oldest_ms: w.oldest_ms,
+            livepatches: w.livepatches,
+            blocked: w.blocked,
+        }
+    }
+}
+
+/// A codestream on one architecture, and who holds its tree.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CodestreamInfo {
+    pub codestream: String,
+    pub arch: String,
+    pub workers: Vec<String>,
+    pub kernel: Option<String>,
+    /// The last day of support, as in `2026-11-15`.
+    pub end_of_support: Option<String>,
+    pub project: Option<String>,
+    pub patchid: Option<String>,
+}
+
+impl From<v1::CodestreamInfo> for CodestreamInfo {
+    fn from(c: v1::CodestreamInfo) -> Self {
+        let platform = c.platform.unwrap_or_default();
+        CodestreamInfo {
+            codestream: platform.codestream,
+            arch: platform.arch,
+            workers: c.workers,
+            kernel: text(c.kernel),
+            end_of_support: text(c.end_of_support),
+            project: text(c.project),
+            patchid: text(c.patchid),
         }
     }
 }
