@@ -198,5 +198,6 @@ fn submission(name: &str) -> v1::SubmitRequest {
         spec: Some(spec(name)),
         share: None,
         fix_contents: Vec::new(),
+        ..Default::default()
     }
 }
