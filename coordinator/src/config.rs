@@ -20,6 +20,14 @@ pub struct Config {
     /// its whole network. Port 0 picks a free one. Default: 127.0.0.1:7420.
     pub listen: SocketAddr,
 
+    /// The address of the dashboard, the JSON API and the metrics. Whoever reaches it may look; only whoever sits at this
+    /// machine may act there. Port 0 picks a free one. Default: none, nothing is served over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_listen: Option<SocketAddr>,
+
+    /// Names beside this machine's own by which browsers may ask for the dashboard, as in `farm.example.org`. Default: none.
+    pub http_names: Vec<String>,
+
     /// The folder of the database, the artifacts and the logs; made if absent. Default: /var/lib/klp-farm for root,
     /// else `$XDG_STATE_HOME/klp-farm`, else `~/.local/state/klp-farm`.
     pub data_dir: PathBuf,
@@ -131,6 +139,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
+            http_listen: None,
+            http_names: Vec::new(),
             data_dir: default_data_dir(),
             catalog: None,
             lease_ms: 30_000,

@@ -40,6 +40,7 @@ mod simulation;
 mod space;
 mod tryout;
 mod versions;
+mod web;
 
 pub use aside::Aside;
 pub use clock::Clock;

@@ -27,6 +27,9 @@ struct Args {
     /// Overrides the setting `listen`, as in 127.0.0.1:7420; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Overrides the setting `http_listen`: the address of the dashboard, as in 127.0.0.1:7421
+    #[arg(long, value_name = "ADDRESS")]
+    http_listen: Option<SocketAddr>,
     /// Overrides the setting `data_dir`
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
@@ -110,6 +113,9 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
     };
     if let Some(listen) = args.listen {
         config.listen = listen;
+    }
+    if args.http_listen.is_some() {
+        config.http_listen = args.http_listen;
     }
     if let Some(data_dir) = &args.data_dir {
         config.data_dir.clone_from(data_dir);
@@ -228,6 +234,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut coordinator = Coordinator::start(config).await?;
     let mut out = std::io::stdout();
     writeln!(out, "listening on http://{}", coordinator.local_addr())?;
+    if let Some(address) = coordinator.http_addr() {
+        writeln!(out, "dashboard at http://{address}/")?;
+    }
     out.flush()?;
     let broken = tokio::select! {
         _ = terminate.recv() => false,

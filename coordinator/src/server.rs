@@ -36,6 +36,7 @@ use crate::space::Space;
 use crate::store::{Change, Store, StoreError, Writing};
 use crate::tryout::Tryouts;
 use crate::versions::Versions;
+use crate::web;
 
 /// Why a coordinator can't start.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +90,11 @@ impl<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static> Connection 
 /// A running coordinator. Dropped without [`Coordinator::shutdown`], it goes on until its runtime ends.
 pub struct Coordinator {
     address: SocketAddr,
+    http_address: Option<SocketAddr>,
     stop: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Serves HTTP, if it is asked for.
+    web: Option<JoinHandle<()>>,
     farm: JoinHandle<()>,
     /// Compresses and clears; ends soon after `stop`.
     upkeep: JoinHandle<()>,
@@ -108,18 +112,16 @@ impl Coordinator {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.validate()?;
         let lock = lock_data_dir(&config)?;
-        let listener = TcpListener::bind(config.listen).await;
-        let failed = |error| StartError::Listen {
-            address: config.listen,
-            error,
+        let (listener, address) = listen(config.listen).await?;
+        let http = match config.http_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
         };
-        let listener = listener.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "there is no authentication: whoever reaches this address may use the farm");
         }
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Self::open(config, lock, address, incoming, Ground::system()).await
+        Self::open(config, lock, (address, http), incoming, Ground::system()).await
     }
 
     /// Starts a coordinator that serves the connections that come `incoming`, and listens at no address of its own.
@@ -133,13 +135,13 @@ impl Coordinator {
     ) -> Result<Self, StartError> {
         config.validate()?;
         let (lock, address) = (lock_data_dir(&config)?, config.listen);
-        Self::open(config, lock, address, incoming, ground).await
+        Self::open(config, lock, (address, None), incoming, ground).await
     }
 
     async fn open<C: Connection>(
         config: Config,
         lock: File,
-        address: SocketAddr,
+        (address, http): (SocketAddr, Option<(TcpListener, SocketAddr)>),
         incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
         Ground { clock, aside }: Ground,
     ) -> Result<Self, StartError> {
@@ -184,18 +186,27 @@ impl Coordinator {
             stop: stop.clone(),
             config: config.clone(),
         });
-        let router = router(&config, shared).await?;
+        let patience = Duration::from_millis(config.shutdown_ms.into());
+        let router = router(&config, shared.clone()).await?;
         let stopped = stop.clone().cancelled_owned();
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped));
+        let http_address = http.as_ref().map(|(_, address)| *address);
+        let web = http.map(|(listener, address)| {
+            tracing::info!(%address, "serving the dashboard");
+            let pages = web::router(shared.clone(), browser_services(shared));
+            tokio::spawn(web::serve(listener, pages, stop.clone(), patience))
+        });
         tracing::info!(%address, data_dir = %config.data_dir.display(), "serving");
         Ok(Self {
             address,
+            http_address,
             stop,
             serving,
+            web,
             farm: farm_task,
             upkeep,
             writer,
-            patience: Duration::from_millis(config.shutdown_ms.into()),
+            patience,
             _lock: lock,
         })
     }
@@ -203,6 +214,11 @@ impl Coordinator {
     /// The address it listens on, with its real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the dashboard, if there is one.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// Waits until a part has ended that should go on as long as the coordinator does. Whoever sees this return should
@@ -223,6 +239,10 @@ impl Coordinator {
             tracing::warn!("some requests did not end in time and are cut off");
             self.serving.abort();
         }
+        if let Some(web) = self.web {
+            // It keeps to the same patience.
+            let _ = web.await;
+        }
         if !self.farm.is_finished() {
             let _ = self.farm.await;
         }
@@ -234,6 +254,13 @@ impl Coordinator {
             tracing::warn!("the database is still in use; what was acknowledged is stored");
         }
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// Where the store tells what was committed: the farm first, then those who wait for events.
@@ -330,4 +357,20 @@ async fn router(config: &Config, shared: Arc<Shared>) -> Result<Router, StartErr
         .add_service(fleet)
         .add_service(workers);
     Ok(router)
+}
+
+/// What browsers' gRPC clients may ask for, by gRPC-web.
+fn browser_services(shared: Arc<Shared>) -> axum::Router {
+    let livepatches = LivepatchServiceServer::new(Livepatches(shared.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_ANSWER);
+    let fleet = FleetServiceServer::new(Fleet(shared))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_ANSWER);
+    let routes = tonic::service::Routes::new(livepatches).add_service(fleet);
+    // Without tonic's fallback, which would answer for the pages.
+    routes
+        .into_axum_router()
+        .reset_fallback()
+        .layer(tonic_web::GrpcWebLayer::new())
 }

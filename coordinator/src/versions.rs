@@ -25,6 +25,13 @@ pub struct Cursor {
     position: u64,
 }
 
+impl Cursor {
+    /// Of two positions in one count.
+    pub fn is_after(self, other: Self) -> bool {
+        self.position > other.position
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x}", self.epoch, self.position)

@@ -26,10 +26,14 @@ impl LivepatchService for Livepatches {
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        let name = livepatch_name(request.into_inner().livepatch)?;
+        let request = request.into_inner();
+        let (name, without) = (livepatch_name(request.livepatch)?, request.without_reports);
         let query = move |db: &rusqlite::Connection| {
             let livepatch = look_up(db, &name)?;
-            let tasks = store::tasks_of(db, livepatch.id)?;
+            let tasks = match without {
+                true => store::bare_tasks_of(db, livepatch.id)?,
+                false => store::tasks_of(db, livepatch.id)?,
+            };
             Ok::<_, Failed>((livepatch, tasks))
         };
         let (livepatch, tasks) = self.0.store.read(query).await?;
@@ -42,7 +46,7 @@ impl LivepatchService for Livepatches {
         let mut answer = v1::GetResponse {
             livepatch: Some(wire::livepatch(&livepatch)),
             tasks: tasks.collect(),
-            reports_omitted: false,
+            reports_omitted: without,
         };
         if answer.encoded_len() > MAX_ANSWER {
             answer.reports_omitted = true;

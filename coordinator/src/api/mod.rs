@@ -94,6 +94,28 @@ fn io_status(error: &dyn std::error::Error, io: &std::io::Error) -> Status {
     }
 }
 
+/// Up to `limit` events of a livepatch after a number, as far as they are there.
+pub(crate) async fn events_now(
+    shared: &Shared,
+    livepatch: Option<v1::LivepatchRef>,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<v1::Event>, Status> {
+    let name = livepatch_name(livepatch)?;
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    let query = move |db: &rusqlite::Connection| {
+        let livepatch = look_up(db, &name)?;
+        Ok::<_, Failed>((store::events_after(db, livepatch.id, after, limit)?, livepatch))
+    };
+    let (events, livepatch) = shared.store.read(query).await?;
+    let told = events.into_iter().map(|event| {
+        let for_good = event.ended && event.number == livepatch.last_event;
+        let ended = for_good.then(|| wire::livepatch(&livepatch));
+        wire::event(event, ended)
+    });
+    Ok(told.collect())
+}
+
 fn stopping() -> Status {
     Status::unavailable("the coordinator is shutting down; come back")
 }

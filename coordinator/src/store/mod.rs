@@ -46,8 +46,8 @@ pub use livepatches::{
     set_share,
 };
 pub use tasks::{
-    NewTask, TaskRow, ended_in_vain, has_open_task, insert_task, open_task, open_tasks, open_tasks_of, planned,
-    set_left_out, task, tasks_of, update_task,
+    NewTask, TaskRow, bare_tasks_of, ended_in_vain, has_open_task, insert_task, open_task, open_tasks, open_tasks_of,
+    planned, set_left_out, task, tasks_of, update_task,
 };
 pub use writer::{Tx, Writing};
 

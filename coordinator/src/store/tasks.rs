@@ -113,8 +113,18 @@ pub fn task(db: &Connection, id: TaskId) -> rusqlite::Result<Option<TaskRow>> {
 
 /// All tasks of a livepatch, in natural order of codestream, then arch, kind and round.
 pub fn tasks_of(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<Vec<TaskRow>> {
+    let rows = in_order(db, SELECT, livepatch)?;
+    rows.into_iter().map(|row| with_artifacts(db, row)).collect()
+}
+
+/// As [`tasks_of`], without what attempts reported and stored.
+pub fn bare_tasks_of(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<Vec<TaskRow>> {
+    in_order(db, &SELECT.replace("a.report", "NULL AS report"), livepatch)
+}
+
+fn in_order(db: &Connection, select: &str, livepatch: LivepatchId) -> rusqlite::Result<Vec<TaskRow>> {
     let mut rows = db
-        .prepare_cached(&format!("{SELECT} WHERE t.livepatch = ?"))?
+        .prepare_cached(&format!("{select} WHERE t.livepatch = ?"))?
         .query_map([livepatch.to_string()], read)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     rows.sort_by(|a, b| {
@@ -124,7 +134,7 @@ pub fn tasks_of(db: &Connection, livepatch: LivepatchId) -> rusqlite::Result<Vec
             .cmp(&b.key.platform)
             .then_with(|| order(a).cmp(&order(b)))
     });
-    rows.into_iter().map(|row| with_artifacts(db, row)).collect()
+    Ok(rows)
 }
 
 /// Marks a check as one that found nothing to patch, or takes that back.

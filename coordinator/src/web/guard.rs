@@ -1,0 +1,170 @@
+//! Who may ask, and from where. There are no identities yet: whoever reaches the address may look, and whoever sits at the
+//! coordinator's own machine may act. A browser must not be led here by another site: neither to act (`Origin`), nor to read
+//! (DNS rebinding, `Host`).
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tonic::Status;
+
+use super::Web;
+use super::answer::Refused;
+
+/// Whether a request may change things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MayAct(pub bool);
+
+const SECURITY: [(HeaderName, HeaderValue); 5] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
+             base-uri 'none'; frame-ancestors 'none'",
+        ),
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+
+/// The gRPC methods that only look. gRPC-web sends them by POST, too.
+const READING: [&str; 12] = [
+    "/klpfarm.v1.LivepatchService/Get",
+    "/klpfarm.v1.LivepatchService/GetTask",
+    "/klpfarm.v1.LivepatchService/List",
+    "/klpfarm.v1.LivepatchService/Attempts",
+    "/klpfarm.v1.LivepatchService/Changes",
+    "/klpfarm.v1.LivepatchService/Watch",
+    "/klpfarm.v1.LivepatchService/Logs",
+    "/klpfarm.v1.LivepatchService/GetArtifact",
+    "/klpfarm.v1.LivepatchService/Groups",
+    "/klpfarm.v1.FleetService/ListWorkers",
+    "/klpfarm.v1.FleetService/ListCodestreams",
+    "/klpfarm.v1.FleetService/Queue",
+];
+
+pub async fn check(State(web): State<Web>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    let host = host(&request);
+    let config = &web.shared.config;
+    let asked = host.as_deref().unwrap_or_default();
+    if !is_ours(asked, &config.http_names) {
+        let message = format!(
+            "this is not {asked}; ask by the machine's address or name, or add the name to http_names in the coordinator's \
+             configuration"
+        );
+        return secured(Refused(Status::permission_denied(message)).into_response());
+    }
+    let local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) && !forwarded(request.headers());
+    let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let asking = READING.contains(&request.uri().path());
+    if !reading {
+        if led_here(request.headers(), asked) {
+            let message = "another site sent this; open the farm's own page and do it there";
+            return secured(Refused(Status::permission_denied(message)).into_response());
+        }
+        if !local && !asking {
+            let message =
+                "only whoever sits at the coordinator's machine may change things over HTTP; use `klp-farm` instead";
+            return secured(Refused(Status::permission_denied(message)).into_response());
+        }
+    }
+    request.extensions_mut().insert(MayAct(local));
+    secured(next.run(request).await)
+}
+
+fn secured(mut response: Response) -> Response {
+    for (name, value) in SECURITY {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// The host that was asked for, without its port.
+fn host(request: &Request) -> Option<String> {
+    let host = match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers().get(header::HOST)?.to_str().ok()?,
+    };
+    Some(without_port(host).to_ascii_lowercase())
+}
+
+fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or(rest, |(ip, _)| ip),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+/// An address can't be rebound, and the machine's own name is nobody else's.
+fn is_ours(host: &str, names: &[String]) -> bool {
+    let own = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    host.parse::<IpAddr>().is_ok()
+        || host == "localhost"
+        || own.is_some_and(|own| own.eq_ignore_ascii_case(host))
+        || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+}
+
+/// A proxy on this machine speaks for somebody else.
+fn forwarded(headers: &HeaderMap) -> bool {
+    ["forwarded", "x-forwarded-for", "x-real-ip", "via"]
+        .iter()
+        .any(|name| headers.contains_key(*name))
+}
+
+/// Whether a browser says that a page of another site sent this.
+fn led_here(headers: &HeaderMap, host: &str) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return !matches!(site.as_bytes(), b"same-origin" | b"none");
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        // No browser leaves both out where it matters.
+        return false;
+    };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.is_none_or(|(_, from)| without_port(from) != host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_anybody_could_point_here_are_not_ours() {
+        let names = ["farm.example.org".to_owned()];
+        for ours in ["127.0.0.1", "::1", "10.1.2.3", "localhost", "FARM.example.org"] {
+            assert!(is_ours(&ours.to_ascii_lowercase(), &names), "{ours}");
+        }
+        for other in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example"] {
+            assert!(!is_ours(other, &names), "{other}");
+        }
+        assert_eq!(without_port("[::1]:80"), "::1");
+        assert_eq!(without_port("farm:7421"), "farm");
+    }
+
+    #[test]
+    fn other_sites_are_told_apart() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            pairs.collect::<HeaderMap>()
+        };
+        assert!(!led_here(&headers(&[]), "localhost"));
+        assert!(!led_here(&headers(&[("origin", "http://localhost:7421")]), "localhost"));
+        assert!(led_here(&headers(&[("origin", "http://evil.example")]), "localhost"));
+        assert!(led_here(&headers(&[("origin", "null")]), "localhost"));
+        assert!(led_here(
+            &headers(&[("sec-fetch-site", "cross-site"), ("origin", "http://localhost")]),
+            "localhost"
+        ));
+        assert!(!led_here(&headers(&[("sec-fetch-site", "same-origin")]), "localhost"));
+    }
+}

@@ -1,0 +1,92 @@
+//! Accepts HTTP connections, with bounds on how many there are and how long their requests' heads may take.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Connections at a time; further ones wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 1024;
+/// How long a request's head may take: nobody holds a connection with half a line.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the listener rests when it has no file descriptors left.
+const REST: Duration = Duration::from_millis(100);
+
+/// Serves until `stop`, then lets open requests end within `patience`.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, patience: Duration) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            // A closed semaphore, which this never is, would end the service.
+            permit = Arc::clone(&connections).acquire_owned() => match permit {
+                Ok(permit) => tokio::select! {
+                    accepted = listener.accept() => accepted.map(|accepted| (accepted, permit)),
+                    () = stop.cancelled() => break,
+                },
+                Err(_) => break,
+            },
+            () = stop.cancelled() => break,
+        };
+        let ((socket, peer), permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not accepted");
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+        };
+        let _ = socket.set_nodelay(true);
+        let service = service_of(router.clone(), peer);
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(100)
+            .keep_alive_interval(Some(Duration::from_secs(30)));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
+        let connection = graceful.watch(connection.into_owned());
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "a connection broke");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some HTTP requests did not end in time and are cut off");
+    }
+}
+
+fn service_of(
+    router: Router,
+    peer: SocketAddr,
+) -> impl hyper::service::Service<
+    hyper::Request<Incoming>,
+    Response = axum::response::Response,
+    Error = std::convert::Infallible,
+    Future: Send + 'static,
+> + Clone {
+    service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request: Request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().oneshot(request)
+    })
+}

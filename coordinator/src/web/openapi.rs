@@ -1,0 +1,42 @@
+//! The description of the JSON API, in OpenAPI 3.1: made from the handlers and the types that they answer.
+
+use axum::http::header;
+use axum::response::IntoResponse;
+use utoipa::OpenApi;
+
+use super::{act, api, stream};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "klp-farm",
+        description = "What dashboards ask of a klp-farm coordinator. Times are milliseconds since the Unix epoch. Answers that can be polled \
+                       have an ETag; ask with If-None-Match. Errors are application/problem+json (RFC 9457)."
+    ),
+    paths(
+        api::livepatches,
+        api::livepatch,
+        api::groups,
+        api::attempts,
+        api::findings,
+        api::task,
+        api::attempts_of_task,
+        api::workers,
+        api::queue,
+        api::codestreams,
+        stream::events,
+        stream::changes,
+        stream::log,
+        stream::artifact,
+        act::on_livepatch,
+        act::on_worker
+    )
+)]
+struct Api;
+
+/// `/api/v1/openapi.json`.
+pub async fn description() -> impl IntoResponse {
+    // It is made of constants: what can't be written is found by its test.
+    let text = Api::openapi().to_json().unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], text)
+}
