@@ -75,6 +75,7 @@ impl Client {
     pub async fn get(&self, name: &LivepatchName) -> Result<v1::GetResponse, Failed> {
         let request = v1::GetRequest {
             livepatch: Some(by_name(name)),
+            ..Default::default()
         };
         Ok(self
             .livepatches()

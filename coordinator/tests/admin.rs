@@ -350,6 +350,7 @@ async fn gc_forgets_whole_livepatches_and_only_what_nobody_needs() {
     let farm = Farm::start(config(&dir)).await;
     let request = v1::GetRequest {
         livepatch: by_name("old"),
+        ..Default::default()
     };
     let status = farm.livepatches.clone().get(request).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::NotFound);

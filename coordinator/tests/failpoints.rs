@@ -159,6 +159,7 @@ async fn use_it(channel: Channel) -> Ends {
     for name in ["kept", "gone"] {
         let request = v1::GetRequest {
             livepatch: by_name(name),
+            ..Default::default()
         };
         let ended = loop {
             let got = insist(|| {

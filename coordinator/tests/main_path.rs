@@ -255,6 +255,7 @@ async fn bad_submissions_say_all_that_is_wrong_and_store_nothing() {
     assert_eq!(list.into_inner().livepatches, []);
     let request = v1::GetRequest {
         livepatch: by_name("bsc1"),
+        ..Default::default()
     };
     let missing = farm.livepatches.clone().get(request).await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);

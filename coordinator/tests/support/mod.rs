@@ -86,6 +86,7 @@ impl Farm {
     pub async fn get(&self, name: &str) -> v1::GetResponse {
         let request = v1::GetRequest {
             livepatch: by_name(name),
+            ..Default::default()
         };
         self.livepatches.clone().get(request).await.unwrap().into_inner()
     }

@@ -235,6 +235,7 @@ pub async fn large(table: &mut Table, disk: &Path, sizes: &Sizes) -> Result<()> 
     };
     let request = v1::GetRequest {
         livepatch: Some(nothing),
+        ..Default::default()
     };
     let _ = LivepatchServiceClient::new(channel.clone()).get(request).await;
     let answers = start.elapsed().as_secs_f64();

@@ -187,7 +187,10 @@ impl Client {
     }
 
     async fn has_ended(&self, id: &str, seen: u64) -> bool {
-        let request = v1::GetRequest { livepatch: by_id(id) };
+        let request = v1::GetRequest {
+            livepatch: by_id(id),
+            ..Default::default()
+        };
         let answer = self.service.clone().get(request).await.map(Response::into_inner);
         let livepatch = answer.ok().and_then(|answer| answer.livepatch);
         livepatch.is_some_and(|livepatch| livepatch.ended_ms > 0 && livepatch.last_event == seen)
