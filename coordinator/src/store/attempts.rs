@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use klp_livepatch::names::WorkerName;
+use klp_livepatch::names::{LivepatchName, WorkerName};
 use klp_livepatch::outcome::{Artifact, Failure};
 use klp_livepatch::report::Report;
-use klp_livepatch::task::{AttemptId, Incarnation, LivepatchId, TaskId};
+use klp_livepatch::task::{AttemptId, Incarnation, LivepatchId, TaskId, TaskKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{attempt_state, attempt_state_text, failure, json, parsed, to_json};
+use super::rows::{attempt_state, attempt_state_text, failure, json, parsed, task_key, to_json};
 use crate::lifecycle::{AttemptState, Holder, Lease, Millis};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,35 @@ pub struct PastAttempt {
     pub started: Millis,
     pub ended: Option<Millis>,
     pub failure: Option<Failure>,
+}
+
+/// An attempt that a worker holds now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leased {
+    pub task: TaskId,
+    pub livepatch: LivepatchName,
+    pub key: TaskKey,
+    pub worker: WorkerName,
+    pub started: Millis,
+}
+
+/// All attempts that workers hold, the oldest first.
+pub fn leased_now(db: &Connection) -> rusqlite::Result<Vec<Leased>> {
+    db.prepare_cached(
+        "SELECT a.task, l.name, t.kind, t.codestream, t.arch, t.round, a.worker, a.started_ms \
+         FROM attempts a JOIN tasks t ON t.id = a.task JOIN livepatches l ON l.id = t.livepatch \
+         WHERE a.state = 'leased' ORDER BY a.started_ms",
+    )?
+    .query_map([], |row| {
+        Ok(Leased {
+            task: parsed(row, "task")?,
+            livepatch: parsed(row, "name")?,
+            key: task_key(row)?,
+            worker: parsed(row, "worker")?,
+            started: row.get("started_ms")?,
+        })
+    })?
+    .collect()
 }
 
 /// A task's attempts, oldest first.

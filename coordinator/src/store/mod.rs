@@ -30,8 +30,8 @@ use rusqlite_migration::{M, Migrations};
 use crate::aside::Aside;
 
 pub use attempts::{
-    AttemptRow, PastAttempt, add_artifacts, attempt, attempts_of, attempts_of_task, bury_lost, deaths_of, end_attempt,
-    faults_since, faulty_workers, insert_attempt,
+    AttemptRow, Leased, PastAttempt, add_artifacts, attempt, attempts_of, attempts_of_task, bury_lost, deaths_of,
+    end_attempt, faults_since, faulty_workers, insert_attempt, leased_now,
 };
 pub use change::{Change, OpenTask};
 pub use events::{EventRow, append_event, events_after};

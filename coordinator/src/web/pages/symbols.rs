@@ -1,0 +1,64 @@
+//! The symbols that a livepatch's sources need at run time, gathered over codestreams and architectures.
+
+use std::collections::BTreeMap;
+
+use klp_proto::v1;
+use klp_proto::v1::report::Report;
+
+/// A symbol, the object that provides it, who needs it and where it is missing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Symbol {
+    pub symbol: String,
+    pub object: String,
+    pub needed: Vec<String>,
+    pub missing: Vec<String>,
+}
+
+/// What the newest sources need. Those that are missing somewhere come first.
+pub fn symbols(tasks: &[v1::Task]) -> Vec<Symbol> {
+    let mut newest: BTreeMap<(&str, &str), (u32, &v1::ExtractReport)> = BTreeMap::new();
+    let mut gone: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for task in tasks {
+        let Some(platform) = &task.platform else { continue };
+        match task.report.as_ref().and_then(|r| r.report.as_ref()) {
+            Some(Report::Extract(report)) => {
+                let place = (platform.codestream.as_str(), platform.arch.as_str());
+                let kept = newest.entry(place).or_insert((task.round, report));
+                if kept.0 < task.round {
+                    *kept = (task.round, report);
+                }
+            }
+            Some(Report::Verify(report)) => {
+                for symbol in report.symbols.iter().filter(|s| s.found_in.is_empty()) {
+                    let at = format!("{}/{}", platform.codestream, platform.arch);
+                    let places = gone.entry((&symbol.object, &symbol.symbol)).or_default();
+                    if !places.contains(&at) {
+                        places.push(at);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for ((codestream, arch), (_, report)) in newest {
+        for symbol in report.targets.iter().flat_map(|t| &t.externalized) {
+            let at = format!("{codestream}/{arch}");
+            let needed = found.entry((&symbol.object, &symbol.symbol)).or_default();
+            if !needed.contains(&at) {
+                needed.push(at);
+            }
+        }
+    }
+    let mut symbols: Vec<Symbol> = found
+        .into_iter()
+        .map(|(key @ (object, symbol), needed)| Symbol {
+            symbol: symbol.to_owned(),
+            object: object.to_owned(),
+            needed,
+            missing: gone.remove(&key).unwrap_or_default(),
+        })
+        .collect();
+    symbols.sort_by_key(|s| s.missing.is_empty());
+    symbols
+}
