@@ -8,6 +8,7 @@
 pub mod bench;
 mod disk;
 mod farm;
+mod http;
 mod net;
 mod proc;
 mod qemu;
@@ -16,6 +17,7 @@ mod tools;
 
 pub use disk::Disk;
 pub use farm::{CommandResult, Farm, SUBMIT, WorkerOptions};
+pub use http::{Answer, Http};
 pub use net::Net;
 pub use proc::{Proc, command_on, wait_until};
 pub use qemu::Machine;
