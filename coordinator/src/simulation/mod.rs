@@ -446,6 +446,7 @@ impl World {
             share: Share::default(),
             max_open: 100,
             max_platforms: 100,
+            scopes: None,
         };
         match self.write("a submission", |tx| ledger::submit(tx, submission, now)) {
             Some(Ok(row)) => {

@@ -75,6 +75,7 @@ fn submission(name: &str) -> Submission {
         share: Default::default(),
         max_open: 100_000,
         max_platforms: 100,
+        scopes: None,
     }
 }
 
