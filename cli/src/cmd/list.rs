@@ -1,6 +1,6 @@
 //! `klp-farm list`: all livepatches, newest first.
 
-use clap::Args;
+use clap::{Args, value_parser};
 use klp_proto::v1;
 
 use crate::client::Client;
@@ -9,9 +9,9 @@ use crate::view;
 
 #[derive(Args)]
 pub struct ListArgs {
-    /// Show at most this many
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    /// Show at most this many, from 1
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
+    limit: u32,
 }
 
 const PAGE: usize = 500;
@@ -19,8 +19,9 @@ const PAGE: usize = 500;
 pub async fn run(args: ListArgs, client: &Client, mode: Mode) -> Result<(), Failed> {
     let mut livepatches: Vec<v1::Livepatch> = Vec::new();
     let mut page_token = String::new();
-    while livepatches.len() < args.limit {
-        let page_size = (args.limit - livepatches.len()).min(PAGE) as u32;
+    let limit = args.limit as usize;
+    while livepatches.len() < limit {
+        let page_size = (limit - livepatches.len()).min(PAGE) as u32;
         let request = v1::ListRequest { page_size, page_token };
         let page = client
             .livepatches()
