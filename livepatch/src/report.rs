@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fix::lint::Finding;
 use crate::names::{FunctionName, ObjectName, SourcePath};
+use crate::words::amount;
 
 /// What a successful or failed attempt tells about its targets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,7 +217,7 @@ impl CompileCheck {
         if let Some(first) = self.errors.first() {
             parts.push(match self.errors.len() {
                 1 => first.clone(),
-                n => format!("{first} (and {} more errors)", n - 1),
+                n => format!("{first} (and {})", amount(n - 1, "more error", "more errors")),
             });
         }
         if !self.missing_functions.is_empty() {

@@ -6,6 +6,7 @@ use klp_livepatch::names::SymbolName;
 use klp_livepatch::report::Report;
 use klp_livepatch::spec::{Backend, Goal, Spec};
 use klp_livepatch::task::{LivepatchId, TaskKind};
+use klp_livepatch::words::amount;
 use klp_livepatch::{Codestream, CodestreamFilter};
 
 use super::control::{ChangeError, stored};
@@ -96,10 +97,8 @@ pub fn extract(tx: &mut Tx<'_>, id: LivepatchId, how: &Extraction, now: Now) -> 
     store::set_extraction(tx, id, &spec, &aim)?;
     store::reopen_livepatch(tx, id)?;
     tx.note(Change::Opened(stored(tx, id)?.open()));
-    let message = match next.len() + again.len() {
-        1 => format!("one source is to be extracted with {}", how.backend),
-        n => format!("{n} sources are to be extracted with {}", how.backend),
-    };
+    let sources = amount(next.len() + again.len(), "source is", "sources are");
+    let message = format!("{sources} to be extracted with {}", how.backend);
     store::append_event(tx, id, now.ms, &message, None, false)?;
     for (task, status) in again {
         let message = format!("{} is to be tried again, without the fixes", task.key);

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use klp_livepatch::Share;
 use klp_livepatch::spec::{Spec, Violation};
 use klp_livepatch::task::{LivepatchId, Platform};
+use klp_livepatch::{Share, words};
 
 use super::{Now, create, fixes};
 use crate::lifecycle::Millis;
@@ -47,7 +47,7 @@ pub enum SubmitError {
         name: String,
         since: Millis,
     },
-    #[error("{open} livepatches are open, as many as max_open_livepatches allows; wait until one has ended")]
+    #[error("{} open, as many as max_open_livepatches allows; wait until one has ended", words::amount(*.open, "livepatch is", "livepatches are"))]
     TooManyOpen { open: u32 },
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -92,8 +92,8 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
         return Err(SubmitError::Invalid(Violation {
             field: "codestreams".to_owned(),
             message: format!(
-                "selects {} codestreams x architectures; at most {}: split it into several livepatches",
-                platforms.len(),
+                "selects {}; at most {}: split it into several livepatches",
+                words::platforms(platforms.len()),
                 submission.max_platforms
             ),
         }));
@@ -109,7 +109,7 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
         share: submission.share,
         pause: None,
     }));
-    let mut message = format!("submitted for {}", amount(platforms.len()));
+    let mut message = format!("submitted for {}", words::platforms(platforms.len()));
     for idle in fixes::idle(spec, platforms.iter().map(|p| &p.codestream)) {
         message.push_str("; ");
         message.push_str(&idle);
@@ -119,13 +119,6 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
     create(tx, *id, platforms.iter().flat_map(|p| plan::next(p, &[], &aim)), now)?;
     let stored = store::livepatch(tx, *id)?;
     stored.ok_or(SubmitError::Store(StoreError::Closed))
-}
-
-fn amount(platforms: usize) -> String {
-    match platforms {
-        1 => "one codestream x architecture".to_owned(),
-        n => format!("{n} codestreams x architectures"),
-    }
 }
 
 /// The platforms that a spec selects of those the farm holds; at least one.

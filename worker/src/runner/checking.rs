@@ -3,6 +3,7 @@
 use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::report::{CheckReport, FixesCheck, Report};
 use klp_livepatch::spec::Target;
+use klp_livepatch::words::amount;
 
 use super::{Context, Job, aside, disk_is_full, disk_s_fault};
 use crate::check::inlining::{self, Lab};
@@ -76,7 +77,7 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
 /// A tryout applies them, too: they are stored before it begins, a patch or two of some KiB, and a patch that fits no kernel is
 /// a slip like any other. What is to be known beside that can wait for the check.
 async fn try_fixes(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -> Result<FixesCheck, Failure> {
-    context.progress("applying the fixes");
+    context.progress(&format!("applying {}", amount(job.fixes.len(), "fix", "fixes")));
     let patches = fixes::fetch(&shared.courier, &job.fixes).await?;
     let dir = context.scratch.join("fixes");
     let staged = match Staged::new(tree, &dir, &patches, &context.cancel).await {
