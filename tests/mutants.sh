@@ -246,6 +246,14 @@ mutant - 'a kernel without the code is not extracted from' coordinator/src/ledge
 mutant - 'fixes are applied before anything is extracted' worker/src/runner/extracting.rs \
     's/if job\.fixes\.is_empty\(\) \{/if true {/' \
     '-p klp-tests --test suse'
+mutant - 'fixes are judged where they are checked' worker/src/runner/checking.rs \
+    's/if !job\.fixes\.is_empty\(\) && !report/if false \&\& !report/' \
+    '-p klp-tests --test fixes'
+mutant - 'where nothing is built nothing has to apply' worker/src/runner/checking.rs \
+    's/ && !report\.leaves_out\(\)//' \
+    '-p klp-tests --test fixes'
+mutant - 'fixes for nobody are refused' coordinator/src/ledger/fixes.rs \
+    's/if strange\.is_empty\(\) \{/if true {/'
 mutant - 'a paused livepatch starts nothing' coordinator/src/farm/mind.rs \
     's/if !waiting \|\| paused \{/if !waiting {/'
 mutant - 'what needs a slot is not kept waiting' coordinator/src/schedule/mod.rs \
@@ -253,7 +261,7 @@ mutant - 'what needs a slot is not kept waiting' coordinator/src/schedule/mod.rs
 mutant - 'who had not begun is not blamed' coordinator/src/farm/mind.rs \
     's/let unbegun = self\.unbegun\.contains\(&attempt\.task\);/let unbegun = false;/'
 mutant - 'a tryout takes no slot' worker/src/worker.rs \
-    's/match assignment\.tryout/match false/' \
+    's/match tryout \{/match false {/' \
     '-p klp-tests --test rogue slip'
 mutant - 'a drained worker gets nothing' coordinator/src/farm/roster.rs \
     's/if let Some\(drain\) = &self\.standing\.drain \{/if let Some(drain) = self.standing.drain.as_ref().filter(|_| false) {/'

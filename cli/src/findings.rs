@@ -52,6 +52,7 @@ mod tests {
                         warnings: vec![warning.into()],
                         ..Default::default()
                     }],
+                    fixes: None,
                 })),
             }),
             ..Default::default()
@@ -70,6 +71,83 @@ mod tests {
             15.6u3/x86_64
         ");
         assert_eq!(describe(&[]), "");
+    }
+
+    #[test]
+    fn findings_of_fixes_are_gathered_over_their_lines_and_notes_come_last() {
+        let finding = |warning, line, text: &str| v1::FixFinding {
+            warning,
+            topic: "data".into(),
+            file: "fs/x.c".into(),
+            line,
+            symbol: "v".into(),
+            text: text.into(),
+        };
+        let task = |codestream: &str, findings: Vec<v1::FixFinding>| v1::Task {
+            platform: Some(v1::Platform {
+                codestream: codestream.into(),
+                arch: "x86_64".into(),
+            }),
+            report: Some(v1::Report {
+                report: Some(Report::Check(v1::CheckReport {
+                    targets: Vec::new(),
+                    fixes: Some(v1::FixesCheck {
+                        warnings: vec![format!("{codestream}/x86_64: patch `a` needed fuzz")],
+                        findings,
+                        ..Default::default()
+                    }),
+                })),
+            }),
+            ..Default::default()
+        };
+        let mut extracted = task("15.6u1", Vec::new());
+        extracted.report = Some(v1::Report {
+            report: Some(Report::Extract(v1::ExtractReport {
+                targets: vec![v1::TargetExtraction {
+                    file: "fs/x.c".into(),
+                    warnings: vec!["15.6u1/x86_64: patch `a` needed fuzz".into(), "odd".into()],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            })),
+        });
+        let mut third = task(
+            "15.6u3",
+            vec![finding(true, 12, "v changed"), finding(true, 0, "as a whole")],
+        );
+        if let Some(Report::Check(check)) = third.report.as_mut().and_then(|r| r.report.as_mut()) {
+            check.fixes.as_mut().unwrap().omitted = 7;
+        }
+        let tasks = [
+            task(
+                "15.6u1",
+                vec![finding(false, 1, "w is added"), finding(true, 12, "v changed")],
+            ),
+            task(
+                "15.6u2",
+                vec![finding(true, 9, "v changed"), finding(true, 3, "u changed")],
+            ),
+            third,
+            extracted,
+        ];
+        insta::assert_snapshot!(describe(&tasks), @r"
+
+        To be looked at:
+          patch `a` needed fuzz
+            15.6u1/x86_64, 15.6u2/x86_64, 15.6u3/x86_64
+          warning: fs/x.c:9 to 12: v changed [data]
+            15.6u1/x86_64, 15.6u2/x86_64, 15.6u3/x86_64
+          warning: fs/x.c:3: u changed [data]
+            15.6u2/x86_64
+          warning: fs/x.c: as a whole [data]
+            15.6u3/x86_64
+          fs/x.c: odd
+            15.6u1/x86_64
+          note: fs/x.c:1: w is added [data]
+            15.6u1/x86_64
+          … and 7 more of the fixes; the log of the check has them all
+            15.6u3/x86_64
+        ");
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod spec_args;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use klp_worker::{config, extract, tree_cli};
+use klp_worker::{config, extract, tree_cli, usage};
 use tonic::transport::Uri;
 
 use crate::client::Client;
@@ -129,7 +129,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = usage::parse();
     let result = match cli.command {
         Command::NativeExtract(args) => extract::native_main(args).map_err(Failed::from),
         command => run(command, &cli.global),

@@ -60,7 +60,7 @@ pub struct SpecArgs {
     #[arg(long)]
     full_checks: bool,
     /// The fix: patches for all codestreams, applied in this order before anything is extracted
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "fixes")]
     patch: Vec<PathBuf>,
     /// Patches of the kernel-source repository that are fixes beside those of the CVE, wherever a branch has them
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "cve", conflicts_with_all = ["patch", "fixes"])]
@@ -68,7 +68,8 @@ pub struct SpecArgs {
     /// Take what a scan proposes without asking
     #[arg(long, short)]
     yes: bool,
-    /// Fixes by codestream, as klp-build keeps them: FOLDER/<codestream or product>/NN-name.patch
+    /// Fixes by codestream, as klp-build keeps them: FOLDER/<codestream, product or all>/NN-name.patch. Of the folders that fit
+    /// a codestream the closest counts, alone; instead of --patch
     #[arg(long, value_name = "FOLDER")]
     fixes: Option<PathBuf>,
     /// Memory that one extraction needs, such as 8G [default: as the coordinator is configured]
@@ -455,6 +456,15 @@ mod tests {
         assert!(order("--name a --mod-file-funcs m a.c f").is_err());
         assert!(order("--name a --conf-mod-file-funcs CONFIG_A m a.c f").is_ok());
         assert!(order("--name a --conf CONFIG_A").is_err());
+    }
+
+    #[test]
+    fn fixes_are_for_all_codestreams_or_by_folder_and_not_both() {
+        let refused = order("--name a --conf CONFIG_A --file-funcs a.c f --patch x.patch --fixes y");
+        let Err(Failed::Error(error)) = refused else {
+            panic!("both were taken");
+        };
+        assert!(error.to_string().contains("cannot be used with"), "{error}");
     }
 
     #[test]

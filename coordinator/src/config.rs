@@ -1,9 +1,12 @@
 //! The coordinator's settings: what each does, its unit and its default.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use klp_livepatch::names::{Product, RefName};
+use klp_livepatch::scan::branches::Branches;
 use klp_livepatch::spec::Spec;
 use klp_livepatch::task::TaskKind;
 use serde::{Deserialize, Serialize};
@@ -133,7 +136,15 @@ pub struct Config {
 
     /// How long open requests may take to end at shutdown, in milliseconds. Default: 5000.
     pub shutdown_ms: u32,
+
+    /// A table, so it comes last: branches of the kernel-source repository that scans look into, by product, beside those
+    /// that are known (12.5, 15.4 to 15.7, 16.0, 6.0 and what they share) or in their place. A product is a SUSE
+    /// codestream's name without its update, or any other codestream's whole name. Default: none.
+    pub branches: BTreeMap<Product, RefName>,
 }
+
+/// Branches that may be configured: each scan's order names them.
+const MAX_BRANCHES: usize = 200;
 
 impl Default for Config {
     fn default() -> Self {
@@ -171,6 +182,7 @@ impl Default for Config {
             max_requests_per_connection: 256,
             readers: 4,
             shutdown_ms: 5_000,
+            branches: BTreeMap::new(),
         }
     }
 }
@@ -256,6 +268,12 @@ impl Config {
                 self.heartbeat_ms, self.lease_ms
             ));
         }
+        if self.branches.len() > MAX_BRANCHES {
+            let count = self.branches.len();
+            bad.push(format!(
+                "setting branches names {count} products; it must be at most {MAX_BRANCHES}"
+            ));
+        }
         if self.data_dir.as_os_str().is_empty() {
             bad.push("setting data_dir is empty; name the folder that holds the coordinator's data".to_owned());
         }
@@ -268,7 +286,7 @@ impl Config {
 
     /// As a configuration file.
     pub fn to_toml(&self) -> String {
-        // Numbers, an address and a path always serialise, except for a path that is not UTF-8.
+        // Numbers, an address, names and a path always serialise, except for a path that is not UTF-8.
         toml::to_string(self).unwrap_or_else(|e| format!("# this configuration has no text: {e}\n"))
     }
 
@@ -290,6 +308,13 @@ impl Config {
                 pause_max_ms: self.quarantine_max_ms,
             },
         }
+    }
+
+    /// The branches that are known, as they are configured.
+    pub(crate) fn all_branches(&self) -> Branches {
+        let mut branches = Branches::default();
+        branches.extend(self.branches.clone());
+        branches
     }
 
     /// What a task of this kind needs, in bytes.
@@ -359,6 +384,43 @@ mod tests {
             assert!(error.contains(&format!("setting {setting} ")), "{error}");
         }
         assert_eq!(error.lines().count(), 4, "{error}");
+    }
+
+    #[test]
+    fn branches_are_read_and_bad_names_refused_with_their_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Config::read(&path)
+        };
+        let config = read("readers = 4\n[branches]\n\"15.8\" = \"SLE15-SP8\"\n\"15.7\" = \"mine/15.7\"\n").unwrap();
+        config.validate().unwrap();
+        assert_eq!(toml::from_str::<Config>(&config.to_toml()).unwrap(), config);
+        let all = config.all_branches();
+        let branch = |product: &str| {
+            let found = all.iter().find(|(name, _)| *name == product);
+            found.map(|(_, branch)| branch.as_str()).unwrap_or_default()
+        };
+        assert_eq!(
+            [branch("15.8"), branch("15.7"), branch("15.6")],
+            ["SLE15-SP8", "mine/15.7", "SLE15-SP6-LTSS"]
+        );
+        for (bad, said) in [
+            ("\"15.8\" = \"--output=x\"", "--output=x"),
+            ("\"../x\" = \"SLE15-SP8\"", "../x"),
+            ("\"15.8\" = 15", "15"),
+        ] {
+            let error = read(&format!("[branches]\n{bad}\n")).unwrap_err().to_string();
+            assert!(error.contains("line 2") && error.contains(said), "{error}");
+        }
+        let many = (0..=MAX_BRANCHES).map(|i| (format!("15.{i}").parse().unwrap(), "b".parse().unwrap()));
+        let config = Config {
+            branches: many.collect(),
+            ..Config::default()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("setting branches "), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::task::Incarnation;
+use klp_livepatch::words::amount;
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = i64;
@@ -284,7 +285,10 @@ impl Status {
                 times(self.deaths)
             ))
         } else if faults >= retry.fault_limit {
-            given_up(format!("given up after {faults} faults of the farm"))
+            given_up(format!(
+                "given up after {}",
+                amount(faults, "fault of the farm", "faults of the farm")
+            ))
         } else {
             let not_before = now + retry.pause(faults, noise);
             (State::Waiting { not_before }, failure)

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use klp_coordinator::admin::{self, Backup, Findings, gc, size};
 use klp_coordinator::{Config, Coordinator};
+use klp_livepatch::words::amount;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -187,35 +188,34 @@ fn tell_findings(out: &mut impl Write, findings: &Findings) -> std::io::Result<(
         writeln!(out, "problem: {}\n  next step: {}", problem.what, problem.next_step)?;
     }
     if findings.unlisted > 0 {
-        writeln!(out, "and {} problems more", findings.unlisted)?;
+        writeln!(out, "and {} more", amount(findings.unlisted, "problem", "problems"))?;
     }
     let (db, artifacts, logs) = (findings.database, findings.artifacts, findings.logs);
     let verdict = match findings.problems.len() + findings.unlisted {
         0 => "all is well".to_owned(),
-        1 => "1 problem".to_owned(),
-        n => format!("{n} problems"),
+        n => amount(n, "problem", "problems"),
     };
     writeln!(out, "{}: {verdict}", findings.data_dir.display())?;
     writeln!(
         out,
-        "  {} livepatches, {} tasks, {} attempts, {} events; {} artifacts ({}), {} logs ({})",
-        db.livepatches,
-        db.tasks,
-        db.attempts,
-        db.events,
-        artifacts.count,
+        "  {}, {}, {}, {}; {} ({}), {} ({})",
+        amount(db.livepatches, "livepatch", "livepatches"),
+        amount(db.tasks, "task", "tasks"),
+        amount(db.attempts, "attempt", "attempts"),
+        amount(db.events, "event", "events"),
+        amount(artifacts.count, "artifact", "artifacts"),
         size(artifacts.bytes),
-        logs.count,
+        amount(logs.count, "log", "logs"),
         size(logs.bytes)
     )?;
     let (spare, stray) = (findings.unreferenced_artifacts, findings.unreferenced_logs);
     if spare.count + stray.count > 0 {
         writeln!(
             out,
-            "  not needed, to be cleared away in time: {} artifacts ({}), {} logs ({})",
-            spare.count,
+            "  not needed, to be cleared away in time: {} ({}), {} ({})",
+            amount(spare.count, "artifact", "artifacts"),
             size(spare.bytes),
-            stray.count,
+            amount(stray.count, "log", "logs"),
             size(stray.bytes)
         )?;
     }

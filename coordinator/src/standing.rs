@@ -53,7 +53,10 @@ impl Standing {
             };
             Quarantine {
                 until: now + pauses.pause(faults - policy.after + 1, noise),
-                reason: format!("it failed {faults} times in a row, the last time: {what}"),
+                reason: match faults {
+                    1 => format!("it failed: {what}"),
+                    n => format!("it failed {n} times in a row, the last time: {what}"),
+                },
             }
         });
         Self {

@@ -2,6 +2,8 @@
 //! the spec names. A CONFIG or function that no kernel has is a slip of the fingers, and storing it would use up the
 //! livepatch's name.
 //!
+//! So is a fix that applies to none of them.
+//!
 //! A tryout is a check assignment that is nowhere recorded: it has an attempt's id, but no task, no lease and no second
 //! try. What is not answered in time decides nothing; the check tasks of a stored livepatch have the last word.
 
@@ -30,7 +32,7 @@ const MAX_PROBLEMS: usize = 20;
 const REMEMBERED: usize = 4096;
 
 /// What a worker answered: the problems that are the user's; `None`: the platform is fine, or nobody knows.
-type Answer = Option<Vec<String>>;
+type Answer = Option<Vec<Violation>>;
 
 /// The tryouts that wait for an answer; clones are handles to the same table.
 #[derive(Clone, Default)]
@@ -144,12 +146,21 @@ impl Tryouts {
 fn answer(outcome: &Outcome) -> Answer {
     match &outcome.ending {
         Ending::Failed(failure) if failure.cause == Cause::Yours => {
-            Some(failure.message.lines().map(str::to_owned).collect())
+            let of_fixes = match &outcome.report {
+                Some(Report::Check(check)) => &check.fixes.problems[..],
+                _ => &[],
+            };
+            let problem = |line: &str| match of_fixes.iter().any(|problem| problem == line) {
+                true => violation("fixes", line.to_owned()),
+                false => violation("targets", line.to_owned()),
+            };
+            Some(failure.message.lines().map(problem).collect())
         }
         Ending::Succeeded => match &outcome.report {
             // Elsewhere it may be built; if it is nowhere, the option is a slip.
             Some(Report::Check(check)) if check.leaves_out() => {
-                Some(check.targets.iter().filter_map(|t| t.left_out.clone()).collect())
+                let why = check.targets.iter().filter_map(|t| t.left_out.clone());
+                Some(why.map(|why| violation("targets", why)).collect())
             }
             _ => None,
         },
@@ -210,19 +221,24 @@ fn whom_to_ask(platforms: &[Platform], workers: &[WorkerView]) -> Option<Vec<(Pl
     Some(asked)
 }
 
-fn refusal(mut problems: Vec<String>) -> Vec<Violation> {
-    problems.sort();
+fn violation(field: &str, message: String) -> Violation {
+    Violation {
+        field: field.to_owned(),
+        message,
+    }
+}
+
+fn refusal(mut problems: Vec<Violation>) -> Vec<Violation> {
+    // Of targets first: without them the fixes don't matter.
+    problems.sort_by(|a, b| (&b.field, &a.message).cmp(&(&a.field, &b.message)));
     problems.dedup();
     let more = problems.len().saturating_sub(MAX_PROBLEMS);
     problems.truncate(MAX_PROBLEMS);
     if more > 0 {
-        problems.push(format!("… and {more} more of the kind"));
+        let field = problems.last().map(|last| last.field.clone()).unwrap_or_default();
+        problems.push(violation(&field, format!("… and {more} more of the kind")));
     }
-    let violation = |message| Violation {
-        field: "targets".to_owned(),
-        message,
-    };
-    problems.into_iter().map(violation).collect()
+    problems
 }
 
 #[cfg(test)]
@@ -230,6 +246,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use klp_livepatch::Arch;
+    use klp_livepatch::outcome::Failure;
+    use klp_livepatch::report::{CheckReport, FixesCheck};
     use klp_livepatch::task::Incarnation;
 
     use super::*;
@@ -288,9 +306,29 @@ mod tests {
 
     #[test]
     fn a_refusal_is_bounded() {
-        let violations = refusal((0..50).map(|i| format!("problem {i}")).collect());
+        let problems = (0..50).map(|i| violation("targets", format!("problem {i}")));
+        let violations = refusal(problems.collect());
         assert_eq!(violations.len(), MAX_PROBLEMS + 1);
         assert!(violations[MAX_PROBLEMS].message.contains("30 more"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_fixes_is_told_of_fixes_and_after_the_targets() {
+        let outcome = Outcome {
+            ending: Ending::Failed(Failure::new(Cause::Yours, "b: no CONFIG\na: does not apply".to_owned())),
+            report: Some(Report::Check(CheckReport {
+                fixes: FixesCheck {
+                    problems: vec!["a: does not apply".to_owned()],
+                    ..FixesCheck::default()
+                },
+                ..CheckReport::default()
+            })),
+            artifacts: Vec::new(),
+        };
+        let mut said = answer(&outcome).unwrap();
+        said.reverse();
+        let told: Vec<String> = refusal(said).iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["targets: b: no CONFIG", "fixes: a: does not apply"]);
     }
 
     #[test]

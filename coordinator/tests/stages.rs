@@ -240,6 +240,7 @@ async fn a_scan_is_answered_by_a_worker_that_can_or_refused_with_what_to_do() {
     std::fs::write(&catalog, text).unwrap();
     let mut settings = config(&folder.path().join("data"));
     settings.catalog = Some(catalog);
+    settings.branches = [("15.8".parse().unwrap(), "SLE15-SP8".parse().unwrap())].into();
     let farm = Farm::start(settings).await;
     let request = v1::ScanRequest {
         cve: "2026-1234".into(),
@@ -275,6 +276,7 @@ async fn a_scan_is_answered_by_a_worker_that_can_or_refused_with_what_to_do() {
     let errand = errand.await;
     let order = errand.scan.unwrap();
     assert_eq!(order.codestreams[0].kernel, "6.4.0-150600.23.7");
+    assert_eq!(order.branches, [("15.8".to_owned(), "SLE15-SP8".to_owned())].into());
     let fix = |digest: Digest| v1::Fix {
         scope: "15.6".into(),
         name: "01-a.patch".into(),

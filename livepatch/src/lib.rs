@@ -33,6 +33,7 @@ pub mod share;
 pub mod spec;
 pub mod suse;
 pub mod task;
+pub mod words;
 
 pub use arch::Arch;
 pub use codestream::Codestream;

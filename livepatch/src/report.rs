@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fix::lint::Finding;
 use crate::names::{FunctionName, ObjectName, SourcePath};
+use crate::words::amount;
 
 /// What a successful or failed attempt tells about its targets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +18,29 @@ pub enum Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckReport {
     pub targets: Vec<TargetCheck>,
+    /// What came of the livepatch's fixes here; nothing if it has none, or none is needed.
+    #[serde(default, skip_serializing_if = "FixesCheck::is_empty")]
+    pub fixes: FixesCheck,
+}
+
+/// What came of applying a livepatch's fixes to a kernel's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixesCheck {
+    /// The first patch that does not apply, in a sentence that names codestream, arch, patch, file and hunk. Empty: all do.
+    pub problems: Vec<String>,
+    /// Where fuzz was needed, and what has no effect.
+    pub warnings: Vec<String>,
+    /// What makes a livepatch of them hard, and what it does not replace; warnings first.
+    pub findings: Vec<Finding>,
+    /// How many more findings the attempt's log has.
+    #[serde(default)]
+    pub omitted: u32,
+}
+
+impl FixesCheck {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How a CONFIG is set on one codestream and architecture.
@@ -61,6 +86,14 @@ pub struct TargetCheck {
 }
 
 impl CheckReport {
+    /// All that is wrong.
+    pub fn problems(&self) -> impl Iterator<Item = &String> {
+        self.targets
+            .iter()
+            .flat_map(|t| &t.problems)
+            .chain(&self.fixes.problems)
+    }
+
     /// Whether nothing is to be patched here, and nothing is wrong.
     pub fn leaves_out(&self) -> bool {
         !self.targets.is_empty()
@@ -184,7 +217,7 @@ impl CompileCheck {
         if let Some(first) = self.errors.first() {
             parts.push(match self.errors.len() {
                 1 => first.clone(),
-                n => format!("{first} (and {} more errors)", n - 1),
+                n => format!("{first} (and {})", amount(n - 1, "more error", "more errors")),
             });
         }
         if !self.missing_functions.is_empty() {

@@ -119,9 +119,10 @@ pub fn decide(
     if there.is_empty() {
         let why = match wanted.first() {
             Some(product) => format!(
-                "the repository has no branch that is known for product {product}; name it in the configuration"
+                "the repository has no branch that is known for product {product}; name it in the coordinator's configuration, under [branches]"
             ),
-            None => "its name tells no product; name its branch in the configuration".to_owned(),
+            None => "its name tells no product; name its branch in the coordinator's configuration, under [branches]"
+                .to_owned(),
         };
         return (None, Status::Unknown { why });
     }

@@ -405,11 +405,12 @@ pub fn outcome(wire: v1::CommitRequest) -> Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
+    use klp_livepatch::fix::lint::{Finding, Severity, Topic};
     use klp_livepatch::names::ObjectName;
     use klp_livepatch::outcome::Digest;
     use klp_livepatch::report::{
-        CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, FunctionCheck, PatchedFunction,
-        TargetCheck, TargetExtraction, Traced, VerifiedSymbol, VerifyReport,
+        CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, FixesCheck, FunctionCheck,
+        PatchedFunction, TargetCheck, TargetExtraction, Traced, VerifiedSymbol, VerifyReport,
     };
     use uuid::Uuid;
 
@@ -484,7 +485,24 @@ mod tests {
                 problems: vec!["p".into()],
                 warnings: vec!["w".into()],
             }],
+            fixes: FixesCheck {
+                problems: vec!["q".into()],
+                warnings: vec!["x".into()],
+                findings: vec![finding(Severity::Warning, 12), finding(Severity::Note, 0)],
+                omitted: 3,
+            },
         })
+    }
+
+    fn finding(severity: Severity, line: usize) -> Finding {
+        Finding {
+            severity,
+            topic: Topic::PerCpu,
+            file: "sound/core/pcm.c".into(),
+            line,
+            symbol: "f".into(),
+            text: "is odd".into(),
+        }
     }
 
     fn verify() -> Report {

@@ -57,6 +57,10 @@ impl Courier {
                     tracing::info!(%attempt, "outcome committed");
                     Some(answer)
                 }
+                Ok(answer @ Disposition::Superseded) if !parcel.holds_work() => {
+                    tracing::debug!(%attempt, "outcome superseded, and nobody waits for it");
+                    Some(answer)
+                }
                 Ok(answer @ Disposition::Superseded) => {
                     tracing::warn!(%attempt, "outcome superseded: the farm moved on");
                     Some(answer)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use klp_livepatch::Arch;
-use klp_livepatch::names::{FixName, FixScope};
+use klp_livepatch::names::{FixName, FixScope, Product};
 use klp_livepatch::outcome::{Artifact, Digest};
 use klp_livepatch::scan::branches::Branches;
 use klp_livepatch::spec::Fix;
@@ -140,11 +140,41 @@ fn request(order: v1::ScanOrder) -> Result<ScanRequest, klp_livepatch::spec::Vio
             archs: archs.collect::<Result<BTreeSet<_>, _>>()?,
         })
     });
+    let named = order.branches.iter().map(|(product, branch)| {
+        let product: Product = parse("branches.product", product)?;
+        Ok((product, parse("branches.branch", branch)?))
+    });
+    let mut branches = Branches::default();
+    branches.extend(named.collect::<Result<Vec<_>, _>>()?);
     let add_patches = order.add_patches.iter().map(|path| parse("add_patches", path));
     Ok(ScanRequest {
         cve: parse("cve", &order.cve)?,
         codestreams: codestreams.collect::<Result<_, _>>()?,
         add_patches: add_patches.collect::<Result<_, _>>()?,
-        branches: Branches::default(),
+        branches,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_that_the_coordinator_names_are_looked_into_beside_those_that_are_known() {
+        let order = |product: &str, branch: &str| v1::ScanOrder {
+            cve: "2026-1234".to_owned(),
+            branches: [(product.to_owned(), branch.to_owned())].into(),
+            ..Default::default()
+        };
+        let branches = request(order("15.8", "SLE15-SP8")).unwrap().branches;
+        let names: Vec<&str> = branches.iter().map(|(_, branch)| branch.as_str()).collect();
+        assert!(
+            names.contains(&"SLE15-SP8") && names.contains(&"SLE15-SP7"),
+            "{names:?}"
+        );
+        for (product, branch) in [("../x", "SLE15-SP8"), ("15.8", "--output=x")] {
+            let refused = request(order(product, branch)).unwrap_err();
+            assert!(refused.field.starts_with("branches."), "{refused}");
+        }
+    }
 }

@@ -24,6 +24,7 @@ pub mod symbols;
 pub mod tree_cli;
 pub mod trees;
 pub mod upload;
+pub mod usage;
 pub mod worker;
 
 pub use config::WorkerConfig;

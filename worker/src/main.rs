@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use klp_livepatch::CodestreamFilter;
 use klp_livepatch::names::WorkerName;
 use klp_worker::session::SessionError;
-use klp_worker::{WorkerConfig, config, extract, tree_cli, worker};
+use klp_worker::{WorkerConfig, config, extract, tree_cli, usage, worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Uri;
 use tracing_subscriber::EnvFilter;
@@ -116,7 +116,7 @@ impl RunArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = usage::parse();
     let result = match cli.command {
         // Without a runtime: this process is measured and limited.
         Some(Command::NativeExtract(args)) => extract::native_main(args),

@@ -47,6 +47,16 @@ pub struct Parcel {
     /// The incarnation that ran the attempt: the lease was given to it.
     pub incarnation: Incarnation,
     pub outcome: Outcome,
+    /// It answers a tryout, as far as the process that ran it knows; it is no longer of interest once that is over.
+    #[serde(skip)]
+    pub tryout: bool,
+}
+
+impl Parcel {
+    /// Whether work was done in vain if the farm has moved on.
+    pub fn holds_work(&self) -> bool {
+        !self.tryout && !matches!(self.outcome.ending, Ending::HandedBack { .. })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +127,7 @@ impl Outbox {
             attempt,
             incarnation,
             outcome,
+            tryout: false,
         };
         write_durably(&partial.join(OUTCOME), &serde_json::to_vec(&parcel)?)?;
         sync_dir(partial)?;
@@ -204,5 +215,26 @@ mod tests {
         again.remove(attempt).unwrap();
         assert!(again.list().unwrap().is_empty());
         assert_eq!(fs::read_dir(dir.path().join("outbox")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_what_was_worked_out_for_a_task_is_lost_when_the_farm_has_moved_on() {
+        let parcel = |ending, tryout| Parcel {
+            attempt: AttemptId {
+                task: TaskId(Uuid::from_u128(3)),
+                number: 1,
+            },
+            incarnation: Incarnation(Uuid::from_u128(9)),
+            outcome: Outcome {
+                ending,
+                report: None,
+                artifacts: Vec::new(),
+            },
+            tryout,
+        };
+        let back = Ending::HandedBack { reason: String::new() };
+        assert!(parcel(Ending::Succeeded, false).holds_work());
+        assert!(!parcel(Ending::Succeeded, true).holds_work());
+        assert!(!parcel(back, false).holds_work());
     }
 }

@@ -186,7 +186,7 @@ async fn with_scratch(
         memory_limit: job.memory_limit,
     };
     match job.kind {
-        TaskKind::Check => checking::run(tree, job, &context).await,
+        TaskKind::Check => checking::run(shared, &tree, &job, &context).await,
         TaskKind::Verify => verifying::run(tree, job, &context).await,
         TaskKind::Extract => {
             let done = extracting::run(shared, &tree, &job, &context).await;
@@ -217,11 +217,15 @@ fn blame_the_disk(shared: &Shared, done: Result<Product, Failure>) -> Result<Pro
     else {
         return done;
     };
+    Err(disk_s_fault(shared, &failure))
+}
+
+fn disk_s_fault(shared: &Shared, failure: &Failure) -> Failure {
     let (name, dir) = (&shared.config.name, shared.config.data_dir.display());
-    Err(farm(format!(
+    farm(format!(
         "worker {name}: the disk of {dir} is full, so that this may mean nothing: {}",
         failure.message
-    )))
+    ))
 }
 
 fn farm(message: String) -> Failure {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use klp_livepatch::task::Platform;
+use klp_livepatch::words::amount;
 use klp_livepatch::{Arch, Codestream};
 use tokio_util::sync::CancellationToken;
 
@@ -345,7 +346,7 @@ async fn verify_trees(
     match (good, bad) {
         (0, 0) => bail!("no such tree in {}; see `klp-worker tree list`", store.dir().display()),
         (_, 0) => Ok(()),
-        (_, bad) => bail!("{bad} of {} trees can't be used", good + bad),
+        (_, bad) => bail!("{bad} of {} can't be used", amount(good + bad, "tree", "trees")),
     }
 }
 

@@ -213,6 +213,7 @@ impl Shared {
             attempt: id,
             incarnation: self.incarnation,
             outcome: Product::failed(Failure::new(Cause::Farm, message)).into_outcome_without_files(),
+            tryout: false,
         }
     }
 
@@ -317,6 +318,7 @@ impl Party for Shared {
         let Some(cancel) = self.attempts.begin(id) else { return };
         let shared = self.clone();
         self.tracker.spawn(async move {
+            let tryout = assignment.tryout;
             let log = AttemptLog::default();
             let sender = tokio::spawn({
                 let (log, client) = (log.clone(), shared.courier.client());
@@ -326,7 +328,7 @@ impl Party for Shared {
             let running = tokio::spawn({
                 let (shared, log) = (shared.clone(), log.clone());
                 async move {
-                    let _slot = match assignment.tryout {
+                    let _slot = match tryout {
                         true => None,
                         false => match shared.slot(id, &cancel).await {
                             Ok(slot) => Some(slot),
@@ -341,7 +343,10 @@ impl Party for Shared {
                 Product::failed(Failure::new(Cause::Farm, message))
             });
             let at_fault = matches!(&product.ending, Ending::Failed(failure) if failure.cause == Cause::Farm);
-            let parcel = shared.store(id, product);
+            let parcel = Parcel {
+                tryout,
+                ..shared.store(id, product)
+            };
             log.close();
             shared.attempts.ended(id);
             // The log first, so that whoever sees the verdict can read why.

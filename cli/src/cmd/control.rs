@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use klp_livepatch::names::LivepatchName;
+use klp_livepatch::words::amount;
 use klp_livepatch::{Arch, CodestreamFilter, Share};
 use klp_proto::v1;
 use tonic::{Response, Status};
@@ -141,10 +142,7 @@ pub async fn retry(args: RetryArgs, client: &Client, mode: Mode) -> Result<(), F
     };
     let answer = client.livepatches().retry(request).await;
     let answer = answer.map_err(|s| client.explain(s))?.into_inner();
-    let tasks = match answer.retried {
-        1 => "one task is".to_owned(),
-        n => format!("{n} tasks are"),
-    };
+    let tasks = amount(answer.retried, "task is", "tasks are");
     if args.wait {
         eprintln!("{}: {tasks} tried again", args.name);
         return follow::follow(client, &args.name, mode).await;
@@ -165,7 +163,8 @@ pub async fn pause(args: PauseArgs, client: &Client, mode: Mode) -> Result<(), F
     }
     show(paused, mode, |livepatch| {
         let running = livepatch.counts.unwrap_or_default().leased;
-        format!("paused; {running} running tasks go on, `klp-farm resume` starts the others")
+        let running = amount(running, "running task goes on", "running tasks go on");
+        format!("paused; {running}, `klp-farm resume` starts the others")
     })
 }
 

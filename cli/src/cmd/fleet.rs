@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use klp_livepatch::names::WorkerName;
+use klp_livepatch::words::amount;
 use klp_proto::v1;
 
 use crate::client::Client;
@@ -104,8 +105,5 @@ fn show(worker: v1::Worker, mode: Mode, what: impl Fn(&v1::Worker) -> String) ->
 }
 
 fn attempts(n: u32) -> String {
-    match n {
-        1 => "one attempt".to_owned(),
-        n => format!("{n} attempts"),
-    }
+    amount(n, "attempt", "attempts")
 }

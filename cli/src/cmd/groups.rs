@@ -6,6 +6,7 @@ use clap::Args;
 use klp_livepatch::compression::{Known, compress};
 use klp_livepatch::difference::{Difference, difference};
 use klp_livepatch::names::LivepatchName;
+use klp_livepatch::words::amount;
 use klp_livepatch::{Arch, Codestream};
 use serde::Serialize;
 
@@ -22,7 +23,7 @@ Examples:
 Groups are told for each architecture. The file `groups` that `klp-farm get` writes has one line for codestreams that are alike on
 all their architectures, as klp-build writes it.
 
-Exit codes: 0 shown, 1 failed, as when the livepatch is still running.";
+Exit codes: 0 shown, or there are none, 1 failed, as when the livepatch is still running.";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -79,10 +80,28 @@ pub async fn run(args: GroupsArgs, client: &Client, mode: Mode) -> Result<(), Fa
             });
         }
     }
+    if shown.is_empty() {
+        eprintln!("{}", why_none(client, &args.name).await?);
+    }
     match mode {
         Mode::Json => output::json(&shown),
         Mode::Table => shown.iter().try_for_each(print),
     }
+}
+
+/// Why a livepatch that has ended has no groups.
+async fn why_none(client: &Client, name: &LivepatchName) -> Result<String, Failed> {
+    let livepatch = client.get(name).await?.livepatch.unwrap_or_default();
+    let set_up = livepatch.spec.is_some_and(|spec| spec.checks_only);
+    Ok(match set_up {
+        true => format!(
+            "{name} was only set up: groups are of sources, which `klp-farm extract --name {name}` extracts where its checks \
+             succeeded"
+        ),
+        false => format!(
+            "no source of {name} was extracted with success, so there are no groups; see `klp-farm status {name}`"
+        ),
+    })
 }
 
 fn print(group: &Group) -> Result<(), Failed> {
@@ -93,8 +112,9 @@ fn print(group: &Group) -> Result<(), Failed> {
         false => "",
     };
     output::print(&format!(
-        "  apart from {} by {} lines{remark}:",
-        apart.from, apart.lines
+        "  apart from {} by {}{remark}:",
+        apart.from,
+        amount(apart.lines, "line", "lines")
     ))?;
     let indented: String = coloured(&apart.diff)
         .lines()

@@ -1,6 +1,6 @@
 //! `klp-farm list`: all livepatches, newest first.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use klp_proto::v1;
 
 use crate::client::Client;
@@ -9,9 +9,9 @@ use klp_proto::view;
 
 #[derive(Args)]
 pub struct ListArgs {
-    /// Show at most this many
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    /// Show at most this many, from 1
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
+    limit: u32,
     /// Only those with this in their name, their CVE or who submitted them
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     search: String,
@@ -46,8 +46,9 @@ const PAGE: usize = 500;
 pub async fn run(args: ListArgs, client: &Client, mode: Mode) -> Result<(), Failed> {
     let mut livepatches: Vec<v1::Livepatch> = Vec::new();
     let mut page_token = String::new();
-    while livepatches.len() < args.limit {
-        let page_size = (args.limit - livepatches.len()).min(PAGE) as u32;
+    let limit = args.limit as usize;
+    while livepatches.len() < limit {
+        let page_size = (limit - livepatches.len()).min(PAGE) as u32;
         let states = args.state.iter().map(|state| v1::LivepatchState::from(*state).into());
         let request = v1::ListRequest {
             page_size,

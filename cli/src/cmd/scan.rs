@@ -1,6 +1,6 @@
 //! `klp-farm scan`: which codestreams lack a CVE's fixes, and what a livepatch of them would target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
 
 use clap::Args;
@@ -227,7 +227,7 @@ pub fn fixes_alone(found: &Found) -> Result<Taken, Failed> {
     Ok(Taken {
         codestreams: exactly(&affected)?,
         targets: Vec::new(),
-        fixes: fixes(found),
+        fixes: fixes(found, &affected),
     })
 }
 
@@ -264,7 +264,7 @@ pub fn proposed(found: &Found, yes: bool) -> Result<Taken, Failed> {
     Ok(Taken {
         codestreams: exactly(&proposal.codestreams)?,
         targets,
-        fixes: fixes(found),
+        fixes: fixes(found, &proposal.codestreams),
     })
 }
 
@@ -293,21 +293,24 @@ fn affected(report: &ScanReport) -> Vec<Codestream> {
     affected.map(|(codestream, _)| codestream.clone()).collect()
 }
 
-/// The fixes of each scope, and for codestreams that have some of them already a scope of their own with the rest.
-fn fixes(found: &Found) -> Vec<FixDraft> {
+/// The fixes that these codestreams lack: of their scope where they lack all of it, else of a scope of their own.
+fn fixes(found: &Found, codestreams: &[Codestream]) -> Vec<FixDraft> {
     let mut by_scope: BTreeMap<&str, Vec<&v1::Fix>> = BTreeMap::new();
     for fix in &found.fixes {
         by_scope.entry(&fix.scope).or_default().push(fix);
     }
-    let mut drafts: Vec<FixDraft> = found.fixes.iter().cloned().map(FixDraft::from).collect();
-    for (codestream, scan) in &found.report.codestreams {
-        let (Some(scope), Status::Affected { required }) = (&scan.scope, &scan.status) else {
+    let mut lacked_whole = BTreeSet::new();
+    let mut own = Vec::new();
+    for codestream in codestreams {
+        let scan = found.report.codestreams.get(codestream);
+        let Some((Some(scope), Status::Affected { required })) = scan.map(|scan| (&scan.scope, &scan.status)) else {
             continue;
         };
         let (Some(all), Some(product)) = (by_scope.get(scope.as_str()), found.report.products.get(scope)) else {
             continue;
         };
         if required.len() == all.len() {
+            lacked_whole.insert(scope.as_str());
             continue;
         }
         let lacking = product
@@ -315,12 +318,16 @@ fn fixes(found: &Found) -> Vec<FixDraft> {
             .iter()
             .zip(all)
             .filter(|(fact, _)| required.contains(&fact.path));
-        drafts.extend(lacking.map(|(_, fix)| FixDraft {
+        own.extend(lacking.map(|(_, fix)| FixDraft {
             scope: codestream.to_string(),
             ..FixDraft::from((*fix).clone())
         }));
     }
-    drafts
+    let whole = found
+        .fixes
+        .iter()
+        .filter(|fix| lacked_whole.contains(fix.scope.as_str()));
+    whole.cloned().map(FixDraft::from).chain(own).collect()
 }
 
 /// Asks whoever sits at the terminal; nobody there means no.
@@ -333,4 +340,56 @@ fn confirmed() -> Result<bool, Failed> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_livepatch_takes_the_fixes_that_its_codestreams_lack_and_no_others() {
+        let fact = |path: &str| serde_json::json!({"path": path, "order": 1, "subject": "", "git_commits": []});
+        let product = |paths: &[&str]| {
+            let patches: Vec<_> = paths.iter().map(|path| fact(path)).collect();
+            serde_json::json!({"branch": "b", "patches": patches, "mentions": []})
+        };
+        let affected = |scope: &str, required: &[&str]| serde_json::json!({"kernel": "1", "scope": scope, "status": "affected", "required": required});
+        let report = serde_json::json!({
+            "cve": "2026-1234",
+            "products": {"15.5": product(&["p/a", "p/b"]), "15.6": product(&["p/a", "p/b"]), "15.7": product(&["p/a"])},
+            "codestreams": {
+                "15.5u1": affected("15.5", &["p/a", "p/b"]),
+                "15.5u2": affected("15.5", &["p/b"]),
+                "15.6u1": affected("15.6", &["p/a"]),
+                "15.7u1": {"kernel": "1", "scope": "15.7", "status": "patched"},
+            },
+            "proposals": [],
+            "problems": [],
+        });
+        let fix = |scope: &str, name: &str| v1::Fix {
+            scope: scope.to_owned(),
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        let found = Found {
+            report: serde_json::from_value(report).unwrap(),
+            fixes: vec![
+                fix("15.5", "a"),
+                fix("15.5", "b"),
+                fix("15.6", "a"),
+                fix("15.6", "b"),
+                fix("15.7", "a"),
+            ],
+        };
+        let taken = |names: &[&str]| -> Vec<String> {
+            let codestreams: Vec<Codestream> = names.iter().map(|name| name.parse().unwrap()).collect();
+            let drafts = fixes(&found, &codestreams).into_iter();
+            drafts.map(|draft| format!("{}/{}", draft.scope, draft.name)).collect()
+        };
+        assert_eq!(
+            taken(&["15.5u1", "15.5u2", "15.6u1", "15.7u1"]),
+            ["15.5/a", "15.5/b", "15.5u2/b", "15.6u1/a"]
+        );
+        assert_eq!(taken(&["15.5u2"]), ["15.5u2/b"]);
+    }
 }

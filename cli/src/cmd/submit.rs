@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use klp_livepatch::Share;
+use klp_livepatch::words::platforms;
 use klp_proto::v1;
 use uuid::Uuid;
 
@@ -52,8 +53,8 @@ pub async fn run(args: SubmitArgs, client: &Client, mode: Mode) -> Result<(), Fa
     }
     let tasks = livepatch.counts.unwrap_or_default();
     output::print(&format!(
-        "{name} submitted: {count} codestreams x architectures; follow it with `klp-farm watch {name}`",
-        count = tasks.waiting + tasks.leased,
+        "{name} submitted: {}; follow it with `klp-farm watch {name}`",
+        platforms((tasks.waiting + tasks.leased) as usize),
     ))
 }
 
@@ -74,7 +75,13 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
     loop {
         tries += 1;
         match client.livepatches().submit(request.clone()).await {
-            Ok(response) => return Ok(response.into_inner().livepatch.unwrap_or_default()),
+            Ok(response) => {
+                let v1::SubmitResponse { livepatch, warnings } = response.into_inner();
+                for warning in warnings {
+                    eprintln!("warning: {warning}");
+                }
+                return Ok(livepatch.unwrap_or_default());
+            }
             Err(status) if client::is_broken(&status) && tries < 3 => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }

@@ -93,7 +93,7 @@ impl PlatformResult {
 
     /// Whether its check said that it can be patched.
     pub fn can_be_patched(&self) -> bool {
-        let fine = |check: &CheckReport| check.targets.iter().all(|t| t.problems.is_empty());
+        let fine = |check: &CheckReport| check.problems().next().is_none();
         !self.left_out && self.check.as_ref().is_some_and(fine)
     }
 

@@ -52,13 +52,14 @@ pub async fn extract(shared: &Shared, request: v1::ExtractRequest) -> Result<Res
     let mut how = extraction(&request)?;
     let name = livepatch_name(request.livepatch.clone())?;
     if submit::is_auto(&request.backend) {
-        let only = how.codestreams.clone();
+        let (only, unpatched) = (how.codestreams.clone(), how.unpatched);
         let query = move |db: &rusqlite::Connection| {
             let livepatch = look_up(db, &name)?;
             let before = (livepatch.spec.goal == Goal::Sources).then_some(livepatch.spec.backend);
             let tasks = store::planned(db, livepatch.id, None)?.into_iter();
-            let checked =
-                tasks.filter(|t| t.progress == Progress::Succeeded && only.matches(&t.key.platform.codestream));
+            // What failed may have failed for fixes that are not to be applied.
+            let may = |progress| progress == Progress::Succeeded || (unpatched && progress == Progress::Failed);
+            let checked = tasks.filter(|t| may(t.progress) && only.matches(&t.key.platform.codestream));
             Ok::<_, Failed>((before, checked.map(|t| t.key.platform).collect::<Vec<_>>()))
         };
         let (before, platforms) = shared.store.read(query).await?;

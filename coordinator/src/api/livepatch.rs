@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use klp_livepatch::task::{AttemptId, TaskId};
+use klp_livepatch::words::amount;
 use klp_proto::v1::livepatch_service_server::LivepatchService;
 use klp_proto::{MAX_ANSWER, MAX_CHUNK, convert, v1};
 use prost::Message;
@@ -108,7 +109,10 @@ impl LivepatchService for Livepatches {
                 return Err(Failed(Status::failed_precondition(message)));
             }
             if number > newest {
-                let message = format!("{} has had {newest} attempts; there is no attempt {number}", task.key);
+                let message = {
+                    let had = amount(newest, "attempt", "attempts");
+                    format!("{} has had {had}; there is no attempt {number}", task.key)
+                };
                 return Err(Failed(Status::not_found(message)));
             }
             let id = AttemptId { task: task.id, number };

@@ -1,5 +1,6 @@
 //! Scans, as clients ask for them and as workers answer.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use klp_livepatch::CodestreamFilter;
@@ -12,6 +13,7 @@ use tonic::{Response, Status};
 use uuid::Uuid;
 
 use super::{Shared, blob_status, stopping, submit, wire};
+use crate::config::Config;
 
 /// How long a scan may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -45,6 +47,7 @@ pub async fn scan(shared: &Shared, request: v1::ScanRequest) -> Result<Response<
         cve: request.cve,
         codestreams,
         add_patches: request.add_patches,
+        branches: branches(&shared.config),
     };
     let begun = shared.errands.begin(order);
     let mut errand = begun.map_err(|error| Status::failed_precondition(error.to_string()))?;
@@ -63,6 +66,14 @@ pub async fn scan(shared: &Shared, request: v1::ScanRequest) -> Result<Response<
     let answer = answer.map_err(|why| Status::failed_precondition(format!("worker {worker}: {why}")))?;
     let answer = Some(answer);
     Ok(Response::new(v1::ScanResponse { answer, worker }))
+}
+
+/// The branches that are configured; its worker knows the others.
+fn branches(config: &Config) -> HashMap<String, String> {
+    let named = config.branches.iter();
+    named
+        .map(|(product, branch)| (product.to_string(), branch.to_string()))
+        .collect()
 }
 
 fn codestream(entry: &Entry) -> v1::ScanCodestream {

@@ -1,10 +1,11 @@
 //! A submission on its way to the ledger: parsed, with its tool chosen, its fixes stored, and tried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use klp_livepatch::names::FixScope;
 use klp_livepatch::outcome::{Artifact, Digest};
-use klp_livepatch::spec::{Backend, Draft, Fix, MAX_FIX, Spec, Violation};
+use klp_livepatch::spec::{Backend, Draft, Fix, MAX_FIX, Spec, Violation, scopes};
 use klp_livepatch::task::{LivepatchId, Platform};
 use klp_livepatch::{Codestream, Share, Submitter};
 use klp_proto::convert::{self, invalid_argument};
@@ -12,11 +13,11 @@ use klp_proto::v1;
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{Failed, Shared, blob_status, store_status, wire};
+use super::{Failed, Shared, blob_status, stopping, store_status, wire};
 use crate::clock::utc;
 use crate::farm::WorkerView;
 use crate::ledger::{self, Now, Submission, SubmitError};
-use crate::store;
+use crate::store::{self, Tx};
 use crate::tryout;
 
 /// What the farm chooses from if it is left to it, the first that will do.
@@ -39,6 +40,7 @@ pub async fn submit(shared: &Shared, request: v1::SubmitRequest) -> Result<Respo
     try_out(shared, id, &spec).await?;
     let now = Now::of(&shared.clock);
     let submission = Submission {
+        scopes: known_scopes(shared, &spec).await?,
         id,
         spec,
         share,
@@ -46,12 +48,39 @@ pub async fn submit(shared: &Shared, request: v1::SubmitRequest) -> Result<Respo
         max_open: shared.config.max_open_livepatches,
         max_platforms: shared.config.max_platforms,
     };
-    let stored = shared.store.write(move |tx| ledger::submit(tx, submission, now)).await;
-    let row = stored.map_err(submit_status)?;
+    let store = move |tx: &mut Tx<'_>| {
+        let row = ledger::submit(tx, submission, now)?;
+        let warnings = ledger::idle_fixes(tx, row.id, &row.spec)?;
+        Ok((row, warnings))
+    };
+    let (row, warnings) = shared.store.write(store).await.map_err(submit_status)?;
     tracing::info!(livepatch = %row.spec.name, id = %row.id, "submitted");
     Ok(Response::new(v1::SubmitResponse {
         livepatch: Some(wire::livepatch(&row)),
+        warnings,
     }))
+}
+
+/// The scopes of fixes that the catalog's codestreams and the known branches give a meaning; `None`: the farm has no catalog
+/// that can be read, or nothing asks for one.
+async fn known_scopes(shared: &Shared, spec: &Spec) -> Result<Option<BTreeSet<String>>, Status> {
+    if spec.fixes.iter().all(|fix| fix.scope == FixScope::all()) {
+        return Ok(None);
+    }
+    let catalog = shared.catalog.clone();
+    let read = shared.blobs.aside().run(move || catalog.now()).await;
+    let catalog = match read.map_err(|_| stopping())? {
+        Ok(catalog) if catalog.is_empty() => return Ok(None),
+        Ok(catalog) => catalog,
+        Err(error) => {
+            tracing::warn!(error, "fixes are taken without asking the catalog whom they are for");
+            return Ok(None);
+        }
+    };
+    let branches = shared.config.all_branches();
+    let products = branches.iter().map(|(product, _)| product.to_owned());
+    let codestreams = catalog.entries().flat_map(|entry| scopes(&entry.codestream));
+    Ok(Some(products.chain(codestreams).collect()))
 }
 
 struct Parsed {

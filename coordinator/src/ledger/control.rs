@@ -91,6 +91,7 @@ pub fn retry(
         let name = &livepatch.spec.name;
         return Err(ChangeError::Refused(match ended.len() {
             0 => format!("no task of `{name}` has failed or was cancelled, so there is nothing to retry"),
+            1 => format!("the one task of `{name}` that failed or was cancelled is not selected"),
             n => format!("{n} tasks of `{name}` failed or were cancelled, and none of them is selected"),
         }));
     }

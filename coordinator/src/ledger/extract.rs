@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klp_livepatch::names::SymbolName;
+use klp_livepatch::report::Report;
 use klp_livepatch::spec::{Backend, Goal, Spec};
-use klp_livepatch::task::LivepatchId;
+use klp_livepatch::task::{LivepatchId, TaskKind};
+use klp_livepatch::words::amount;
 use klp_livepatch::{Codestream, CodestreamFilter};
 
 use super::control::{ChangeError, stored};
-use super::{Now, create};
+use super::{Now, create, record};
+use crate::lifecycle::Status;
 use crate::plan::{self, Aim, Next, Planned};
-use crate::store::{self, Change, LivepatchRow, LivepatchState, Tx};
+use crate::store::{self, Change, LivepatchRow, LivepatchState, OpenTask, Tx};
 
 /// How sources are to be extracted.
 #[derive(Clone, Debug)]
@@ -77,10 +80,14 @@ pub fn extract(tx: &mut Tx<'_>, id: LivepatchId, how: &Extraction, now: Now) -> 
         .values()
         .flat_map(|tasks| tasks.iter().flat_map(|t| plan::next(&t.key.platform, tasks, &aim)))
         .collect();
-    if next.is_empty() && livepatch.spec.goal == Goal::Sources {
+    let again = match spec.unpatched {
+        true => stopped_by_fixes(tx, id, &aim)?,
+        false => Vec::new(),
+    };
+    if next.is_empty() && again.is_empty() && livepatch.spec.goal == Goal::Sources {
         return Ok(livepatch);
     }
-    if next.is_empty() {
+    if next.is_empty() && again.is_empty() {
         return Err(ChangeError::Refused(format!(
             "no check of `{name}` succeeded on a selected codestream that {} can extract from, so there is nothing to extract; \
              see `klp-farm status {name}`",
@@ -90,8 +97,30 @@ pub fn extract(tx: &mut Tx<'_>, id: LivepatchId, how: &Extraction, now: Now) -> 
     store::set_extraction(tx, id, &spec, &aim)?;
     store::reopen_livepatch(tx, id)?;
     tx.note(Change::Opened(stored(tx, id)?.open()));
-    let message = format!("{} sources are to be extracted with {}", next.len(), how.backend);
+    let sources = amount(next.len() + again.len(), "source is", "sources are");
+    let message = format!("{sources} to be extracted with {}", how.backend);
     store::append_event(tx, id, now.ms, &message, None, false)?;
+    for (task, status) in again {
+        let message = format!("{} is to be tried again, without the fixes", task.key);
+        record(tx, &task, status, None, &message, now)?;
+    }
     create(tx, id, next, now)?;
     stored(tx, id)
+}
+
+/// The checks that failed for the fixes alone, with a new chance: where these are not to be applied, they stop nothing.
+fn stopped_by_fixes(tx: &Tx<'_>, id: LivepatchId, aim: &Aim) -> Result<Vec<(OpenTask, Status)>, ChangeError> {
+    let mut stopped = Vec::new();
+    for task in store::ended_in_vain(tx, id)? {
+        if task.key.kind != TaskKind::Check || !aim.codestreams.matches(&task.key.platform.codestream) {
+            continue;
+        }
+        let report = store::task(tx, task.id)?.and_then(|row| row.report);
+        let fixes_alone = matches!(&report, Some(Report::Check(check))
+            if !check.fixes.problems.is_empty() && check.targets.iter().all(|t| t.problems.is_empty()));
+        if fixes_alone && let Some(status) = task.status.renew_chance() {
+            stopped.push((task, status));
+        }
+    }
+    Ok(stopped)
 }

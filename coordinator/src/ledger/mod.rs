@@ -3,6 +3,7 @@
 
 mod control;
 mod extract;
+mod fixes;
 mod fleet;
 mod lease;
 mod settle;
@@ -15,6 +16,7 @@ use klp_livepatch::task::{LivepatchId, TaskId};
 
 pub use control::{ChangeError, Selection, cancel, pause, resume, retry, set_share};
 pub use extract::{Extraction, extract};
+pub use fixes::idle_fixes;
 pub use fleet::{ForgetError, drain, forget, register, undrain};
 pub use lease::{Grant, lease};
 pub use settle::{CommitError, Committing, Disposition, Loss, Rules, commit, lose};

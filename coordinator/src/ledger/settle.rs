@@ -118,7 +118,7 @@ fn contradiction(kind: TaskKind, outcome: &Outcome) -> Option<&'static str> {
             Some("it reported what another kind of task finds")
         }
         (_, None) if succeeded => Some("it succeeded without a report"),
-        (_, Some(Report::Check(report))) if succeeded && report.targets.iter().any(|t| !t.problems.is_empty()) => {
+        (_, Some(Report::Check(report))) if succeeded && report.problems().next().is_some() => {
             Some("the check succeeded and reports problems")
         }
         (_, Some(Report::Extract(report))) if succeeded && report.targets.iter().any(|t| !t.compile.passed) => {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use klp_livepatch::spec::{Spec, Violation};
 use klp_livepatch::task::{LivepatchId, Platform};
-use klp_livepatch::{Share, Submitter};
+use klp_livepatch::{Share, Submitter, words};
 
-use super::{Now, create};
+use super::{Now, create, fixes};
 use crate::lifecycle::Millis;
 use crate::plan;
 use crate::store::{self, Change, LivepatchRow, OpenLivepatch, StoreError, Tx};
@@ -25,6 +25,8 @@ pub struct Submission {
     pub max_open: u32,
     /// The most platforms it may select.
     pub max_platforms: u32,
+    /// The scopes of fixes that mean something, beside those of what workers hold; `None`: there is no catalog to tell.
+    pub scopes: Option<BTreeSet<String>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +48,7 @@ pub enum SubmitError {
         name: String,
         since: Millis,
     },
-    #[error("{open} livepatches are open, as many as max_open_livepatches allows; wait until one has ended")]
+    #[error("{} open, as many as max_open_livepatches allows; wait until one has ended", words::amount(*.open, "livepatch is", "livepatches are"))]
     TooManyOpen { open: u32 },
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,18 +87,22 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
     if open >= submission.max_open {
         return Err(SubmitError::TooManyOpen { open });
     }
-    let platforms = platforms(spec, &store::known_platforms(tx)?).map_err(SubmitError::Invalid)?;
+    let known = store::known_platforms(tx)?;
+    let platforms = platforms(spec, &known).map_err(SubmitError::Invalid)?;
     if platforms.len() > submission.max_platforms as usize {
         return Err(SubmitError::Invalid(Violation {
             field: "codestreams".to_owned(),
             message: format!(
-                "selects {} codestreams x architectures; at most {}: split it into several livepatches",
-                platforms.len(),
+                "selects {}; at most {}: split it into several livepatches",
+                words::platforms(platforms.len()),
                 submission.max_platforms
             ),
         }));
     }
-    fixed(spec, &platforms).map_err(SubmitError::Invalid)?;
+    if let Some(scopes) = &submission.scopes {
+        fixes::known(spec, &platforms, scopes, &known).map_err(SubmitError::Invalid)?;
+    }
+    fixes::complete(spec, &platforms).map_err(SubmitError::Invalid)?;
     store::insert_livepatch(tx, *id, spec, submission.share, &submission.submitted_by, now.ms)?;
     tx.note(Change::Opened(OpenLivepatch {
         id: *id,
@@ -104,19 +110,16 @@ pub fn submit(tx: &mut Tx<'_>, submission: Submission, now: Now) -> Result<Livep
         share: submission.share,
         pause: None,
     }));
-    let message = format!("submitted for {}", amount(platforms.len()));
+    let mut message = format!("submitted for {}", words::platforms(platforms.len()));
+    for idle in fixes::idle(spec, platforms.iter().map(|p| &p.codestream)) {
+        message.push_str("; ");
+        message.push_str(&idle);
+    }
     store::append_event(tx, *id, now.ms, &message, None, false)?;
     let aim = plan::Aim::of(spec);
     create(tx, *id, platforms.iter().flat_map(|p| plan::next(p, &[], &aim)), now)?;
     let stored = store::livepatch(tx, *id)?;
     stored.ok_or(SubmitError::Store(StoreError::Closed))
-}
-
-fn amount(platforms: usize) -> String {
-    match platforms {
-        1 => "one codestream x architecture".to_owned(),
-        n => format!("{n} codestreams x architectures"),
-    }
 }
 
 /// The platforms that a spec selects of those the farm holds; at least one.
@@ -157,31 +160,8 @@ pub fn platforms(spec: &Spec, known: &BTreeSet<Platform>) -> Result<Vec<Platform
     Ok(selected)
 }
 
-/// Whether each selected codestream has its fix, if the livepatch has any: a source without one would pass for a fixed one.
-fn fixed(spec: &Spec, platforms: &[Platform]) -> Result<(), Violation> {
-    if spec.fixes.is_empty() || spec.unpatched {
-        return Ok(());
-    }
-    let unfixed = |p: &&Platform| spec.fixes_for(&p.codestream).next().is_none();
-    let names: Vec<String> = platforms
-        .iter()
-        .filter(unfixed)
-        .map(|p| p.codestream.to_string())
-        .collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    Err(Violation {
-        field: "fixes".to_owned(),
-        message: format!(
-            "none is for {}; add theirs, or one for all codestreams, or select codestreams without them",
-            list(names.into_iter())
-        ),
-    })
-}
-
 /// Distinct names, as many as a message may list.
-fn list(names: impl Iterator<Item = String>) -> String {
+pub(super) fn list(names: impl Iterator<Item = String>) -> String {
     let mut distinct: Vec<String> = Vec::new();
     for name in names {
         // Platforms are sorted, so equal codestreams are neighbours.

@@ -348,6 +348,7 @@ fn submit(tx: &mut Tx<'_>, id: u8, name: u8, filter: usize, now: Now) -> Answer 
         submitted_by: Default::default(),
         max_open: MAX_OPEN,
         max_platforms: MAX_PLATFORMS,
+        scopes: None,
     };
     match ledger::submit(tx, submission, now) {
         Ok(row) if row.id == livepatch(id) && row.spec == spec(name, filter) => Answer::Done,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use klp_livepatch::spec::Goal;
 use klp_livepatch::task::{Platform, TaskKind};
+use klp_livepatch::words::platforms;
 
 use super::{Aim, Planned, Progress, next};
 
@@ -107,7 +108,8 @@ fn over(ends: &[(&Platform, End)], aim: &Aim) -> Verdict {
         return Verdict {
             state: Ended::Cancelled,
             sentence: format!(
-                "cancelled: of {total} codestreams x architectures {succeeded} had succeeded and {failed} failed"
+                "cancelled: of {} {succeeded} had succeeded and {failed} failed",
+                platforms(total)
             ),
         };
     }
@@ -115,7 +117,8 @@ fn over(ends: &[(&Platform, End)], aim: &Aim) -> Verdict {
         return Verdict {
             state: Ended::Failed,
             sentence: format!(
-                "nothing to patch: none of {total} codestreams x architectures is built with what the livepatch names"
+                "nothing to patch: none of {} is built with what the livepatch names",
+                platforms(total)
             ),
         };
     }
@@ -138,8 +141,8 @@ fn sentence(ends: &[(&Platform, End)], succeeded: usize, failed: usize, aim: &Ai
     };
     let mut text = match (succeeded, wanted) {
         (1, 1) => format!("the one codestream x architecture {done}"),
-        (_, _) if failed == 0 => format!("all {wanted} codestreams x architectures {done}"),
-        _ => format!("{succeeded} of {wanted} codestreams x architectures {done}; failed: "),
+        (_, _) if failed == 0 => format!("all {} {done}", platforms(wanted)),
+        _ => format!("{succeeded} of {} {done}; failed: ", platforms(wanted)),
     };
     let why = |(platform, end): &(&Platform, End)| match end {
         End::Failed(why) => Some(format!("{platform} ({why})")),

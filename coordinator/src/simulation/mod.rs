@@ -447,6 +447,7 @@ impl World {
             submitted_by: Default::default(),
             max_open: 100,
             max_platforms: 100,
+            scopes: None,
         };
         match self.write("a submission", |tx| ledger::submit(tx, submission, now)) {
             Some(Ok(row)) => {

@@ -76,6 +76,7 @@ fn submission(name: &str) -> Submission {
         submitted_by: Default::default(),
         max_open: 100_000,
         max_platforms: 100,
+        scopes: None,
     }
 }
 

@@ -386,6 +386,7 @@ pub fn report(of: &v1::Assignment) -> v1::Report {
                 object: "snd-pcm".into(),
                 ..Default::default()
             }],
+            fixes: None,
         }),
     };
     v1::Report { report: Some(report) }

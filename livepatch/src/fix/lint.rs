@@ -15,6 +15,21 @@ pub use finding::{Finding, Severity, Topic};
 /// Findings of one patch.
 const MAX_FINDINGS: usize = 1000;
 
+/// Words of functions that have run when a livepatch is loaded.
+pub(super) const RUN_ONCE: [&str; 7] = [
+    "__init",
+    "__exit",
+    "__meminit",
+    "__cpuinit",
+    "__net_init",
+    "__net_exit",
+    "__initfunc",
+];
+/// Words of functions that exist within their callers alone.
+pub(super) const ALWAYS_INLINE: [&str; 2] = ["__always_inline", "nokprobe_inline"];
+/// Words of functions that most likely do.
+pub(super) const INLINE: [&str; 3] = ["inline", "__inline", "__inline__"];
+
 /// What is known of one file of a patch.
 #[derive(Clone, Debug)]
 pub struct FileFacts {
@@ -330,7 +345,7 @@ impl Lint {
         }
         for word in &function.words {
             match word.as_str() {
-                "__init" | "__exit" | "__meminit" | "__cpuinit" | "__net_init" | "__net_exit" | "__initfunc" => {
+                word if RUN_ONCE.contains(&word) => {
                     let text = format!(
                         "{name} is {word}: it has run and may be gone, so it can't be replaced; do by hand what it would have done"
                     );
@@ -341,11 +356,11 @@ impl Lint {
                         format!("{name} is {word}: it has no place where a tracer can step in, so patch what calls it");
                     self.say(Severity::Warning, Topic::Untraceable, place, name, text);
                 }
-                "__always_inline" | "nokprobe_inline" => {
+                word if ALWAYS_INLINE.contains(&word) => {
                     let text = format!("{name} is {word}: it exists only within its callers, so patch these");
                     self.say(Severity::Warning, Topic::Untraceable, place, name, text);
                 }
-                "inline" | "__inline" | "__inline__" if !header => {
+                word if INLINE.contains(&word) && !header => {
                     let text =
                         format!("{name} is {word}: most likely it exists only within its callers, so patch these too");
                     self.say(Severity::Note, Topic::Untraceable, place, name, text);

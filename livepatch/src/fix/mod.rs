@@ -2,12 +2,14 @@
 //!
 //! The main path: [`patch`] reads a patch's text, [`apply`] makes the file's other version out of the one that is at hand,
 //! [`functions`] compares the two, [`lint`] says what a person should know before they build on it, and [`kbuild`] finds
-//! the CONFIG and the module that a file is built by. [`series`] reads the order in which a kernel's patches are applied.
+//! the CONFIG and the module that a file is built by. [`judge`] does the last but one for a livepatch whose targets are
+//! known. [`series`] reads the order in which a kernel's patches are applied.
 //!
 //! All of it reads texts that somebody else wrote: every parser is bounded and none panics.
 
 pub mod apply;
 pub mod functions;
+pub mod judge;
 pub mod kbuild;
 pub mod lint;
 pub mod outline;

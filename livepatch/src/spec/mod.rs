@@ -8,15 +8,16 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 mod draft;
+mod scopes;
 
 pub use draft::{Draft, FixDraft, TargetDraft};
+pub use scopes::{Idle, scopes};
 
 use crate::names::{
     ConfigName, Cve, FixName, FixScope, FunctionName, LivepatchName, ObjectName, SourcePath, SymbolName, quoted,
 };
 use crate::outcome::Digest;
-use crate::suse::SuseName;
-use crate::{Arch, Codestream, CodestreamFilter};
+use crate::{Arch, CodestreamFilter};
 
 pub const MAX_TARGETS: usize = 100;
 pub const MAX_FUNCTIONS: usize = 200;
@@ -160,22 +161,6 @@ impl Backend {
     }
 }
 
-impl Spec {
-    /// The fixes that a codestream's sources need, in order: those of the closest scope that has any.
-    pub fn fixes_for(&self, codestream: &Codestream) -> impl Iterator<Item = &Fix> {
-        let mut scopes = match SuseName::of(codestream) {
-            Some(name) => name.patch_dirs(),
-            None => vec![codestream.to_string()],
-        };
-        scopes.push(FixScope::ALL.to_owned());
-        let has = |scope: &String| self.fixes.iter().any(|f| f.scope.as_str() == *scope);
-        let closest = scopes.into_iter().find(has);
-        self.fixes
-            .iter()
-            .filter(move |f| closest.as_deref() == Some(f.scope.as_str()))
-    }
-}
-
 /// One thing that is wrong with a draft: the field, as in `targets[0].file`, and what to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -193,7 +178,7 @@ impl fmt::Display for Violation {
 mod tests {
     use super::*;
 
-    fn draft() -> Draft {
+    pub(super) fn draft() -> Draft {
         Draft {
             name: "bsc1197597".into(),
             cve: "2022-1048".into(),
@@ -267,34 +252,13 @@ mod tests {
         assert_eq!(fields, ["targets"]);
     }
 
-    fn fix(scope: &str, name: &str) -> FixDraft {
+    pub(super) fn fix(scope: &str, name: &str) -> FixDraft {
         FixDraft {
             scope: scope.into(),
             name: name.into(),
             digest: Digest::of(name.as_bytes()).to_string(),
             size: 1,
         }
-    }
-
-    #[test]
-    fn the_closest_scope_with_fixes_counts() {
-        let mut with = draft();
-        with.fixes = vec![
-            fix("", "01-a.patch"),
-            fix("15.6", "02-b.patch"),
-            fix("15.6", "01-c.patch"),
-            fix("15.6rtu2", "d"),
-        ];
-        let spec = Spec::parse(&with).unwrap();
-        let names = |codestream: &str| -> Vec<String> {
-            spec.fixes_for(&codestream.parse().unwrap())
-                .map(|f| f.name.to_string())
-                .collect()
-        };
-        assert_eq!(names("debian12-6.1"), ["01-a.patch"]);
-        assert_eq!(names("15.6u3"), ["02-b.patch", "01-c.patch"]);
-        assert_eq!(names("15.6rtu2"), ["d"]);
-        assert_eq!(names("15.6rtu3"), ["02-b.patch", "01-c.patch"]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Reports on the wire and in the domain.
 
+use klp_livepatch::fix::lint::{Finding, Severity, Topic};
 use klp_livepatch::names::{ObjectName, SourcePath};
 use klp_livepatch::report::{
-    CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, FunctionCheck, PatchedFunction, Report,
-    TargetCheck, TargetExtraction, Traced, VerifiedSymbol, VerifyReport,
+    CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, FixesCheck, FunctionCheck,
+    PatchedFunction, Report, TargetCheck, TargetExtraction, Traced, VerifiedSymbol, VerifyReport,
 };
 use klp_livepatch::spec::Violation;
 
@@ -34,6 +35,7 @@ impl TryFrom<v1::Report> for Report {
                     .into_iter()
                     .map(TargetCheck::try_from)
                     .collect::<Result<_>>()?,
+                fixes: FixesCheck::try_from(check.fixes.unwrap_or_default())?,
             }),
             Wire::Extract(extract) => Report::Extract(ExtractReport {
                 tool: extract.tool,
@@ -72,7 +74,73 @@ impl From<&CheckReport> for v1::CheckReport {
                     warnings: t.warnings.clone(),
                 })
                 .collect(),
+            fixes: Some(&report.fixes).filter(|fixes| !fixes.is_empty()).map(Into::into),
         }
+    }
+}
+
+impl From<&FixesCheck> for v1::FixesCheck {
+    fn from(fixes: &FixesCheck) -> Self {
+        v1::FixesCheck {
+            problems: fixes.problems.clone(),
+            warnings: fixes.warnings.clone(),
+            findings: fixes.findings.iter().map(v1::FixFinding::from).collect(),
+            omitted: fixes.omitted,
+        }
+    }
+}
+
+impl TryFrom<v1::FixesCheck> for FixesCheck {
+    type Error = Violation;
+
+    fn try_from(wire: v1::FixesCheck) -> Result<Self> {
+        Ok(FixesCheck {
+            problems: wire.problems,
+            warnings: wire.warnings,
+            findings: wire
+                .findings
+                .into_iter()
+                .map(Finding::try_from)
+                .collect::<Result<_>>()?,
+            omitted: wire.omitted,
+        })
+    }
+}
+
+impl From<&Finding> for v1::FixFinding {
+    fn from(finding: &Finding) -> Self {
+        v1::FixFinding {
+            warning: finding.severity == Severity::Warning,
+            topic: finding.topic.to_string(),
+            file: finding.file.clone(),
+            // No file of a kernel has that many lines.
+            line: u32::try_from(finding.line).unwrap_or(u32::MAX),
+            symbol: finding.symbol.clone(),
+            text: finding.text.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::FixFinding> for Finding {
+    type Error = Violation;
+
+    fn try_from(wire: v1::FixFinding) -> Result<Self> {
+        let topic: Topic = wire
+            .topic
+            .parse()
+            .map_err(|why: String| violation("report.fixes.findings.topic", why))?;
+        Ok(Finding {
+            severity: if wire.warning {
+                Severity::Warning
+            } else {
+                Severity::Note
+            },
+            topic,
+            file: wire.file,
+            line: wire.line as usize,
+            symbol: wire.symbol,
+            text: wire.text,
+        })
     }
 }
 

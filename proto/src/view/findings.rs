@@ -15,34 +15,113 @@ pub struct Finding {
     pub platforms: Vec<String>,
 }
 
-/// What a livepatch's tasks found, in the order in which it comes up.
+/// What is said, apart from the line: that is another on each codestream, and the same may be said of several.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Saying {
+    /// Only worth knowing: told after all else.
+    note: bool,
+    before: String,
+    /// What follows the line.
+    after: String,
+}
+
+impl Saying {
+    fn plain(sentence: &str) -> Self {
+        Self {
+            note: false,
+            before: sentence.to_owned(),
+            after: String::new(),
+        }
+    }
+
+    /// The whole of it; lines are from the first to the last, 0 for none.
+    fn at(&self, lines: (u32, u32)) -> String {
+        let Self { before, after, .. } = self;
+        match lines {
+            (_, 0) => format!("{before}{after}"),
+            (first, last) if first == last => format!("{before}:{first}{after}"),
+            (first, last) => format!("{before}:{first} to {last}{after}"),
+        }
+    }
+}
+
+impl From<&v1::FixFinding> for Saying {
+    fn from(finding: &v1::FixFinding) -> Self {
+        let severity = if finding.warning { "warning" } else { "note" };
+        Self {
+            note: !finding.warning,
+            before: format!("{severity}: {}", finding.file),
+            after: format!(": {} [{}]", finding.text, finding.topic),
+        }
+    }
+}
+
+/// What is said, and of which platforms.
+struct Found {
+    saying: Saying,
+    lines: (u32, u32),
+    platforms: Vec<String>,
+}
+
+/// What a livepatch's tasks found, in the order in which it comes up, notes last.
 pub fn found(tasks: &[v1::Task]) -> Vec<Finding> {
-    let mut order: Vec<Finding> = Vec::new();
-    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let sentence = |found: Found| Finding {
+        sentence: found.saying.at(found.lines),
+        platforms: found.platforms,
+    };
+    gathered(tasks).into_iter().map(sentence).collect()
+}
+
+fn gathered(tasks: &[v1::Task]) -> Vec<Found> {
+    let mut order: Vec<Found> = Vec::new();
+    let mut places: BTreeMap<Saying, usize> = BTreeMap::new();
     let needed = needed(tasks);
     for task in tasks {
         let of = task.platform.clone().unwrap_or_default();
         let platform = format!("{}/{}", of.codestream, of.arch);
         let needed = needed.get(of.codestream.as_str());
-        for warning in warnings(task).into_iter().chain(missing(task, needed)) {
-            // A check's sentences begin with the platform, an extraction's don't.
-            let sentence = warning
-                .strip_prefix(&format!("{platform}: "))
-                .unwrap_or(&warning)
-                .to_owned();
-            let place = *places.entry(sentence.clone()).or_insert_with(|| {
-                order.push(Finding {
-                    sentence,
+        let sentences = warnings(task, &platform).into_iter().chain(missing(task, needed));
+        let sayings = sentences.map(|sentence| (Saying::plain(&sentence), 0));
+        for (saying, line) in sayings.chain(fixes(task)) {
+            let place = *places.entry(saying.clone()).or_insert_with(|| {
+                order.push(Found {
+                    saying,
+                    lines: (line, line),
                     platforms: Vec::new(),
                 });
                 order.len() - 1
             });
-            if !order[place].platforms.contains(&platform) {
-                order[place].platforms.push(platform.clone());
+            let Found { lines, platforms, .. } = &mut order[place];
+            *lines = (lines.0.min(line), lines.1.max(line));
+            if !platforms.contains(&platform) {
+                platforms.push(platform.clone());
             }
         }
     }
+    order.sort_by_key(|found| found.saying.note);
     order
+}
+
+/// What a check found of the livepatch's fixes, with its lines.
+fn fixes(task: &v1::Task) -> Vec<(Saying, u32)> {
+    let Some(Report::Check(v1::CheckReport { fixes: Some(fixes), .. })) = report(task) else {
+        return Vec::new();
+    };
+    let mut sayings: Vec<_> = fixes.findings.iter().map(|f| (Saying::from(f), f.line)).collect();
+    if fixes.omitted > 0 {
+        let more = format!(
+            "… and {} more of the fixes; the log of the check has them all",
+            fixes.omitted
+        );
+        sayings.push((
+            Saying {
+                note: true,
+                ..Saying::plain(&more)
+            },
+            0,
+        ));
+    }
+    sayings
 }
 
 /// A symbol and the object that provides it where the source was extracted.
@@ -90,16 +169,24 @@ fn report(task: &v1::Task) -> Option<&Report> {
     task.report.as_ref()?.report.as_ref()
 }
 
-fn warnings(task: &v1::Task) -> Vec<String> {
+/// Sentences without the platform that they begin with.
+fn warnings(task: &v1::Task, platform: &str) -> Vec<String> {
+    let begins = format!("{platform}: ");
     match report(task) {
-        Some(Report::Check(check)) => check.targets.iter().flat_map(|t| t.warnings.clone()).collect(),
+        Some(Report::Check(check)) => {
+            let targets = check.targets.iter().flat_map(|t| &t.warnings);
+            let all = targets.chain(check.fixes.iter().flat_map(|fixes| &fixes.warnings));
+            all.map(|w| w.strip_prefix(&begins).unwrap_or(w).to_owned()).collect()
+        }
         Some(Report::Extract(extract)) => {
             let of = |t: &v1::TargetExtraction| {
                 let file = t.file.clone();
-                t.warnings
-                    .iter()
-                    .map(move |w| format!("{file}: {w}"))
-                    .collect::<Vec<_>>()
+                let told = t.warnings.iter().map(|w| match w.strip_prefix(&begins) {
+                    // Of the fixes, as their check has said it.
+                    Some(rest) => rest.to_owned(),
+                    None => format!("{file}: {w}"),
+                });
+                told.collect::<Vec<_>>()
             };
             extract.targets.iter().flat_map(of).collect()
         }

@@ -75,9 +75,29 @@ pub struct Task {
     /// It is a check that succeeded and found that nothing needs to be patched here.
     pub left_out: bool,
     pub checks: Vec<Check>,
+    /// What a check found of the livepatch's fixes; null if it has none.
+    pub fixes: Option<Fixes>,
     pub extractions: Vec<Extraction>,
     pub verified: Vec<Verified>,
     pub artifacts: Vec<Artifact>,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Fixes {
+    pub problems: Vec<String>,
+    pub warnings: Vec<String>,
+    pub findings: Vec<FixFinding>,
+    pub omitted: u32,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct FixFinding {
+    pub severity: &'static str,
+    pub topic: String,
+    pub file: String,
+    pub line: u32,
+    pub symbol: String,
+    pub text: String,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -282,7 +302,7 @@ impl From<v1::Task> for Task {
     fn from(t: v1::Task) -> Self {
         let (kind, state) = (task_kind(&t), task_state(&t));
         let platform = t.platform.unwrap_or_default();
-        let (checks, extractions, verified) = report(t.report);
+        let (checks, fixes, extractions, verified) = report(t.report);
         Task {
             id: t.id,
             kind,
@@ -300,6 +320,7 @@ impl From<v1::Task> for Task {
             ended_ms: time(t.ended_ms),
             left_out: t.left_out,
             checks,
+            fixes,
             extractions,
             verified,
             artifacts: t
@@ -315,26 +336,46 @@ impl From<v1::Task> for Task {
     }
 }
 
-type Reports = (Vec<Check>, Vec<Extraction>, Vec<Verified>);
+type Reports = (Vec<Check>, Option<Fixes>, Vec<Extraction>, Vec<Verified>);
 
 fn report(report: Option<v1::Report>) -> Reports {
     match report.and_then(|r| r.report) {
         None => Reports::default(),
         Some(v1::report::Report::Check(check)) => {
             let checks = check.targets.into_iter().map(Check::from).collect();
-            (checks, Vec::new(), Vec::new())
+            (checks, check.fixes.map(Fixes::from), Vec::new(), Vec::new())
         }
         Some(v1::report::Report::Extract(extract)) => {
             let tool = extract.tool;
             (
                 Vec::new(),
+                None,
                 extract.targets.into_iter().map(|t| extraction(t, &tool)).collect(),
                 Vec::new(),
             )
         }
         Some(v1::report::Report::Verify(verify)) => {
             let symbols = verify.symbols.into_iter().map(Verified::from).collect();
-            (Vec::new(), Vec::new(), symbols)
+            (Vec::new(), None, Vec::new(), symbols)
+        }
+    }
+}
+
+impl From<v1::FixesCheck> for Fixes {
+    fn from(f: v1::FixesCheck) -> Self {
+        let finding = |f: v1::FixFinding| FixFinding {
+            severity: if f.warning { "warning" } else { "note" },
+            topic: f.topic,
+            file: f.file,
+            line: f.line,
+            symbol: f.symbol,
+            text: f.text,
+        };
+        Fixes {
+            problems: f.problems,
+            warnings: f.warnings,
+            findings: f.findings.into_iter().map(finding).collect(),
+            omitted: f.omitted,
         }
     }
 }

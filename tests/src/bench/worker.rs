@@ -282,7 +282,10 @@ fn outcome(of: &v1::Assignment) -> Result<(v1::report::Report, Vec<v1::Artifact>
                 ..Default::default()
             };
             (
-                v1::report::Report::Check(v1::CheckReport { targets: vec![check] }),
+                v1::report::Report::Check(v1::CheckReport {
+                    targets: vec![check],
+                    fixes: None,
+                }),
                 Vec::new(),
             )
         }

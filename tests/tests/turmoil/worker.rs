@@ -203,7 +203,13 @@ fn success(id: AttemptId, assignment: &v1::Assignment) -> Product {
                 problems: Vec::new(),
                 warnings: Vec::new(),
             };
-            (Report::Check(CheckReport { targets: vec![check] }), Vec::new())
+            (
+                Report::Check(CheckReport {
+                    targets: vec![check],
+                    ..Default::default()
+                }),
+                Vec::new(),
+            )
         }
     };
     Product {

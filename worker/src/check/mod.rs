@@ -5,11 +5,12 @@
 //! ([`namesake`]), can ftrace divert them ([`ftrace`]), and who holds copies of them ([`inlining`])? It reads the kernel
 //! through the [`Kernel`] trait, so that every answer can be tried without one. All that is wrong is found, not just the first.
 //!
-//! [`verify`] and [`positions`] answer for symbols that a livepatch reaches.
+//! [`verify`] and [`positions`] answer for symbols that a livepatch reaches, [`fixes`] for what its patches change.
 
 mod config;
 mod copies;
 mod definitions;
+pub mod fixes;
 mod ftrace;
 pub mod inlining;
 mod ipa_clones;
@@ -118,7 +119,10 @@ pub fn check_kernel(
         .iter()
         .map(|target| check_target(kernel, target, options, inlining))
         .collect::<Result<_, _>>()?;
-    Ok(CheckReport { targets })
+    Ok(CheckReport {
+        targets,
+        ..CheckReport::default()
+    })
 }
 
 fn check_target(

@@ -7,6 +7,7 @@ use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::report::{ExtractReport, Report, TargetExtraction};
 use klp_livepatch::spec::Target;
 use klp_livepatch::task::Platform;
+use klp_livepatch::words::amount;
 
 use super::{Context, Job, aside, checking, farm};
 use crate::check::{self, Position};
@@ -86,7 +87,7 @@ async fn patched(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -> 
     if job.fixes.is_empty() {
         return Ok(None);
     }
-    context.progress(&format!("applying {} fixes", job.fixes.len()));
+    context.progress(&format!("applying {}", amount(job.fixes.len(), "fix", "fixes")));
     let patches = fixes::fetch(&shared.courier, &job.fixes).await?;
     let view = View::new(tree, &context.scratch, &patches, &context.cancel).await?;
     for warning in view.iter().flat_map(View::warnings) {
@@ -183,10 +184,10 @@ async fn position(tree: &Tree, extraction: &mut TargetExtraction) -> Result<(), 
 fn log(extraction: &TargetExtraction, context: &Context) {
     let log = &context.log;
     log.line(&format!(
-        "{}: {} functions patched, {} symbols externalized, in {} ms",
+        "{}: {} patched, {} externalized, in {} ms",
         extraction.file,
-        extraction.patched.len(),
-        extraction.externalized.len(),
+        amount(extraction.patched.len(), "function", "functions"),
+        amount(extraction.externalized.len(), "symbol", "symbols"),
         extraction.tool_ms
     ));
     for warning in &extraction.warnings {

@@ -2,6 +2,7 @@
 
 use klp_livepatch::outcome::{Ending, Failure};
 use klp_livepatch::report::Report;
+use klp_livepatch::words::amount;
 
 use super::{Context, Job, aside};
 use crate::check;
@@ -10,7 +11,10 @@ use crate::trees::Tree;
 
 /// Succeeds whatever is missing: that is what it was asked for.
 pub(super) async fn run(tree: Tree, job: Job, context: &Context) -> Result<Product, Failure> {
-    context.progress(&format!("looking for {} symbols", job.wanted.len()));
+    context.progress(&format!(
+        "looking for {}",
+        amount(job.wanted.len(), "symbol", "symbols")
+    ));
     let wanted = job.wanted;
     let report = aside("verification", move || check::verify(&tree, &wanted)).await?;
     for symbol in report.symbols.iter().filter(|s| s.found_in.is_none()) {

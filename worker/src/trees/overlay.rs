@@ -5,8 +5,9 @@
 //! can't see each other's patches.
 //!
 //! Patches come from whoever submits, so they are read and judged here ([`diff`]) before a program sees anything, and
-//! applied to lone copies ([`apply`]): exactly as `git apply` does, else file by file with fuzz as GNU patch does. What is
-//! made of them is only ever read and compiled. A Makefile may be patched, but `make` must be asked in the tree, and what it
+//! applied to lone copies ([`apply`]): exactly as `git apply` does, else file by file with fuzz as GNU patch does. Who only
+//! wants to know whether they apply, and what they make of their files, stops there ([`Staged`]). What is made of them is
+//! only ever read and compiled. A Makefile may be patched, but `make` must be asked in the tree, and what it
 //! says be turned into the view's with [`View::command`].
 
 mod apply;
@@ -17,26 +18,21 @@ pub mod fuzzing;
 mod links;
 mod paths;
 mod reads;
+mod staged;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 
-use klp_livepatch::names::quoted;
 use tokio_util::sync::CancellationToken;
 
 use super::Tree;
 use crate::extract::CompileCommand;
-use apply::Stage;
 pub use failure::{Applied, FailedHunk, PatchFailure};
 use links::{Farm, Reach};
 use paths::Paths;
-
-/// The most all patches of an attempt may have together, in bytes.
-const MAX_ALL: usize = 32 << 20;
-/// The most files they may name together.
-const MAX_FILES: usize = 1000;
+pub use staged::Staged;
 
 /// A patch to apply, as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,55 +67,24 @@ impl View {
         if patches.is_empty() {
             return Ok(None);
         }
-        let about = |failure: PatchFailure, patch: &str| failure.of(&tree.platform, patch);
-        let total: usize = patches.iter().map(|patch| patch.bytes.len()).sum();
-        let mut read = Vec::with_capacity(patches.len());
-        for patch in patches {
-            let name = quoted(&patch.name);
-            let refused = |why| about(PatchFailure::refused(why), &name);
-            if total > MAX_ALL {
-                let most = MAX_ALL >> 20;
-                return Err(refused(format!("with the others it has more than {most} MiB")));
-            }
-            let files = diff::parse(&patch.bytes)
-                .map_err(|refusal| refused(format!("line {}: {}", refusal.line, refusal.why)))?;
-            read.push((name, files));
-        }
         let dir = scratch.join("view");
-        let io = |path: &Path, e| about(PatchFailure::io("make", path, e), "");
-        std::fs::create_dir_all(&dir).map_err(|e| io(&dir, e))?;
-        let mut stage = Stage::new(&tree.src, &dir, cancel).map_err(|e| io(&dir, e))?;
-        let mut warnings = Vec::new();
-        for (name, files) in &read {
-            let named = stage.touched.len() + files.len();
-            if named > MAX_FILES {
-                let refusal = PatchFailure::refused(format!("with the others it names more than {MAX_FILES} files"));
-                return Err(about(refusal, name));
-            }
-            let fuzzy = stage.apply(files).await.map_err(|failure| about(failure, name))?;
-            warnings.extend(
-                fuzzy
-                    .into_iter()
-                    .map(|hunk| format!("{}: patch {name}: {hunk}", tree.platform)),
-            );
-        }
-        let changed: Vec<String> = stage.touched.iter().cloned().collect();
-        warnings.extend(without_effect(&changed).map(|file| {
-            format!(
-                "{}: {file} is patched, but files are still compiled as the kernel's build compiled them",
-                tree.platform
-            )
-        }));
+        let io = |path: &Path, e| PatchFailure::io("make", path, e).of(&tree.platform, "");
+        let Staged {
+            copies,
+            touched,
+            warnings,
+        } = Staged::new(tree, &dir, patches, cancel).await?;
+        let changed: Vec<String> = touched.iter().cloned().collect();
         let paths = Paths {
             tree_src: tree.src.clone(),
             tree_obj: tree.obj.clone(),
             view_src: dir.join("src"),
         };
-        let reach = links::reach(&stage.touched, |file| {
-            read_text(&stage.dir, file).or_else(|| read_text(&tree.src, file))
+        let reach = links::reach(&touched, |file| {
+            read_text(&copies, file).or_else(|| read_text(&tree.src, file))
         });
         let (making, maker) = Making::begin();
-        let (arch, to_make, touched, copies) = (tree.platform.arch, paths.clone(), stage.touched, stage.dir);
+        let (arch, to_make) = (tree.platform.arch, paths.clone());
         let made = tokio::task::spawn_blocking(move || {
             // As a whole: of a field alone, the other end would stay here.
             let maker = maker;
@@ -217,14 +182,6 @@ impl Drop for Making {
         // Nothing is ever sent: this ends when the other end is gone, at most one folder of links later.
         let _ = self.stopped.recv();
     }
-}
-
-/// Files that tell the kernel's build what to do, which is not asked again.
-fn without_effect(changed: &[String]) -> impl Iterator<Item = &String> {
-    changed.iter().filter(|file| {
-        let name = file.rsplit('/').next().unwrap_or_default();
-        name == "Kbuild" || name.starts_with("Makefile") || name.starts_with("Kconfig")
-    })
 }
 
 /// A Makefile, for its text.

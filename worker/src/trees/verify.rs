@@ -2,6 +2,7 @@
 
 use klp_livepatch::Arch;
 use klp_livepatch::outcome::Digest;
+use klp_livepatch::words::amount;
 use tokio_util::sync::CancellationToken;
 
 use super::kdir::name_table;
@@ -113,9 +114,9 @@ fn modules(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     if index.len() != tree.module_count {
         problems.push(format!(
-            "{} has {} modules, {} when the tree was added",
+            "{} has {}, {} when the tree was added",
             tree.modules_dir.display(),
-            index.len(),
+            amount(index.len(), "module", "modules"),
             tree.module_count
         ));
     }
@@ -123,9 +124,9 @@ fn modules(tree: &Tree) -> Vec<String> {
     missing.sort_unstable();
     if let [first, ..] = missing[..] {
         problems.push(format!(
-            "{} of {} modules can't be found, the first is {first}",
+            "{} of {} can't be found, the first is {first}",
             missing.len(),
-            index.len()
+            amount(index.len(), "module", "modules")
         ));
     }
     problems

@@ -13,6 +13,7 @@ mod root;
 use std::path::Path;
 
 use klp_livepatch::task::Platform;
+use klp_livepatch::words::amount;
 use klp_livepatch::{Arch, Codestream};
 use tokio_util::sync::CancellationToken;
 
@@ -69,8 +70,8 @@ pub async fn latest(
     let mut abis = apt::abis(&apt, &series, arch, cancel).await?;
     if abis.len() < count {
         return Err(TreeError::Refused(format!(
-            "apt has {} kernels of series {series} with headers and source, not {count}; ask for fewer, or run `apt-get update`",
-            abis.len()
+            "apt has {} of series {series} with headers and source, not {count}; ask for fewer, or run `apt-get update`",
+            amount(abis.len(), "kernel", "kernels")
         )));
     }
     abis.truncate(count);
