@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use actor::start;
 pub use roster::WorkerView;
-pub use waiting::Waiting;
+pub use waiting::{For, Waiting};
 
 use crate::store::{Change, Registration};
 

@@ -83,6 +83,7 @@ pub fn insert_attempt(db: &Connection, id: AttemptId, lease: &Lease, now: Millis
     Ok(())
 }
 
+/// Records how an attempt ended; answers when it had begun.
 pub fn end_attempt(
     db: &Connection,
     id: AttemptId,
@@ -90,12 +91,8 @@ pub fn end_attempt(
     failure: Option<&Failure>,
     report: Option<&Report>,
     now: Millis,
-) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "UPDATE attempts SET state = ?, ended_ms = ?, failure_cause = ?, failure_message = ?, report = ? \
-         WHERE task = ? AND number = ?",
-    )?
-    .execute(params![
+) -> rusqlite::Result<Millis> {
+    let ended = params![
         attempt_state_text(state),
         now,
         failure.map(|f| f.cause.as_str()),
@@ -103,8 +100,12 @@ pub fn end_attempt(
         report.map(to_json).transpose()?,
         id.task.to_string(),
         id.number
-    ])?;
-    Ok(())
+    ];
+    db.prepare_cached(
+        "UPDATE attempts SET state = ?, ended_ms = ?, failure_cause = ?, failure_message = ?, report = ? \
+         WHERE task = ? AND number = ? RETURNING started_ms",
+    )?
+    .query_row(ended, |row| row.get(0))
 }
 
 pub fn attempt(db: &Connection, task: TaskId, number: u32) -> rusqlite::Result<Option<AttemptRow>> {
