@@ -97,6 +97,8 @@ impl Versions {
                     Change::Opened(livepatch) => count.touch(livepatch.id),
                     Change::Ended { livepatch } | Change::Event { livepatch, .. } => count.touch(*livepatch),
                     Change::Task(task) => count.touch(task.livepatch),
+                    // Its task is told, too.
+                    Change::Attempt(_) => {}
                     Change::Worker { .. } | Change::Forgotten { .. } => count.position += 1,
                 }
             }

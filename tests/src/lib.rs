@@ -11,6 +11,7 @@ mod farm;
 mod http;
 mod net;
 mod proc;
+pub mod prometheus;
 mod qemu;
 pub mod suse;
 mod tools;

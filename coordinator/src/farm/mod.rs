@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use actor::start;
 pub use roster::WorkerView;
-pub use waiting::Waiting;
+pub use waiting::{For, Waiting};
 
 use crate::store::{Change, Registration};
 
@@ -118,7 +118,7 @@ pub struct Farm {
 }
 
 impl Farm {
-    fn new(inbox: Inbox) -> Self {
+    pub(crate) fn new(inbox: Inbox) -> Self {
         let sessions = Arc::default();
         Self { inbox, sessions }
     }

@@ -8,9 +8,36 @@ use super::mind::Mind;
 use crate::lifecycle::{Millis, State};
 use crate::schedule::{self, Crowd};
 
+/// What kind of thing tasks wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum For {
+    /// A worker that could run them is there, and busy.
+    Slot,
+    /// No worker that is there could run them.
+    Worker,
+    /// A pause after an attempt that failed by the farm's fault.
+    Pause,
+    /// A user's word: their livepatch is paused.
+    Resume,
+}
+
+impl For {
+    pub const ALL: [For; 4] = [For::Slot, For::Worker, For::Pause, For::Resume];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            For::Slot => "slot",
+            For::Worker => "worker",
+            For::Pause => "pause",
+            For::Resume => "resume",
+        }
+    }
+}
+
 /// Tasks that wait for the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
+    pub what: For,
     pub reason: String,
     /// No slot that becomes free will do: somebody has to do something.
     pub blocked: bool,
@@ -30,6 +57,7 @@ impl Mind {
             let names = crowd.livepatches.iter().filter_map(|id| self.livepatches.get(id));
             Waiting {
                 livepatches: names.map(|l| l.spec.name.clone()).collect(),
+                what: if crowd.blocked { For::Worker } else { For::Slot },
                 reason: crowd.reason,
                 blocked: crowd.blocked,
                 tasks: crowd.tasks,
@@ -47,6 +75,7 @@ impl Mind {
         let tasks = self.delayed.iter().filter_map(|(_, id)| self.tasks.get(id));
         let since = tasks.map(|task| task.created).min()?;
         Some(Waiting {
+            what: For::Pause,
             reason: "a pause before the next attempt, after one that failed by the farm's fault".to_owned(),
             blocked: false,
             tasks: self.delayed.len(),
@@ -64,6 +93,7 @@ impl Mind {
                     why => format!("the livepatch to be resumed ({why})"),
                 };
                 let waiting = Waiting {
+                    what: For::Resume,
                     reason,
                     blocked: true,
                     tasks: 0,

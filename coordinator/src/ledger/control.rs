@@ -8,7 +8,7 @@ use klp_livepatch::{Arch, CodestreamFilter, Reason, Share};
 
 use super::{Now, record, settle};
 use crate::lifecycle::{AttemptState, State};
-use crate::store::{self, Change, LivepatchRow, LivepatchState, Pause, StoreError, Tx};
+use crate::store::{self, Change, EndedAttempt, LivepatchRow, LivepatchState, Pause, StoreError, Tx};
 
 /// Why a livepatch was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,16 @@ pub fn cancel(
                 task: task.id,
                 number: status.attempt,
             };
-            store::end_attempt(tx, attempt, AttemptState::Cancelled, None, None, now.ms)?;
+            let state = AttemptState::Cancelled;
+            let started = store::end_attempt(tx, attempt, state, None, None, now.ms)?;
+            tx.note(Change::Attempt(EndedAttempt {
+                livepatch: id,
+                kind: task.key.kind,
+                state,
+                cause: None,
+                again: false,
+                lasted: now.ms - started,
+            }));
         }
         let what = if running { " while it ran" } else { "" };
         let message = format!("{} cancelled{what}{why}", task.key);

@@ -13,7 +13,7 @@ use super::{Now, create, fleet, record};
 use crate::lifecycle::{self, Holder, Retry, State, Step, Taken};
 use crate::plan::{self, Lacking, Planned};
 use crate::standing::Policy;
-use crate::store::{self, Change, OpenTask, StoreError, Tx};
+use crate::store::{self, Change, EndedAttempt, OpenTask, StoreError, Tx};
 
 /// What the configuration says about failures by the farm's fault.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +180,15 @@ fn settle(
     now: Now,
 ) -> Result<(), StoreError> {
     let report = outcome.and_then(|o| o.report.as_ref());
-    store::end_attempt(tx, id, step.attempt, step.failure.as_ref(), report, now.ms)?;
+    let started = store::end_attempt(tx, id, step.attempt, step.failure.as_ref(), report, now.ms)?;
+    tx.note(Change::Attempt(EndedAttempt {
+        livepatch: task.livepatch,
+        kind: task.key.kind,
+        state: step.attempt,
+        cause: step.failure.as_ref().map(|f| f.cause),
+        again: step.task.is_open(),
+        lasted: now.ms - started,
+    }));
     if let Some(outcome) = outcome {
         store::add_artifacts(tx, id, &outcome.artifacts)?;
         if let Some(Report::Check(check)) = report

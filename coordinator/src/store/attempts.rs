@@ -8,7 +8,7 @@ use klp_livepatch::report::Report;
 use klp_livepatch::task::{AttemptId, Incarnation, LivepatchId, TaskId, TaskKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{attempt_state, attempt_state_text, failure, json, parsed, task_key, to_json};
+use super::rows::{attempt_state, failure, json, parsed, task_key, to_json};
 use crate::lifecycle::{AttemptState, Holder, Lease, Millis};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,7 @@ pub fn insert_attempt(db: &Connection, id: AttemptId, lease: &Lease, now: Millis
     Ok(())
 }
 
+/// Records how an attempt ended; answers when it had begun.
 pub fn end_attempt(
     db: &Connection,
     id: AttemptId,
@@ -119,21 +120,21 @@ pub fn end_attempt(
     failure: Option<&Failure>,
     report: Option<&Report>,
     now: Millis,
-) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "UPDATE attempts SET state = ?, ended_ms = ?, failure_cause = ?, failure_message = ?, report = ? \
-         WHERE task = ? AND number = ?",
-    )?
-    .execute(params![
-        attempt_state_text(state),
+) -> rusqlite::Result<Millis> {
+    let ended = params![
+        state.as_str(),
         now,
         failure.map(|f| f.cause.as_str()),
         failure.map(|f| &f.message),
         report.map(to_json).transpose()?,
         id.task.to_string(),
         id.number
-    ])?;
-    Ok(())
+    ];
+    db.prepare_cached(
+        "UPDATE attempts SET state = ?, ended_ms = ?, failure_cause = ?, failure_message = ?, report = ? \
+         WHERE task = ? AND number = ? RETURNING started_ms",
+    )?
+    .query_row(ended, |row| row.get(0))
 }
 
 pub fn attempt(db: &Connection, task: TaskId, number: u32) -> rusqlite::Result<Option<AttemptRow>> {

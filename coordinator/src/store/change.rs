@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use klp_livepatch::names::WorkerName;
+use klp_livepatch::outcome::Cause;
 use klp_livepatch::round::Input;
-use klp_livepatch::task::{LivepatchId, TaskId, TaskKey};
+use klp_livepatch::task::{LivepatchId, TaskId, TaskKey, TaskKind};
 
 use super::livepatches::OpenLivepatch;
-use crate::lifecycle::{Millis, Status};
+use crate::lifecycle::{AttemptState, Millis, Status};
 use crate::standing::Standing;
 
 #[derive(Clone, Debug)]
@@ -19,12 +20,28 @@ pub enum Change {
     Ended { livepatch: LivepatchId },
     /// A task is now as this says.
     Task(OpenTask),
+    /// An attempt has ended. What became of its task is told after this.
+    Attempt(EndedAttempt),
     /// A worker is thought of like this from now on.
     Worker { name: WorkerName, standing: Standing },
     /// A worker is forgotten.
     Forgotten { name: WorkerName },
     /// The livepatch has an event of this number.
     Event { livepatch: LivepatchId, number: u64 },
+}
+
+/// An attempt's end, for those who count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedAttempt {
+    pub livepatch: LivepatchId,
+    pub kind: TaskKind,
+    pub state: AttemptState,
+    /// Whose matter it is that it failed.
+    pub cause: Option<Cause>,
+    /// Its task is to be tried again.
+    pub again: bool,
+    /// From its lease on, in milliseconds.
+    pub lasted: Millis,
 }
 
 /// A task as the farm keeps it in memory.

@@ -33,7 +33,7 @@ pub use attempts::{
     AttemptRow, Leased, PastAttempt, add_artifacts, attempt, attempts_of, attempts_of_task, bury_lost, deaths_of,
     end_attempt, faults_since, faulty_workers, insert_attempt, leased_now,
 };
-pub use change::{Change, OpenTask};
+pub use change::{Change, EndedAttempt, OpenTask};
 pub use events::{EventRow, append_event, events_after};
 pub use findings::findings;
 pub use fleet::{
@@ -49,7 +49,7 @@ pub use tasks::{
     NewTask, TaskRow, bare_tasks_of, ended_in_vain, has_open_task, insert_task, open_task, open_tasks, open_tasks_of,
     planned, set_left_out, task, tasks_of, update_task,
 };
-pub use writer::{Tx, Writing};
+pub use writer::{Group, Sink, Tx, Writing};
 
 const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0001_first.sql")),
@@ -140,12 +140,7 @@ impl Store {
     ///
     /// # Errors
     /// The file can't be opened or migrated, or is of a newer version.
-    pub fn open(
-        path: &Path,
-        readers: usize,
-        aside: Aside,
-        sink: impl Fn(Vec<Change>) + Send + 'static,
-    ) -> Result<(Self, Writing), StoreError> {
+    pub fn open(path: &Path, readers: usize, aside: Aside, sink: impl Sink) -> Result<(Self, Writing), StoreError> {
         let failed = |error| StoreError::Open {
             path: path.to_owned(),
             error,

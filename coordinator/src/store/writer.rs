@@ -1,6 +1,7 @@
 //! The one thread that writes. Waiting jobs share a transaction, and so its fsync.
 
 use std::ops::Deref;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,32 @@ const QUEUE: usize = 4096;
 type Answer = Box<dyn FnOnce(Result<(), &rusqlite::Error>) + Send>;
 /// Does its work and says whether to keep it. Without a transaction there is none to do.
 type Job = Box<dyn FnOnce(Option<&mut Tx<'_>>) -> (bool, Answer) + Send>;
+
+/// Hears what the writer does, on its own thread; it must not block.
+pub trait Sink: Send + 'static {
+    /// All changes of a committed transaction, in order.
+    fn changed(&self, changes: Vec<Change>);
+
+    /// A transaction has ended.
+    fn ended(&self, _group: Group) {}
+}
+
+impl<F: Fn(Vec<Change>) + Send + 'static> Sink for F {
+    fn changed(&self, changes: Vec<Change>) {
+        self(changes);
+    }
+}
+
+/// A transaction, for those who measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub jobs: usize,
+    pub committed: bool,
+    /// From its begin to its end, its jobs' work included.
+    pub took: Duration,
+    /// How long its commit alone took: what the disk needs.
+    pub commit: Duration,
+}
 
 /// A write transaction: a connection to query, and a list of what was changed.
 pub struct Tx<'a> {
@@ -58,11 +85,7 @@ pub(super) struct Writer {
 pub type Writing = oneshot::Receiver<()>;
 
 /// Starts the thread, or in its place a task. It ends when the last handle is dropped and what was queued is done.
-pub(super) fn start(
-    connection: Connection,
-    aside: Aside,
-    sink: impl Fn(Vec<Change>) + Send + 'static,
-) -> Result<(Writer, Writing), StoreError> {
+pub(super) fn start(connection: Connection, aside: Aside, sink: impl Sink) -> Result<(Writer, Writing), StoreError> {
     let (jobs, mut queue) = mpsc::channel(QUEUE);
     let (end, writing) = oneshot::channel();
     match aside {
@@ -129,7 +152,7 @@ fn refused(error: &rusqlite::Error) -> StoreError {
 }
 
 /// Runs a job and those that wait behind it.
-fn run_all(connection: &Connection, first: Job, queue: &mut mpsc::Receiver<Job>, sink: &impl Fn(Vec<Change>)) {
+fn run_all(connection: &Connection, first: Job, queue: &mut mpsc::Receiver<Job>, sink: &impl Sink) {
     let mut group = vec![first];
     while group.len() < MAX_GROUP {
         match queue.try_recv() {
@@ -140,7 +163,8 @@ fn run_all(connection: &Connection, first: Job, queue: &mut mpsc::Receiver<Job>,
     run_group(connection, group, sink);
 }
 
-fn run_group(connection: &Connection, group: Vec<Job>, sink: &impl Fn(Vec<Change>)) {
+fn run_group(connection: &Connection, group: Vec<Job>, sink: &impl Sink) {
+    let (jobs, begun) = (group.len(), Instant::now());
     let mut changes = Vec::new();
     let mut answers = Vec::with_capacity(group.len());
     let mut broken = execute(connection, "BEGIN IMMEDIATE").err();
@@ -153,14 +177,21 @@ fn run_group(connection: &Connection, group: Vec<Job>, sink: &impl Fn(Vec<Change
         broken = broken.or(result.err());
     }
     failpoint::pass(Point::BeforeCommit);
+    let worked = Instant::now();
     let committed = match broken {
         None => connection.execute_batch("COMMIT"),
         Some(error) => Err(error),
     };
+    sink.ended(Group {
+        jobs,
+        committed: committed.is_ok(),
+        took: begun.elapsed(),
+        commit: worked.elapsed(),
+    });
     match &committed {
         Ok(()) => {
             failpoint::pass(Point::AfterCommit);
-            sink(changes);
+            sink.changed(changes);
         }
         Err(error) => {
             tracing::error!(%error, "the database refused a transaction; its requests are told so");
