@@ -8,6 +8,9 @@ set -eu
 # patch: to apply fixes. The rest is what the kernel's own build asks for: without pahole its configuration changes.
 packages="gcc libc6-dev make gcc-12 gcc-s390x-linux-gnu libclang1-19 bc bison flex pahole python3 libelf-dev libssl-dev xz-utils iproute2 git patch"
 
+# chromium, chromium-driver: tests look at the dashboard in a real browser.
+[ "${1:-}" = --tests ] && packages="$packages chromium chromium-driver"
+
 missing=""
 for package in $packages; do
     status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)

@@ -71,11 +71,15 @@ impl Simulated {
     }
 
     pub fn with_trees(name: &str, slots: u32, trees: impl Iterator<Item = String>) -> Self {
+        Self::with_platforms(name, slots, trees.map(platform))
+    }
+
+    pub fn with_platforms(name: &str, slots: u32, trees: impl Iterator<Item = v1::Platform>) -> Self {
         Self {
             state: v1::WorkerState {
                 worker: name.to_owned(),
                 incarnation: Uuid::now_v7().to_string(),
-                trees: trees.map(platform).collect(),
+                trees: trees.collect(),
                 tools: vec![v1::Tool {
                     backend: "native".into(),
                     version: "1".into(),
