@@ -130,12 +130,16 @@ fn cve_2022_1048_on_two_kernels() {
             "{funcs}"
         );
     }
-    let work = out.join("bsc1197597/native").join(&two[0]).join("work_sound_core_pcm.c");
+    let work = out
+        .join("bsc1197597/native")
+        .join(&two[0])
+        .join("work_sound_core_pcm.c");
     let commands = std::fs::read(work.join("compile_commands.json")).expect("compile_commands.json");
     let commands: Value = serde_json::from_slice(&commands).expect("JSON");
     let (file, arguments) = (&commands[0]["file"], &commands[0]["arguments"]);
     assert!(
-        Path::new(file.as_str().expect("file")).is_file() && arguments.as_array().expect("arguments").contains(&"-c".into()),
+        Path::new(file.as_str().expect("file")).is_file()
+            && arguments.as_array().expect("arguments").contains(&"-c".into()),
         "{commands}"
     );
     let groups = std::fs::read_to_string(out.join("bsc1197597/native/groups")).expect("groups");
