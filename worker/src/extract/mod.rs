@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod ccp;
+mod changed_headers;
 pub mod child_backend;
 pub mod clang_extract;
 mod cleanup;

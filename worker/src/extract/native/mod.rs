@@ -97,6 +97,17 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
     })
 }
 
+/// What the fix changes in the headers that the file reads, each change in a line.
+///
+/// # Errors
+/// As [`extract_and_check`].
+pub fn header_changes(request: &Request) -> Result<Vec<String>, Error> {
+    let library = Library::load()?;
+    let builtin = !request.command.is_module();
+    let tu = parse(&library, request, builtin)?;
+    Ok(survey::changes(&library, request, &tu, builtin)?.told())
+}
+
 /// Extracts in the most readable form, without the compile check.
 ///
 /// # Errors

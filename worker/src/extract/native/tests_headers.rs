@@ -4,7 +4,7 @@ use std::fs;
 
 use super::tests::{Case, Known, in_order, require_tools};
 use super::*;
-use crate::extract::Unpatched;
+use crate::extract::{Unpatched, changed_headers};
 
 const PATH: &str = "include/linux/k.h";
 
@@ -355,4 +355,125 @@ fn patched_private_headers_are_sliced_in_every_form() {
         ],
     );
     lacks(&x, &["local.h\"", "deep.h\""]);
+}
+
+#[test]
+fn of_other_tools_sources_each_change_is_told() {
+    require_tools();
+    let before = "#define STEP 3\nenum kind { A, B };\nstruct s { int a; };\nstruct same { int a; };\n\
+                  static inline int f(int n) { return n; }\nextern int g(int n);\n";
+    let after = before
+        .replace("STEP 3", "STEP 4\n#define MORE 1")
+        .replace("{ A, B }", "{ A, C, B }")
+        .replace("s { int a; }", "s { long a; }; struct fresh { int a; }")
+        .replace("return n;", "return -n;")
+        .replace("g(int n)", "g(long n)");
+    let source = "#include <linux/k.h>\n#include \"own.h\"\nint target(int n) { return f(n) + OWN; }\n";
+    let fix = Fix::new(&[
+        (PATH, before, &after),
+        ("own.h", "#define OWN 1\n", "#define OWN 2\n"),
+        ("include/linux/unread.h", "#define UNREAD 1\n", "#define UNREAD 2\n"),
+        ("a.c", source, source),
+    ]);
+    let request = fix.request(&["target"]);
+    let warnings = changed_headers::warnings(&request).unwrap();
+    for what in [
+        "include/linux/k.h:6: f has another definition",
+        "include/linux/k.h:1: STEP is another macro",
+        "include/linux/k.h:2: MORE is a new macro",
+        "own.h:1: OWN is another macro",
+        "include/linux/k.h:3: B is 2 instead of 1",
+        "include/linux/k.h:3: C is new",
+        "include/linux/k.h:4: struct fresh is new",
+        "include/linux/k.h:7: g is declared otherwise",
+        "include/linux/k.h:4: struct s has another layout",
+    ] {
+        let told = warnings.iter().find(|w| w.starts_with(what));
+        assert!(
+            told.is_some_and(|w| w.contains("--type native")),
+            "{what}: {warnings:#?}"
+        );
+    }
+    assert_eq!(warnings.len(), 9, "{warnings:#?}");
+    // Without libclang.
+    assert_eq!(changed_headers::differing(&request).unwrap(), [PATH, "own.h"]);
+    let unfixed = Request {
+        unpatched: None,
+        ..request
+    };
+    assert!(changed_headers::warnings(&unfixed).unwrap().is_empty());
+}
+
+#[test]
+fn what_moves_from_a_private_header_to_a_public_one_is_written() {
+    let moved = "struct moved { int a; };\nextern int helper(struct moved *m);\n";
+    let public = "#pragma once\nstruct there { int a; };\n";
+    let private = "#pragma once\n#include <linux/k.h>\n";
+    let source = "#include \"own.h\"\nint target(struct moved *m) { return helper(m) + m->a; }\n";
+    let fix = Fix::new(&[
+        (PATH, public, &format!("{public}{moved}")),
+        ("own.h", &format!("{private}{moved}"), private),
+        ("a.c", source, source),
+    ]);
+    let known = Known::default().object(&["target"]).exports(&["helper"]);
+    let (x, check) = extract_and_check(&fix.request(&["target"]), &known).unwrap();
+    assert!(check.ok, "{check:#?}\n{}", x.source);
+    in_order(
+        &x.source,
+        &["#include <linux/k.h>", "struct moved { int a; };", "extern int helper"],
+    );
+    assert!(x.warnings.is_empty(), "{:?}", x.warnings);
+}
+
+#[test]
+fn headers_that_the_command_line_includes_come_first() {
+    let before = "#pragma once\n#define STEP 1\nstatic inline int f(int n) { return n; }\n";
+    let after = "#pragma once\n#define STEP 2\nenum { NEW = 9,\n#define NEW NEW\n};\n\
+                 static inline int f(int n) { return n + STEP + NEW; }\n";
+    let other = "#pragma once\nstatic inline int g(int n) { return f(n); }\n";
+    let source = "#include <linux/g.h>\nint target(int n) { return g(n); }\n";
+    let fix = Fix::new(&[
+        (PATH, before, after),
+        ("include/linux/g.h", other, other),
+        ("a.c", source, source),
+    ]);
+    let mut request = fix.request(&["target"]);
+    let with = |command: &mut crate::extract::CompileCommand, dir: &Path| {
+        let header = dir.join(PATH).display().to_string();
+        command.args.splice(0..0, ["-include".to_owned(), header]);
+    };
+    with(&mut request.command, &request.src_dir.clone());
+    let unpatched = request.unpatched.as_mut().unwrap();
+    with(&mut unpatched.command, &unpatched.src_dir.clone());
+    let (x, check) = extract_and_check(&request, &Known::default().object(&["target"])).unwrap();
+    assert!(check.ok, "{check:#?}\n{}", x.source);
+    in_order(
+        &x.source,
+        &[
+            "#undef STEP\n#define STEP 2",
+            "enum { NEW = 9,",
+            "klpr_f(int n) { return n + STEP + NEW; }",
+            "#include <linux/g.h>",
+            "klpr_g(int n) { return klpr_f(n); }",
+        ],
+    );
+}
+
+#[test]
+fn names_that_hide_in_a_headers_macros_are_followed() {
+    let before = "enum { FIRST = 1 };\n#define STEP 3\n#define ALL(n) ((n) + DEEP(n))\n#define DEEP(n) ((n) * STEP)\n\
+                  static inline int f(int n) { return ALL(n); }\n";
+    let after = before.replace("STEP 3", "STEP 4");
+    let source = "#include <linux/k.h>\nint target(int n) { return ALL(n); }\nint user(int n) { return f(n); }\n";
+    let fix = Fix::of_header(before, &after, source);
+    let x = fix.extract();
+    in_order(&x.source, &["#undef STEP\n#define STEP 4", "return ALL(n);"]);
+    lacks(&x, &["klpr_f", "#define ALL", "#define DEEP"]);
+    let known = Known::default().object(&["user"]);
+    let (x, check) = extract_and_check(&fix.request(&["user"]), &known).unwrap();
+    assert!(check.ok, "{check:#?}\n{}", x.source);
+    in_order(
+        &x.source,
+        &["#undef STEP\n#define STEP 4", "klpr_f(int n) { return ALL(n); }"],
+    );
 }
