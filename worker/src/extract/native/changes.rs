@@ -457,6 +457,11 @@ mod tests {
         let pieces = &changes.pieces["a.h"];
         assert_eq!(pieces.len(), 3, "{pieces:?}");
         assert!(pieces.contains(&Piece::Declared { start: 90 }));
+        assert!(
+            pieces
+                .iter()
+                .any(|p| matches!(p, Piece::Constant { name, value: 1, .. } if name == "MORE"))
+        );
         assert_eq!(
             (changes.constants["LAST"].before, changes.constants["LAST"].after),
             (1, 2)

@@ -102,8 +102,8 @@ fn a_changed_inline_function_is_copied_with_those_that_call_it() {
 
 #[test]
 fn without_a_change_that_means_anything_nothing_is_copied() {
-    let before = "#define STEP 3\nstruct s { int a; };\nstatic inline int f(struct s *s) { return s->a + STEP; }\nextern int g(int a);\n";
-    let after = "/* more */\n#define STEP   3 /* steps */\nstruct s {\n\tint a; /* first */\n};\n\
+    let before = "#define STEP 3\nstruct s { union { int a; long b; }; struct { int c; } d; };\nstatic inline int f(struct s *s) { return s->a + STEP; }\nextern int g(int a);\n";
+    let after = "/* more */\n#define STEP   3 /* steps */\nstruct s {\n\tunion {\n\t\tint a; /* first */\n\t\tlong b;\n\t};\n\tstruct { int c; } d;\n};\n\
                  static inline int f(struct s *s)\n{\n#ifdef NEVER\n\treturn 1;\n#else\n\treturn s->a + STEP;\n#endif\n}\nextern int g(int b);\n";
     let source = "#include <linux/k.h>\nint target(struct s *s) { return f(s) + STEP; }\n";
     let x = Fix::of_header(before, after, source).extract();
@@ -144,7 +144,7 @@ fn macros_are_defined_anew_where_the_text_comes_to_them() {
 #[test]
 fn what_is_new_is_written_with_what_it_needs_itself() {
     let before = "struct known { int a; };\nenum kind { KIND_A, KIND_B };\n";
-    let after = "struct known { int a; };\nenum kind { KIND_A, KIND_B, KIND_C };\n#define SLOTS 4\n\
+    let after = "struct known { int a; };\nenum kind { KIND_A, KIND_B,\n#define KIND_C KIND_C\n\tKIND_C };\n#define SLOTS 4\n\
                  typedef unsigned long word_t;\nstruct not_needed { int x; };\n\
                  enum { ALONE = 40, TOGETHER };\nenum state { STATE_ON = 7 };\nstruct later;\n\
                  struct pair { word_t words[SLOTS]; enum state state; struct known known; };\n\
@@ -152,7 +152,7 @@ fn what_is_new_is_written_with_what_it_needs_itself() {
                  static const int table[2] = { SLOTS, 6 };\n\
                  static inline int sum(struct pair *pair) { return pair->words[0] + pair->state + table[1]; }\n";
     let source = "#include <linux/k.h>\nint target(struct known *k)\n{\n\tstruct pair pair = { .known = *k };\n\
-                  \treturn sum(&pair) + told(&pair, 0) + KIND_C + ALONE + TOGETHER;\n}\n";
+                  \treturn sum(&pair) + told(&pair, 0) + KIND_C + ALONE + TOGETHER + STATE_ON;\n}\n";
     let fix = Fix::of_header(before, after, source);
     let known = Known::default().object(&["target"]).exports(&["told"]);
     let (x, check) = extract_and_check(&fix.request(&["target"]), &known).unwrap();
@@ -173,7 +173,16 @@ fn what_is_new_is_written_with_what_it_needs_itself() {
             "return klpr_sum(&pair) + told(&pair, 0) + KIND_C",
         ],
     );
-    lacks(&x, &["not_needed", "struct known {", "enum kind {"]);
+    lacks(
+        &x,
+        &[
+            "not_needed",
+            "struct known {",
+            "enum kind {",
+            "#define STATE_ON",
+            "#define KIND_C KIND_C",
+        ],
+    );
 }
 
 #[test]
@@ -198,7 +207,7 @@ fn a_constant_with_another_value_is_told_and_written() {
 
 #[test]
 fn another_layout_is_told_whether_it_compiles_or_not() {
-    let before = "#define ROOM 2\nstruct s { int a; };\nstruct unused { int a; };\nstruct room { char c[ROOM]; };\n\
+    let before = "#define ROOM 2\nstruct s; struct s { int a; };\nstruct unused { int a; };\nstruct room { char c[ROOM]; };\n\
                   typedef struct { int v; } v_t;\n";
     let after = before
         .replace("s { int a; ", "s { int a; int more; ")
@@ -264,12 +273,14 @@ fn a_header_that_a_header_brings_is_looked_at_where_it_is_brought() {
     let after = "#pragma once\n#include <linux/more.h>\n#include <linux/fresh.h>\n#define ADD 2\n\
                  static inline int inner(int n) { return n + ADD + more(n) + FRESH; }\n";
     let more = "#pragma once\nstatic inline int more(int n) { return n; }\n";
-    let fresh = "#pragma once\n#define FRESH 8\nstruct fresh { int f; };\n";
-    let source = "#include <linux/first.h>\n#include <linux/outer.h>\n#include <linux/fresh.h>\n\
+    let fresh = "#pragma once\n#define FRESH 8\nstruct fresh { int f; };\nstruct idle { int f; };\n";
+    let last = "#pragma once\nstruct idle;\nstruct last { struct idle *idle; };\n";
+    let source = "#include <linux/first.h>\n#include <linux/outer.h>\n#include <linux/fresh.h>\n#include <linux/last.h>\n\
                   int target(struct first *f) { struct fresh new = { f->a }; return outer(new.f); }\n";
     let first = "#pragma once\nstruct first { int a; };\n";
     let fix = Fix::new(&[
         ("include/linux/first.h", first, first),
+        ("include/linux/last.h", last, last),
         ("include/linux/outer.h", outer, outer),
         ("include/linux/more.h", more, more),
         ("include/linux/fresh.h", "", fresh),
@@ -289,7 +300,7 @@ fn a_header_that_a_header_brings_is_looked_at_where_it_is_brought() {
             "klpr_outer(int n) { return klpr_inner(n); }",
         ],
     );
-    lacks(&x, &["fresh.h>"]);
+    lacks(&x, &["fresh.h>", "struct idle"]);
 }
 
 #[test]
@@ -361,8 +372,9 @@ fn patched_private_headers_are_sliced_in_every_form() {
 fn of_other_tools_sources_each_change_is_told() {
     require_tools();
     let before = "#define STEP 3\nenum kind { A, B };\nstruct s { int a; };\nstruct same { int a; };\n\
-                  static inline int f(int n) { return n; }\nextern int g(int n);\n";
+                  static inline int f(int n) { return n; }\nextern int g(int n);\nextern int h(int n);\n";
     let after = before
+        .replace("extern int h(int n);", "static inline int h(int n) { return n; }")
         .replace("STEP 3", "STEP 4\n#define MORE 1")
         .replace("{ A, B }", "{ A, C, B }")
         .replace("s { int a; }", "s { long a; }; struct fresh { int a; }")
@@ -379,6 +391,7 @@ fn of_other_tools_sources_each_change_is_told() {
     let warnings = changed_headers::warnings(&request).unwrap();
     for what in [
         "include/linux/k.h:6: f has another definition",
+        "include/linux/k.h:8: h has another definition",
         "include/linux/k.h:1: STEP is another macro",
         "include/linux/k.h:2: MORE is a new macro",
         "own.h:1: OWN is another macro",
@@ -394,7 +407,7 @@ fn of_other_tools_sources_each_change_is_told() {
             "{what}: {warnings:#?}"
         );
     }
-    assert_eq!(warnings.len(), 9, "{warnings:#?}");
+    assert_eq!(warnings.len(), 10, "{warnings:#?}");
     // Without libclang.
     assert_eq!(changed_headers::differing(&request).unwrap(), [PATH, "own.h"]);
     let unfixed = Request {
@@ -407,17 +420,22 @@ fn of_other_tools_sources_each_change_is_told() {
 #[test]
 fn what_moves_from_a_private_header_to_a_public_one_is_written() {
     let moved = "struct moved { int a; };\nextern int helper(struct moved *m);\n";
-    let public = "#pragma once\nstruct there { int a; };\n";
+    let public = "#pragma once\nstruct there { int a; };\nextern int both(int n);\n";
     let private = "#pragma once\n#include <linux/k.h>\n";
-    let source = "#include \"own.h\"\nint target(struct moved *m) { return helper(m) + m->a; }\n";
+    let source = "#include \"own.h\"\nint target(struct moved *m) { return helper(m) + both(m->a); }\n";
     let fix = Fix::new(&[
         (PATH, public, &format!("{public}{moved}")),
-        ("own.h", &format!("{private}{moved}"), private),
+        (
+            "own.h",
+            &format!("#pragma once\nextern int both(int n);\n#include <linux/k.h>\n{moved}"),
+            private,
+        ),
         ("a.c", source, source),
     ]);
-    let known = Known::default().object(&["target"]).exports(&["helper"]);
+    let known = Known::default().object(&["target"]).exports(&["both", "helper"]);
     let (x, check) = extract_and_check(&fix.request(&["target"]), &known).unwrap();
     assert!(check.ok, "{check:#?}\n{}", x.source);
+    lacks(&x, &["extern int both"]);
     in_order(
         &x.source,
         &["#include <linux/k.h>", "struct moved { int a; };", "extern int helper"],
