@@ -15,7 +15,7 @@ use super::backend::{ExtractRequest, Extracted, Extracting, Extractor, ToolIdent
 use super::ccp::Ccp;
 use super::clang_extract::ClangExtract;
 use super::native_child::{Answer, Job, NATIVE_COMMAND};
-use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, Unpatched, probe};
+use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, probe};
 use crate::config::ToolPaths;
 use crate::process::{self, Command, End, Limits};
 use crate::runner::Context;
@@ -83,7 +83,7 @@ impl ChildBackend {
         } = request;
         let mut job = job(tree, target, object, &context.scratch).await?;
         if let Some(view) = view {
-            in_view(&mut job, view).await?;
+            job = in_view(job, view).await?;
         }
         job.engine = self.engine.clone();
         job.avoid = avoid.to_vec();
@@ -191,9 +191,8 @@ async fn job(tree: &Tree, target: &Target, object: &ObjectName, scratch: &Path) 
     made.map_err(|e| farm(e.to_string()))
 }
 
-/// Has the job read the patched sources. The tree is asked for the compile command all the same: a patched Makefile would
-/// be a program.
-async fn in_view(job: &mut Job, view: &View) -> Result<(), Failure> {
+/// The job in the view. Asking the build for the compile command takes a while.
+async fn in_view(mut job: Job, view: &View) -> Result<Job, Failure> {
     let asking = {
         let job = job.clone();
         move || job.command()
@@ -201,14 +200,9 @@ async fn in_view(job: &mut Job, view: &View) -> Result<(), Failure> {
     let command = tokio::task::spawn_blocking(asking)
         .await
         .map_err(|e| farm(e.to_string()))?;
-    let command = command.map_err(|e| Failure::new(e.cause(), e.to_string()))?;
-    job.command = Some(view.command(&command));
-    job.unpatched = Some(Unpatched {
-        src_dir: std::mem::replace(&mut job.src_dir, view.src().to_owned()),
-        command,
-    });
-    job.obj_dir = view.obj().to_owned();
-    Ok(())
+    let codestreams = |e: super::Error| Failure::new(e.cause(), e.to_string());
+    job.command = Some(command.map_err(codestreams)?);
+    job.in_view(view).map_err(codestreams)
 }
 
 /// One of a tool's outputs; its end is cut off where it is too long.

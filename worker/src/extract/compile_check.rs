@@ -7,7 +7,7 @@ use std::process::Command;
 use object::{Object, ObjectSymbol};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Extraction, Request, Symbols, Unpatched, tool};
+use super::{Error, Extraction, Request, Symbols, tool};
 
 /// What the check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,18 +85,8 @@ pub fn own_args(request: &Request) -> Vec<String> {
 /// # Errors
 /// When the compiler can't be started or a file can't be written; a source that doesn't compile is a finding, not an error.
 pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) -> Result<CompileCheck, Error> {
-    let own;
-    let request = match &request.unpatched {
-        Some(Unpatched { src_dir, command }) => {
-            own = Request {
-                src_dir: src_dir.clone(),
-                command: command.clone(),
-                ..request.clone()
-            };
-            &own
-        }
-        None => request,
-    };
+    let own = request.as_unpatched();
+    let request = own.as_ref().unwrap_or(request);
     let (source, output) = (request.scratch.join("livepatch.c"), request.scratch.join("livepatch.o"));
     let io = |action, path: &std::path::Path| {
         let path = path.to_owned();

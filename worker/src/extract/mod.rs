@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod ccp;
+mod changed_headers;
 pub mod child_backend;
 pub mod clang_extract;
 mod cleanup;
@@ -65,6 +66,21 @@ pub struct Request {
     /// is loaded into.
     #[serde(default)]
     pub unpatched: Option<Unpatched>,
+}
+
+impl Request {
+    /// The same of the sources without the fixes, if those are applied.
+    pub fn as_unpatched(&self) -> Option<Self> {
+        let Unpatched { src_dir, command } = self.unpatched.as_ref()?;
+        let in_place = self.obj_dir == self.src_dir;
+        Some(Self {
+            src_dir: src_dir.clone(),
+            obj_dir: if in_place { src_dir } else { &self.obj_dir }.clone(),
+            command: command.clone(),
+            unpatched: None,
+            ..self.clone()
+        })
+    }
 }
 
 /// A tree's own sources, and how the file is compiled there.

@@ -12,14 +12,15 @@ use klp_livepatch::names::ObjectName;
 use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
 
-use super::external::{self, Inputs};
+use super::external::{self, External, Inputs};
 use super::{
-    CommandSource, CompileCheck, CompileCommand, Engine, Error, Extraction, Kept, Request, Unpatched, compile_command,
-    native,
+    CommandSource, CompileCheck, CompileCommand, Engine, Error, Extraction, Kept, Request, Unpatched, changed_headers,
+    compile_command, native,
 };
 use crate::process;
 use crate::symbols::{SymbolError, Symbols};
 use crate::trees::config::Setting;
+use crate::trees::overlay::View;
 use crate::trees::{Tree, TreeError};
 
 /// The hidden subcommand under which our programs start this process.
@@ -167,6 +168,22 @@ impl Job {
         compile_command(&source, &self.file)
     }
 
+    /// The job reading the patched sources. The tree is asked for the compile command all the same: a patched Makefile would be
+    /// a program.
+    ///
+    /// # Errors
+    /// Nobody knows how to compile the file.
+    pub fn in_view(mut self, view: &View) -> Result<Self, Error> {
+        let command = self.command()?;
+        self.command = Some(view.command(&command));
+        self.unpatched = Some(Unpatched {
+            src_dir: std::mem::replace(&mut self.src_dir, view.src().to_owned()),
+            command,
+        });
+        self.obj_dir = view.obj().to_owned();
+        Ok(self)
+    }
+
     /// The job with the file's compile command.
     ///
     /// # Errors
@@ -208,10 +225,21 @@ impl Job {
                 let (extraction, check) = native::extract_and_check(&request, symbols)?;
                 Ok((extraction, check, vec![keep_command(&request)?]))
             }
-            Engine::Ccp(ccp) => external::extract_and_check(&ccp, &request, &inputs, symbols),
-            Engine::ClangExtract(tool) => external::extract_and_check(&tool, &request, &inputs, symbols),
+            Engine::Ccp(ccp) => by_tool(&ccp, &request, &inputs, symbols),
+            Engine::ClangExtract(tool) => by_tool(&tool, &request, &inputs, symbols),
         }
     }
+}
+
+fn by_tool(
+    tool: &dyn External,
+    request: &Request,
+    inputs: &Inputs,
+    symbols: &Symbols,
+) -> Result<(Extraction, CompileCheck, Vec<Kept>), Error> {
+    let (mut extraction, check, kept) = external::extract_and_check(tool, request, inputs, symbols)?;
+    extraction.warnings.extend(changed_headers::warnings(request)?);
+    Ok((extraction, check, kept))
 }
 
 /// The kernel's own command for the file, in the form that clangd reads: how the source is compiled by hand.

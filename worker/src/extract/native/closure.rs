@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use clang_sys::*;
 
+use super::changes;
 use super::declare;
 use super::fate::{self, Fate, Fates};
 use super::items::What;
@@ -27,6 +28,8 @@ pub struct Planner<'p, 't> {
     pub(super) pending: BTreeMap<String, Pending>,
     /// Functions whose text is to be taken whole from the preprocessor.
     pub(super) expand: BTreeSet<String>,
+    /// Warnings of what the fix changes and no livepatch can.
+    doubts: BTreeSet<String>,
 }
 
 pub(super) enum Pending {
@@ -66,6 +69,7 @@ impl<'p, 't> Planner<'p, 't> {
             first_use: BTreeMap::new(),
             pending: BTreeMap::new(),
             expand: expand.clone(),
+            doubts: BTreeSet::new(),
         }
     }
 
@@ -79,6 +83,7 @@ impl<'p, 't> Planner<'p, 't> {
         }
         self.write_pending();
         self.doubtful_names();
+        self.plan.warnings.extend(std::mem::take(&mut self.doubts));
         // A structure whose definition stays, in front of all uses, needs no forward declaration.
         let keep = &self.plan.keep;
         let unit = &*self.unit;
@@ -138,6 +143,7 @@ impl<'p, 't> Planner<'p, 't> {
                 near_matches: self.near(function),
             });
         };
+        self.declared_otherwise(function);
         let replacement = format!("klpp_{function}");
         let cursor = self.unit.decls[decl].cursor;
         let prototype = declare::prototype(cursor, &replacement)
@@ -303,10 +309,23 @@ impl<'p, 't> Planner<'p, 't> {
             To::Symbol(name) => self.symbol(context, r, name),
             // Dealt with where its function is followed.
             To::Local(..) => {}
+            To::Changed(name) => {
+                if let Some(spot) = self.unit.changes.layouts.get(name) {
+                    self.doubts.insert(changes::another_layout(name, spot));
+                }
+            }
+        }
+    }
+
+    /// Notes that the kernel knows a function or variable by another declaration.
+    fn declared_otherwise(&mut self, name: &str) {
+        if let Some(spot) = self.unit.changes.declarations.get(name) {
+            self.doubts.insert(changes::declared_otherwise(name, spot));
         }
     }
 
     pub(super) fn symbol(&mut self, context: &Context, r: &Ref, name: &str) {
+        self.declared_otherwise(name);
         let fate = self.fates.of(self.unit, name);
         match fate {
             Fate::AsIs => self.as_is(context, name),

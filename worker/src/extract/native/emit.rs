@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use super::changes;
 use super::files::FileId;
 use super::items::{Cut, What};
 use super::plan::{Context, Keep, Plan, Position};
@@ -39,6 +40,7 @@ pub struct Draft<'p, 't> {
     pub(super) request: &'p Request,
     pub(super) chunks: Vec<Chunk>,
     pub(super) builtin: bool,
+    pub warnings: Vec<String>,
 }
 
 /// The finished text, and what its lines are from: (first line, context).
@@ -56,6 +58,7 @@ impl<'p, 't> Draft<'p, 't> {
             request,
             chunks: Vec::new(),
             builtin,
+            warnings: Vec::new(),
         };
         draft.collect();
         draft
@@ -73,7 +76,10 @@ impl<'p, 't> Draft<'p, 't> {
             let d = &self.unit.decls[copy.decl];
             let context = Context::Header(name.clone());
             let cuts = self.unit.cuts(d.file, d.start, d.end);
-            let (text, found) = self.render(&context, d.file, d.start, d.end, &cuts, &mut marks);
+            let (mut text, found) = self.render(&context, d.file, d.start, d.end, &cuts, &mut marks);
+            if !d.is_function() {
+                text.push(';');
+            }
             self.chunks.push(Chunk {
                 position: copy.position,
                 from: Some((d.file, d.start, d.end)),
@@ -221,6 +227,12 @@ impl<'p, 't> Draft<'p, 't> {
                         .map(|((_, at), e)| (*at, at + e.len, e.text.clone()))
                         .collect();
                     apply(self.unit.files.get(item.file).text(), item.start, item.end, changes)
+                }
+                What::Patched { name, text } if needed.contains(name) => {
+                    if let Some(constant) = self.unit.changes.constants.get(name) {
+                        self.warnings.push(changes::renumbered(name, constant));
+                    }
+                    text.clone()
                 }
                 What::Pragma => self.unit.files.get(item.file).text()[item.start..item.end].to_owned(),
                 _ => continue,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::lexer::identifiers;
 use super::libclang::Storage;
 use super::refs::{Refs, To, is_constant, refs_of};
 use super::unit::Unit;
@@ -19,7 +20,8 @@ pub enum Fate {
     Patched,
     /// Reached through a `klpe_` pointer; the object that holds it.
     External(String),
-    /// A header's inline function that reaches an external symbol: copied under `klpr_`.
+    /// A header's inline function that reaches an external symbol, or that the fix changes (so with a header's variable): copied
+    /// under `klpr_`.
     Inline,
     /// A tracepoint's call or test, generated under `klpr_`; the tracepoint's name.
     Trace(String),
@@ -210,6 +212,7 @@ impl<'a> Fates<'a> {
                 }
             }
             (None, Some(i)) if function => self.header_function(unit, name, i),
+            (None, Some(_)) if unit.changes.definitions.contains_key(name) => Fate::Inline,
             _ => Fate::AsIs,
         }
     }
@@ -222,7 +225,8 @@ impl<'a> Fates<'a> {
         }
     }
 
-    /// True if a header's function reaches, through whatever it calls, a symbol that must be externalized.
+    /// True if a header's function reaches, through whatever it calls, a symbol that must be externalized, or is not what the
+    /// kernel's own header has.
     fn rewrite(&mut self, unit: &mut Unit<'_>, name: &str, decl: usize) -> bool {
         match self.inlines.get(name) {
             // A cycle back to a function being decided adds nothing to the answer.
@@ -230,7 +234,7 @@ impl<'a> Fates<'a> {
             None => self.inlines.insert(name.to_owned(), None),
         };
         let refs = self.refs(unit, decl);
-        let mut must = false;
+        let mut must = is_patched(unit, name, decl);
         for r in &refs.all {
             if let To::Symbol(to) = &r.to
                 && to != name
@@ -246,6 +250,17 @@ impl<'a> Fates<'a> {
         self.inlines.insert(name.to_owned(), Some(must));
         must
     }
+}
+
+/// Whether the fix changes a header's function, or a macro or constant that its text names.
+fn is_patched(unit: &Unit<'_>, name: &str, decl: usize) -> bool {
+    if unit.changes.headers.is_empty() {
+        return false;
+    }
+    let d = &unit.decls[decl];
+    let text = unit.files.get(d.file).text();
+    let words = identifiers(text.get(d.start..d.end).unwrap_or_default());
+    unit.changes.definitions.contains_key(name) || words.into_iter().any(|word| unit.changes.touches(word))
 }
 
 /// Why a symbol to avoid stays externalized.

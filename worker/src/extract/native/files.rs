@@ -1,7 +1,7 @@
 //! The files of a parse: their texts, their names from the tree's root, and which of them are the patched file's own.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use super::lexer::{self, Token};
@@ -16,8 +16,11 @@ pub struct SourceFile {
     /// True for headers a module outside the tree can include: those of include/ and arch/*/include/.
     pub public: bool,
     path: PathBuf,
+    /// Where it really is.
+    real: PathBuf,
     text: OnceCell<String>,
     tokens: OnceCell<Vec<Token>>,
+    line_ends: OnceCell<Vec<usize>>,
 }
 
 impl SourceFile {
@@ -32,11 +35,10 @@ impl SourceFile {
 
     /// The line (from 1) of a byte offset.
     pub fn line(&self, offset: usize) -> usize {
-        self.text().as_bytes()[..offset.min(self.text().len())]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-            + 1
+        let ends = self
+            .line_ends
+            .get_or_init(|| self.text().match_indices('\n').map(|(at, _)| at).collect());
+        ends.partition_point(|end| *end < offset) + 1
     }
 
     /// How a source outside the tree includes this file.
@@ -136,12 +138,42 @@ impl Files {
             label,
             public,
             path,
+            real: real.clone(),
             text: OnceCell::new(),
             tokens: OnceCell::new(),
+            line_ends: OnceCell::new(),
         });
         self.by_handle.insert(handle, id);
         self.by_path.insert(real, id);
         id
+    }
+
+    /// The file, if it has been seen under this name.
+    pub fn known(&self, handle: FileHandle) -> Option<FileId> {
+        self.by_handle.get(&handle).copied()
+    }
+
+    /// The files below `src_dir` that `other`, another tree, has not got (`true`) or has with another content. What is built
+    /// and links that lead elsewhere are nobody's change.
+    pub fn differing(&self, src_dir: &Path, obj_dir: &Path, other: &Path) -> Vec<(FileId, bool)> {
+        let real = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let (src_dir, obj_dir) = (real(src_dir), real(obj_dir));
+        let built = |file: &SourceFile| src_dir != obj_dir && file.real.starts_with(&obj_dir);
+        self.iter()
+            .filter(|(_, file)| file.real.starts_with(&src_dir) && !built(file))
+            .filter_map(|(id, file)| {
+                let there = std::fs::read(other.join(&file.label)).ok();
+                let here = std::fs::read(&file.real).ok()?;
+                (there.as_ref() != Some(&here)).then_some((id, there.is_none()))
+            })
+            .collect()
+    }
+
+    /// Has headers that other trees lack be treated as the patched file's own.
+    pub fn make_private(&mut self, labels: &BTreeSet<String>) {
+        for file in self.list.iter_mut().filter(|file| labels.contains(&file.label)) {
+            file.public = false;
+        }
     }
 
     pub fn get(&self, id: FileId) -> &SourceFile {

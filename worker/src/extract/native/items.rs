@@ -25,6 +25,11 @@ pub enum What {
         name: String,
     },
     Pragma,
+    /// A macro as the fix has it, where a header that stays included has another or none; the text to write.
+    Patched {
+        name: String,
+        text: String,
+    },
     /// Declarations (indexes of [`Unit::decls`]), and the parts of the text to write differently: directives of decided
     /// conditions and branches not taken go away.
     Code {
@@ -43,7 +48,8 @@ pub struct Cut {
 impl Unit<'_> {
     /// True if `file`'s items are ours to slice.
     pub(super) fn slices(&self, file: FileId) -> bool {
-        !self.files.get(file).public && (self.private == Private::Slice || file == self.main)
+        !self.files.get(file).public
+            && (self.private == Private::Slice || file == self.main || self.patched.private.contains(&file))
     }
 
     /// The ranges of `file` that its first reading skipped.
@@ -220,7 +226,7 @@ impl Unit<'_> {
                     return;
                 };
                 if self.slices(included) {
-                    if !self.own.contains(&included) {
+                    if !self.own.contains(&included) && !self.patched.walked.contains(&included) {
                         self.scan(included);
                     }
                     return;
@@ -238,8 +244,14 @@ impl Unit<'_> {
             }
             _ => None,
         };
-        if let Some(what) = what {
-            self.items.push(Item { file, start, end, what });
+        let Some(what) = what else { return };
+        let included = match &what {
+            What::Include { file, .. } => Some(*file),
+            _ => None,
+        };
+        self.items.push(Item { file, start, end, what });
+        if let Some(included) = included {
+            self.patched_behind(included);
         }
     }
 

@@ -443,6 +443,24 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// An enumeration constant's value.
+    pub fn enum_value(self) -> i64 {
+        // SAFETY: as above.
+        unsafe { clang_getEnumConstantDeclValue(self.raw) }
+    }
+
+    /// Where a member is in its structure, in bits; negative where it has no place.
+    pub fn field_offset(self) -> i64 {
+        // SAFETY: as above.
+        unsafe { clang_Cursor_getOffsetOfField(self.raw) }
+    }
+
+    /// A bit field's width; negative for other members.
+    pub fn bit_width(self) -> i32 {
+        // SAFETY: as above.
+        unsafe { clang_getFieldDeclBitWidth(self.raw) }
+    }
+
     pub fn is_anonymous(self) -> bool {
         // SAFETY: as above.
         unsafe { clang_Cursor_isAnonymous(self.raw) != 0 }
@@ -485,6 +503,12 @@ impl<'t> Type<'t> {
     pub fn spelling(self) -> String {
         // SAFETY: the type's unit is alive by 't.
         unsafe { take(clang_getTypeSpelling(self.raw)) }
+    }
+
+    /// Size and alignment in bytes; negative where the type has none.
+    pub fn extent(self) -> (i64, i64) {
+        // SAFETY: as above.
+        unsafe { (clang_Type_getSizeOf(self.raw), clang_Type_getAlignOf(self.raw)) }
     }
 
     pub fn pointee(self) -> Option<Self> {

@@ -10,6 +10,9 @@ impl Draft<'_, '_> {
     /// Own macros that kept text names, directly or through other macros, and those the headers look at.
     pub(super) fn needed_macros(&self) -> BTreeSet<String> {
         let mut bodies: HashMap<&str, Vec<&str>> = HashMap::new();
+        // Macros of included headers that lead to patched ones, with the names on the way.
+        let leads = &self.unit.changes.leads;
+        let known = |bodies: &HashMap<&str, Vec<&str>>, n: &str| bodies.contains_key(n) || leads.contains_key(n);
         for item in &self.unit.items {
             match &item.what {
                 What::Define { name } => bodies
@@ -19,6 +22,7 @@ impl Draft<'_, '_> {
                 What::Undef { name } => {
                     bodies.entry(name).or_default();
                 }
+                What::Patched { name, text } => bodies.entry(name).or_default().push(text),
                 _ => {}
             }
         }
@@ -28,11 +32,15 @@ impl Draft<'_, '_> {
             queue.extend(
                 identifiers(&chunk.text)
                     .into_iter()
-                    .filter(|n| bodies.contains_key(n))
+                    .filter(|n| known(&bodies, n))
                     .map(str::to_owned),
             );
         }
-        queue.extend(self.seen_by_headers(bodies.keys().copied().collect()));
+        let own = self.unit.items.iter().filter_map(|item| match &item.what {
+            What::Define { name } | What::Undef { name } => Some(name.as_str()),
+            _ => None,
+        });
+        queue.extend(self.seen_by_headers(own.collect()));
         while let Some(name) = queue.pop() {
             if needed.insert(name.clone()) {
                 for body in bodies.get(name.as_str()).into_iter().flatten() {
@@ -40,10 +48,11 @@ impl Draft<'_, '_> {
                     queue.extend(
                         identifiers(body)
                             .into_iter()
-                            .filter(|n| bodies.contains_key(n))
+                            .filter(|n| known(&bodies, n))
                             .map(str::to_owned),
                     );
                 }
+                queue.extend(leads.get(&name).into_iter().flatten().cloned());
             }
         }
         needed

@@ -4,6 +4,7 @@
 //! decides what becomes of each symbol, [`emit::Draft`] writes the source, [`expand`] asks the preprocessor for what hides in
 //! macros, and the compile check judges; a form that does not compile is followed by a plainer one.
 
+mod changes;
 mod closure;
 mod declare;
 mod emit;
@@ -15,18 +16,24 @@ mod items;
 pub(crate) mod lexer;
 pub mod libclang;
 mod macros;
+mod patched;
 mod plan;
 mod refs;
 mod rename;
+mod survey;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_headers;
 mod tokens;
 mod unit;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use changes::Changes;
 use closure::Planner;
 use files::Files;
 use libclang::{Library, Tu};
@@ -55,12 +62,13 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
     let library = Library::load()?;
     let builtin = !request.command.is_module();
     let tu = parse(&library, request, builtin)?;
+    let changes = survey::changes(&library, request, &tu, builtin)?;
     let mut best: Option<(Extraction, CompileCheck)> = None;
     let mut tried = Vec::new();
     for private in [Private::Slice, Private::Include] {
         let mut expand = BTreeSet::new();
         for round in 0..2 {
-            let (mut extraction, lines) = slice(&tu, request, symbols, private, &expand, builtin, round > 0)?;
+            let (mut extraction, lines) = slice(&tu, &changes, request, symbols, private, &expand, round > 0)?;
             let check = compile_check::check(request, symbols, &extraction)?;
             extraction.warnings.extend(tried.iter().cloned());
             if check.ok {
@@ -89,6 +97,17 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
     })
 }
 
+/// What the fix changes in the headers that the file reads, each change in a line.
+///
+/// # Errors
+/// As [`extract_and_check`].
+pub fn header_changes(request: &Request) -> Result<Vec<String>, Error> {
+    let library = Library::load()?;
+    let builtin = !request.command.is_module();
+    let tu = parse(&library, request, builtin)?;
+    Ok(survey::changes(&library, request, &tu, builtin)?.told())
+}
+
 /// Extracts in the most readable form, without the compile check.
 ///
 /// # Errors
@@ -97,7 +116,8 @@ pub fn extract(request: &Request, symbols: &dyn Symbols) -> Result<Extraction, E
     let library = Library::load()?;
     let builtin = !request.command.is_module();
     let tu = parse(&library, request, builtin)?;
-    slice(&tu, request, symbols, Private::Slice, &BTreeSet::new(), builtin, false).map(|(extraction, _)| extraction)
+    let changes = survey::changes(&library, request, &tu, builtin)?;
+    slice(&tu, &changes, request, symbols, Private::Slice, &BTreeSet::new(), false).map(|(extraction, _)| extraction)
 }
 
 fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<Tu<'l>, Error> {
@@ -118,33 +138,34 @@ fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<T
     Ok(tu)
 }
 
+fn not_parsed(tu: &Tu<'_>, request: &Request) -> Error {
+    let errors: Vec<String> = tu.errors(3).into_iter().map(|d| d.text).collect();
+    Error::Parse {
+        file: request.file.clone(),
+        why: if errors.is_empty() {
+            "the compile command names another file".into()
+        } else {
+            errors.join("; ")
+        },
+    }
+}
+
 /// Where each piece starts, and what it is from: the functions whose expansion may help when a line of theirs does not compile.
 type Lines = Vec<(usize, Option<String>)>;
 
 fn slice(
     tu: &Tu<'_>,
+    changes: &Changes,
     request: &Request,
     symbols: &dyn Symbols,
     private: Private,
     expand: &BTreeSet<String>,
-    builtin: bool,
     again: bool,
 ) -> Result<(Extraction, Lines), Error> {
     let files = Files::new(&request.src_dir, &request.obj_dir, &request.command.directory);
-    let parsed = || {
-        let errors: Vec<String> = tu.errors(3).into_iter().map(|d| d.text).collect();
-        Error::Parse {
-            file: request.file.clone(),
-            why: if errors.is_empty() {
-                "the compile command names another file".into()
-            } else {
-                errors.join("; ")
-            },
-        }
-    };
-    let mut unit = Unit::new(tu, files, &request.file, private).ok_or_else(parsed)?;
+    let mut unit = Unit::new(tu, files, &request.file, private, changes).ok_or_else(|| not_parsed(tu, request))?;
     let plan = Planner::new(&mut unit, request, symbols, expand).run()?;
-    let draft = emit::Draft::new(&unit, &plan, request, builtin);
+    let draft = emit::Draft::new(&unit, &plan, request, !request.command.is_module());
     let preprocessed = if draft.needs_expansion() {
         expand::preprocess(request, &draft.probe())?
     } else {
@@ -152,6 +173,7 @@ fn slice(
     };
     let output = draft.finish(&preprocessed);
     let mut warnings = plan.warnings.clone();
+    warnings.extend(draft.warnings.iter().cloned());
     warnings.extend(
         tu.errors(5)
             .into_iter()

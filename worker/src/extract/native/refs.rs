@@ -33,6 +33,8 @@ pub enum To {
     Place(FileId, usize),
     /// A structure of which only the name is needed, with the forward declaration that gives it.
     Name(FileId, usize, String),
+    /// A type that the fix gives another layout.
+    Changed(String),
 }
 
 /// A static variable inside a function, whose value a copy of the function does not share.
@@ -165,6 +167,21 @@ impl Collector<'_, '_> {
         });
     }
 
+    /// A reference to what is declared at a place, as far as that matters.
+    fn placed(&mut self, file: FileId, offset: usize) {
+        self.changed(file, offset);
+        if self.unit.is_written(file, offset) {
+            self.to(To::Place(file, offset));
+        }
+    }
+
+    /// A type at this place may have a layout that the running kernel's objects have not.
+    fn changed(&mut self, file: FileId, offset: usize) {
+        if let Some(name) = self.unit.other_layout(file, offset) {
+            self.to(To::Changed(name));
+        }
+    }
+
     /// The type of a declaration, and the cleanup functions its attributes name (libclang shows those in print only).
     fn declaration(&mut self, cursor: Cursor<'_>, in_static: Option<(FileId, usize)>) {
         match cursor.kind() {
@@ -251,9 +268,7 @@ impl Collector<'_, '_> {
                     .flatten();
                 if let Some(p) = owner.unwrap_or(target).expanded_at() {
                     let (file, offset) = self.place(p);
-                    if self.unit.own.contains(&file) {
-                        self.to(To::Place(file, offset));
-                    }
+                    self.placed(file, offset);
                 }
             }
         }
@@ -280,7 +295,8 @@ impl Collector<'_, '_> {
             return;
         };
         let (file, offset) = self.place(p);
-        if !self.unit.own.contains(&file) {
+        self.changed(file, offset);
+        if !self.unit.is_written(file, offset) {
             return;
         }
         let name = decl.name();
@@ -343,9 +359,7 @@ impl Collector<'_, '_> {
                     && let Some(p) = d.definition().unwrap_or(d).expanded_at()
                 {
                     let (file, offset) = self.place(p);
-                    if self.unit.own.contains(&file) {
-                        self.to(To::Place(file, offset));
-                    }
+                    self.placed(file, offset);
                 }
             }
             CXType_Unexposed | CXType_Attributed | CXType_Atomic => {

@@ -12,14 +12,14 @@ use crate::symbols::Export;
 
 /// The symbols of a made-up kernel.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     exported: HashMap<&'static str, Export>,
     object: HashSet<&'static str>,
     vmlinux: HashSet<&'static str>,
 }
 
 impl Known {
-    fn exports(mut self, names: &[&'static str]) -> Self {
+    pub(super) fn exports(mut self, names: &[&'static str]) -> Self {
         for name in names {
             self.exported.insert(
                 name,
@@ -33,12 +33,12 @@ impl Known {
         self
     }
 
-    fn object(mut self, names: &[&'static str]) -> Self {
+    pub(super) fn object(mut self, names: &[&'static str]) -> Self {
         self.object.extend(names);
         self
     }
 
-    fn vmlinux(mut self, names: &[&'static str]) -> Self {
+    pub(super) fn vmlinux(mut self, names: &[&'static str]) -> Self {
         self.vmlinux.extend(names);
         self
     }
@@ -69,13 +69,13 @@ impl Symbols for Known {
     }
 }
 
-struct Case {
-    dir: tempfile::TempDir,
+pub(super) struct Case {
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl Case {
     /// Lays out a tree: paths from the source directory, and their texts.
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(super) fn new(files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for d in ["src/include/linux", "obj", "scratch"] {
             fs::create_dir_all(dir.path().join(d)).unwrap();
@@ -88,7 +88,7 @@ impl Case {
         Self { dir }
     }
 
-    fn request(&self, file: &str, functions: &[&str]) -> Request {
+    pub(super) fn request(&self, file: &str, functions: &[&str]) -> Request {
         let src = self.dir.path().join("src");
         let (include, source) = (
             src.join("include").display().to_string(),
@@ -145,7 +145,7 @@ impl Case {
     }
 }
 
-fn require_tools() {
+pub(super) fn require_tools() {
     let gcc = std::process::Command::new("gcc").arg("--version").output().is_ok();
     let clang = Library::load().map(|_| ());
     assert!(
@@ -163,7 +163,7 @@ fn external(symbol: &str, object: &str) -> Externalized {
 }
 
 /// Each needle occurs, in this order.
-fn in_order(text: &str, needles: &[&str]) {
+pub(super) fn in_order(text: &str, needles: &[&str]) {
     let mut from = 0;
     for n in needles {
         let at = text[from..]

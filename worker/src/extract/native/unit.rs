@@ -2,14 +2,16 @@
 // libclang's constants are named as in C.
 #![allow(non_upper_case_globals)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use clang_sys::*;
 
+use super::changes::Changes;
 use super::files::{FileId, Files};
 use super::items::{Item, What};
 use super::lexer::identifiers;
 use super::libclang::{Cursor, Entry, FileHandle, Next, Place, Storage, Tu};
+use super::patched::Patched;
 
 /// A top-level declaration.
 pub struct Decl<'t> {
@@ -53,16 +55,19 @@ pub struct Unit<'t> {
     pub items: Vec<Item>,
     /// The own files, in the order they are entered.
     pub own: HashSet<FileId>,
-    pub(super) includes: HashMap<(FileId, usize), FileId>,
+    pub(super) includes: BTreeMap<(FileId, usize), FileId>,
     pub(super) entries: HashMap<FileId, Entry>,
     pub(super) chains: HashMap<FileId, Vec<(FileId, usize)>>,
     pub(super) code: HashMap<FileId, Vec<(usize, usize, usize)>>,
     pub(super) private: Private,
+    /// What the fix changes in headers.
+    pub changes: &'t Changes,
+    pub(super) patched: Patched,
 }
 
 impl<'t> Unit<'t> {
     /// Reads the parse once and cuts the own text into items.
-    pub fn new(tu: &'t Tu<'t>, mut files: Files, file: &str, private: Private) -> Option<Self> {
+    pub fn new(tu: &'t Tu<'t>, mut files: Files, file: &str, private: Private, changes: &'t Changes) -> Option<Self> {
         let mut chains_raw: Vec<(FileHandle, Vec<Place>)> = Vec::new();
         tu.inclusions(|handle, chain| chains_raw.push((handle, chain.to_vec())));
         let mut main = None;
@@ -75,6 +80,7 @@ impl<'t> Unit<'t> {
             let chain = chain.iter().map(|p| (files.id(p.file), p.offset as usize)).collect();
             chains.entry(id).or_insert(chain);
         }
+        files.make_private(&changes.new_headers);
         let mut unit = Self {
             tu,
             files,
@@ -84,13 +90,16 @@ impl<'t> Unit<'t> {
             uses: HashMap::new(),
             items: Vec::new(),
             own: HashSet::new(),
-            includes: HashMap::new(),
+            includes: BTreeMap::new(),
             entries: HashMap::new(),
             chains,
             code: HashMap::new(),
             private,
+            changes,
+            patched: Patched::default(),
         };
         unit.collect();
+        unit.find_patched();
         unit.scan(unit.main);
         unit.index_code();
         Some(unit)
@@ -128,7 +137,8 @@ impl<'t> Unit<'t> {
                 let from_macro = spelled != cursor.expanded_at();
                 let named = matches!(kind, CXCursor_FunctionDecl | CXCursor_VarDecl);
                 let index = self.decls.len();
-                let name = if named || !self.files.get(file).public {
+                let source = self.files.get(file);
+                let name = if named || !source.public || self.changes.headers.contains(&source.label) {
                     cursor.name()
                 } else {
                     String::new()
@@ -174,6 +184,14 @@ impl<'t> Unit<'t> {
 
     /// The item behind which everything `file` (a header that is not ours) declares is known.
     pub fn known_after(&self, file: FileId) -> Option<usize> {
+        match self.included_by(file) {
+            Some(item) => Some(self.patched.behind.get(&item).copied().unwrap_or(item)),
+            None => self.patched.lead,
+        }
+    }
+
+    /// The item that brings in a header that is not ours.
+    fn included_by(&self, file: FileId) -> Option<usize> {
         if let Some(i) = self
             .items
             .iter()
@@ -197,7 +215,7 @@ impl<'t> Unit<'t> {
         let mut done: HashSet<FileId> = HashSet::new();
         for (i, item) in self.items.iter().enumerate() {
             match &item.what {
-                What::Code { decls, .. } => {
+                What::Code { decls, .. } if self.own.contains(&item.file) => {
                     let named = decls
                         .iter()
                         .map(|d| &self.decls[*d])
@@ -239,6 +257,11 @@ impl<'t> Unit<'t> {
         all
     }
 
+    /// True if what stands at this place can be written into the source: text of the own files, and what the fix adds to headers.
+    pub fn is_written(&self, file: FileId, offset: usize) -> bool {
+        self.own.contains(&file) || self.item_at(file, offset).is_some()
+    }
+
     /// The function an item defines.
     pub fn function_of(&self, item: usize) -> Option<String> {
         let What::Code { decls, .. } = &self.items.get(item)?.what else {
@@ -271,6 +294,6 @@ impl<'t> Unit<'t> {
 
     /// True if a header that stays included declares the name.
     pub fn declared_outside(&self, name: &str) -> bool {
-        self.declarations(name).any(|d| !self.own.contains(&d.file))
+        self.declarations(name).any(|d| !self.is_written(d.file, d.start))
     }
 }
