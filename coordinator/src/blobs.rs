@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use klp_livepatch::outcome::{Artifact, Digest};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::aside::Aside;
 use crate::disk::present;
@@ -25,6 +26,9 @@ pub struct Blobs {
     aside: Aside,
     /// What commits in flight name, and how many of them.
     pins: Arc<Mutex<HashMap<Digest, usize>>>,
+    /// Bytes that came in, and those that were stored.
+    received: Counter,
+    stored: Counter,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +68,24 @@ impl Blobs {
     /// The folder as it is, to be looked at or cleared.
     pub fn at(dir: PathBuf) -> Self {
         let (aside, pins) = Default::default();
-        Self { dir, aside, pins }
+        let (received, stored) = Default::default();
+        Self {
+            dir,
+            aside,
+            pins,
+            received,
+            stored,
+        }
+    }
+
+    /// Counts bytes here from now on.
+    #[must_use]
+    pub fn counting(self, received: Counter, stored: Counter) -> Self {
+        Self {
+            received,
+            stored,
+            ..self
+        }
     }
 
     /// Where work on what is read from here is done.
@@ -276,6 +297,7 @@ impl Upload {
         if self.written > self.size {
             return Err(self.wrong_size());
         }
+        self.blobs.received.inc_by(data.len() as u64);
         self.hasher.update(&data);
         let file = Arc::clone(&self.file);
         let write = move |_: &Path| (&*file).write_all(&data);
@@ -295,12 +317,16 @@ impl Upload {
             let expected = self.digest;
             return Err(BlobError::WrongDigest { expected, found });
         }
-        let Self { file, tmp, blobs, .. } = self;
+        let Self {
+            file, tmp, blobs, size, ..
+        } = self;
         let place = move |target: &Path| {
             file.sync_all()?;
             place_durably(tmp, target)
         };
-        blobs.on("can't store", blobs.path(&found), place).await
+        blobs.on("can't store", blobs.path(&found), place).await?;
+        blobs.stored.inc_by(size);
+        Ok(())
     }
 
     fn wrong_size(&self) -> BlobError {

@@ -6,6 +6,8 @@
 //! commits: one `ledger` transaction over the [`store`] with outcome, event and what `plan` wants next, until
 //! the livepatch has its verdict.
 //!
+//! What happens is counted in [`metrics`], for whoever watches the farm.
+//!
 //! Beside it, the data is looked after: [`logs`] compresses, [`admin`] checks, copies and clears away, [`space`] says what
 //! to refuse while the disk has little room.
 //!
@@ -32,6 +34,7 @@ mod farm;
 mod groups;
 pub mod ledger;
 mod logs;
+mod metrics;
 #[cfg(test)]
 mod model;
 mod server;

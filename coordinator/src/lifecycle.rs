@@ -68,6 +68,21 @@ pub enum AttemptState {
     Cancelled,
 }
 
+impl AttemptState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttemptState::Leased => "leased",
+            AttemptState::Succeeded => "succeeded",
+            AttemptState::Failed => "failed",
+            AttemptState::HandedBack => "handed-back",
+            AttemptState::TakenBack => "taken-back",
+            AttemptState::Lost => "lost",
+            AttemptState::Died => "died",
+            AttemptState::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// How a worker came to lose an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use klp_livepatch::task::LivepatchId;
 use klp_proto::v1;
 use klp_proto::v1::fleet_service_server::FleetServiceServer;
 use klp_proto::v1::livepatch_service_server::LivepatchServiceServer;
@@ -32,8 +33,9 @@ use crate::config::{Config, ConfigError};
 use crate::errands::Errands;
 use crate::farm::{self, Input};
 use crate::logs::{self, Logs};
+use crate::metrics::{Metrics, Scrape};
 use crate::space::Space;
-use crate::store::{Change, Store, StoreError, Writing};
+use crate::store::{Change, Group, Sink, Store, StoreError, Writing};
 use crate::tryout::Tryouts;
 use crate::versions::Versions;
 use crate::web;
@@ -152,7 +154,14 @@ impl Coordinator {
         let (inbox, inputs) = mpsc::unbounded_channel();
         // Two starts never begin the same count.
         let versions = Versions::new(clock.roll() as u64);
-        let sink = sink(inbox.clone(), events.clone(), versions.clone());
+        let metrics = Metrics::new();
+        let sink = Listeners {
+            farm: inbox.clone(),
+            events: events.clone(),
+            versions: versions.clone(),
+            metrics: metrics.clone(),
+            clock,
+        };
         let corrupt = |error| corrupt(&folder, error);
         let opened = Store::open(&folder.database(), config.readers as usize, aside, sink);
         let (store, writer) = opened.map_err(corrupt)?;
@@ -164,14 +173,19 @@ impl Coordinator {
             store.clone(),
             parts,
             tryouts.clone(),
+            &metrics,
             stop.clone(),
         );
         let (farm, farm_task) = started.await.map_err(corrupt)?;
-        let blobs = Blobs::open(folder.blobs(), aside)?;
+        let (received, stored) = metrics.artifacts();
+        let blobs = Blobs::open(folder.blobs(), aside)?.counting(received, stored);
         let space = Space::new(config.data_dir.clone(), config.min_free_bytes);
-        let logs = Logs::new(folder.logs(), MAX_LOG, space.clone(), aside);
+        let logs = Logs::new(folder.logs(), MAX_LOG, space.clone(), aside).counting(metrics.logs());
         let upkeep = upkeep(&config, Ground { clock, aside }, &store, &logs, &blobs, &stop);
+        let scrape = Scrape::new(metrics.clone(), farm.clone(), space.clone(), clock, aside);
         let shared = Arc::new(Shared {
+            metrics,
+            scrape,
             blobs,
             logs,
             space,
@@ -263,14 +277,19 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, address))
 }
 
-/// Where the store tells what was committed: the farm first, then those who wait for events.
-fn sink(
+/// Who hears what was committed: the farm first, then those who wait for events.
+struct Listeners {
     farm: farm::Inbox,
-    events: Bells<klp_livepatch::task::LivepatchId>,
+    events: Bells<LivepatchId>,
     versions: Versions,
-) -> impl Fn(Vec<Change>) + Send + 'static {
-    move |changes| {
-        versions.count(&changes);
+    metrics: Metrics,
+    clock: Clock,
+}
+
+impl Sink for Listeners {
+    fn changed(&self, changes: Vec<Change>) {
+        self.versions.count(&changes);
+        self.metrics.take_in(&changes, self.clock.now());
         let rings: Vec<_> = changes
             .iter()
             .filter_map(|change| match change {
@@ -279,10 +298,14 @@ fn sink(
             })
             .collect();
         // A farm that has stopped reads everything anew when it starts.
-        let _ = farm.send(Input::Changes(changes));
+        let _ = self.farm.send(Input::Changes(changes));
         for (livepatch, number) in rings {
-            events.ring(&livepatch, number);
+            self.events.ring(&livepatch, number);
         }
+    }
+
+    fn ended(&self, group: Group) {
+        self.metrics.transaction(&group);
     }
 }
 

@@ -13,6 +13,13 @@ pub struct Space {
     min_free: u64,
 }
 
+/// What a disk has, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub free: u64,
+    pub size: u64,
+}
+
 impl Space {
     pub fn new(dir: PathBuf, min_free: u64) -> Self {
         Self { dir, min_free }
@@ -41,8 +48,21 @@ impl Space {
     }
 
     fn free(&self) -> Option<u64> {
+        self.room().map(|room| room.free)
+    }
+
+    /// What the disk has; `None` if the system won't say.
+    pub fn room(&self) -> Option<Room> {
         let disk = statvfs(&self.dir).ok()?;
-        Some(disk.blocks_available() * disk.fragment_size())
+        Some(Room {
+            free: disk.blocks_available() * disk.fragment_size(),
+            size: disk.blocks() * disk.fragment_size(),
+        })
+    }
+
+    /// Below this, livepatches are refused.
+    pub fn min_free(&self) -> u64 {
+        self.min_free
     }
 }
 

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::errands::Errands;
 use crate::farm::Farm;
 use crate::logs::{LogError, Logs};
+use crate::metrics::{Metrics, Scrape};
 use crate::space::Space;
 use crate::store::{self, LivepatchRow, Store, StoreError};
 use crate::tryout::Tryouts;
@@ -51,6 +52,8 @@ pub struct Shared {
     /// Rung with the number of a livepatch's newest event.
     pub events: Bells<LivepatchId>,
     pub versions: Versions,
+    pub metrics: Metrics,
+    pub scrape: Scrape,
     /// Open streams end with it.
     pub stop: CancellationToken,
 }

@@ -203,6 +203,7 @@ async fn drive(
     mut states: Streaming<v1::WorkerState>,
     worker: &mpsc::Sender<Result<v1::FarmState, Status>>,
 ) -> Result<(), Status> {
+    let _counted = shared.metrics.session();
     let mut session = shared.farm.open_session();
     let mut signals = session.signals();
     let patience: Duration = shared.config.lease();

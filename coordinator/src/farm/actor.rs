@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{self, Now};
 use crate::lifecycle::Millis;
+use crate::metrics::Metrics;
 use crate::store::{self, Store, StoreError};
 use crate::tryout::Tryouts;
 
@@ -47,9 +48,11 @@ pub async fn start(
     store: Store,
     (sender, inbox): (Inbox, mpsc::UnboundedReceiver<Input>),
     tryouts: Tryouts,
+    metrics: &Metrics,
     stop: CancellationToken,
 ) -> Result<(Farm, tokio::task::JoinHandle<()>), StoreError> {
     let open = store.read(|db| Ok::<_, StoreError>(store::open(db)?)).await?;
+    metrics.begin(&open);
     let mind = Mind::new(config.clone(), open, clock.now());
     let (open, leased) = mind.counts();
     if open > 0 {

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use klp_livepatch::task::{AttemptId, TaskId};
+use prometheus_client::metrics::counter::Counter;
 
 use self::archive::Archive;
 pub use self::compact::keep_compact;
@@ -44,6 +45,8 @@ pub struct Logs {
     bells: Bells<AttemptId>,
     /// Those that are plain files.
     plain: Arc<Mutex<BTreeSet<AttemptId>>>,
+    /// Bytes that were kept.
+    kept: Counter,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,14 @@ impl Logs {
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             bells: Bells::default(),
             plain: Arc::default(),
+            kept: Counter::default(),
         }
+    }
+
+    /// Counts bytes here from now on.
+    #[must_use]
+    pub fn counting(self, kept: Counter) -> Self {
+        Self { kept, ..self }
     }
 
     fn path(&self, id: AttemptId) -> PathBuf {
@@ -133,6 +143,7 @@ impl Logs {
         let mut file = fs::OpenOptions::new().append(true).create(true).open(&path)?;
         self.plain().insert(id);
         file.write_all(&text)?;
+        self.kept.inc_by(text.len() as u64);
         self.bells.ring(&id, end + text.len() as u64);
         Ok(Ok(sent))
     }

@@ -8,7 +8,7 @@ use klp_livepatch::report::Report;
 use klp_livepatch::task::{AttemptId, Incarnation, LivepatchId, TaskId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{attempt_state, attempt_state_text, failure, json, parsed, to_json};
+use super::rows::{attempt_state, failure, json, parsed, to_json};
 use crate::lifecycle::{AttemptState, Holder, Lease, Millis};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub fn end_attempt(
     now: Millis,
 ) -> rusqlite::Result<Millis> {
     let ended = params![
-        attempt_state_text(state),
+        state.as_str(),
         now,
         failure.map(|f| f.cause.as_str()),
         failure.map(|f| &f.message),

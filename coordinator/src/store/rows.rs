@@ -63,19 +63,6 @@ pub(super) fn failure(row: &Row<'_>) -> rusqlite::Result<Option<Failure>> {
         .transpose()
 }
 
-pub(super) fn attempt_state_text(state: AttemptState) -> &'static str {
-    match state {
-        AttemptState::Leased => "leased",
-        AttemptState::Succeeded => "succeeded",
-        AttemptState::Failed => "failed",
-        AttemptState::HandedBack => "handed-back",
-        AttemptState::TakenBack => "taken-back",
-        AttemptState::Lost => "lost",
-        AttemptState::Died => "died",
-        AttemptState::Cancelled => "cancelled",
-    }
-}
-
 pub(super) fn attempt_state(column: &str, text: &str) -> rusqlite::Result<AttemptState> {
     const ALL: [AttemptState; 8] = [
         AttemptState::Leased,
@@ -87,6 +74,6 @@ pub(super) fn attempt_state(column: &str, text: &str) -> rusqlite::Result<Attemp
         AttemptState::Died,
         AttemptState::Cancelled,
     ];
-    let known = ALL.into_iter().find(|s| attempt_state_text(*s) == text);
+    let known = ALL.into_iter().find(|s| s.as_str() == text);
     known.ok_or_else(|| unreadable(column, text))
 }

@@ -9,6 +9,7 @@ mod answer;
 mod api;
 mod guard;
 mod listen;
+mod metrics;
 mod openapi;
 mod pages;
 mod stream;
@@ -67,9 +68,12 @@ pub fn router(shared: Arc<Shared>, rpc: Router) -> Router {
         .nest("/api/v1", api)
         .merge(pages::router())
         .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics::metrics))
         .fallback(answer::not_found)
         .layer(CompressionLayer::new());
+    let counting = middleware::from_fn_with_state(web.shared.metrics.clone(), metrics::count);
     own.with_state(web.clone())
         .merge(rpc)
         .layer(middleware::from_fn_with_state(web, guard::check))
+        .layer(counting)
 }
