@@ -9,15 +9,15 @@ FUZZ_SECONDS ?= 60
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps trees foreign-trees lint bench bench-farm bench-symbols eval simulate mutants cargo-mutants fuzz
+.PHONY: demo test build release deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval simulate mutants cargo-mutants fuzz
 
 ## demo: the main job on real kernels, start to end
 demo: release
 	./deploy/demo.sh target/release
 
 ## test: formatting, lints, and every test, those on real kernels included
-test: lint trees foreign-trees
-	KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
+test: lint trees foreign-trees test-deps
+	KLP_FARM_PROMETHEUS=$(CACHE)/prometheus KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
 
 lint: deps
 	cargo fmt --all --check
@@ -76,3 +76,6 @@ cargo-mutants: deps
 
 deps:
 	./deploy/deps.sh
+
+test-deps:
+	KLP_FARM_CACHE=$(CACHE) ./deploy/deps.sh --tests

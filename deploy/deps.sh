@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs with apt what building klp-farm and preparing kernel trees needs, if it is missing. Says so before.
+# With --tests, also unpacks what only tests need.
 set -eu
 
 # gcc, libc6-dev: to link, and for the bundled SQLite. gcc-12: the compiler of bookworm's kernels; the other one is for the
@@ -29,4 +30,21 @@ fi
 if ! command -v cargo >/dev/null; then
     echo "error: no cargo on PATH; install Rust from https://rustup.rs" >&2
     exit 1
+fi
+
+# prometheus: tests have it scrape a farm. Its package would start a server of its own, so it is not installed: its two
+# programs are unpacked to where `make test` looks for them.
+tools="${KLP_FARM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/klp-farm}/prometheus"
+if [ "${1:-}" = --tests ] && ! "$tools/promtool" --version >/dev/null 2>&1; then
+    echo "unpacking prometheus from its Debian package into $tools, for the tests" >&2
+    mkdir -p "$tools"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    chmod 755 "$work"
+    (cd "$work" && apt-get download -q prometheus >&2 && dpkg-deb -x prometheus_*.deb unpacked)
+    for program in prometheus promtool; do
+        # Whole or not at all.
+        cp "$work/unpacked/usr/bin/$program" "$tools/.$program"
+        mv "$tools/.$program" "$tools/$program"
+    done
 fi

@@ -17,6 +17,8 @@ pub struct Farm {
     /// Where the coordinator and the CLI run, if not on this host.
     host: Option<String>,
     pub url: String,
+    /// Where the dashboard is, if the settings ask for one.
+    pub http: Option<String>,
     pub dir: TempDir,
 }
 
@@ -100,7 +102,15 @@ impl Farm {
         let listen = format!("{address}:0");
         let mut coordinator = Self::spawn_coordinator(host.as_deref(), dir.path(), &listen);
         let url = coordinator.wait_for_line("listening on ");
+        let wants = settings.contains("http_listen");
+        let http = wants.then(|| {
+            coordinator
+                .wait_for_line("dashboard at ")
+                .trim_end_matches('/')
+                .to_owned()
+        });
         Self {
+            http,
             workers: Vec::new(),
             coordinator: Some(coordinator),
             host,
@@ -126,6 +136,7 @@ impl Farm {
             coordinator: None,
             host: None,
             url,
+            http: None,
             dir,
         }
     }

@@ -10,6 +10,7 @@ mod disk;
 mod farm;
 mod net;
 mod proc;
+pub mod prometheus;
 mod qemu;
 pub mod suse;
 mod tools;

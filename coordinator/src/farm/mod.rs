@@ -118,7 +118,7 @@ pub struct Farm {
 }
 
 impl Farm {
-    fn new(inbox: Inbox) -> Self {
+    pub(crate) fn new(inbox: Inbox) -> Self {
         let sessions = Arc::default();
         Self { inbox, sessions }
     }

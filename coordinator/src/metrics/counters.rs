@@ -3,6 +3,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use klp_livepatch::outcome::Cause;
+use klp_livepatch::spec::Backend;
 use klp_livepatch::task::TaskKind;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -242,6 +244,23 @@ impl Counters {
             }
             let _ = self.dispatch.get_or_create(&OfKind { kind });
         }
+        for (kind, backend) in tools() {
+            for (end, cause) in [
+                (AttemptState::Succeeded, NONE),
+                (AttemptState::Failed, Cause::Farm.as_str()),
+                (AttemptState::Lost, Cause::Farm.as_str()),
+                (AttemptState::Died, Cause::Farm.as_str()),
+            ] {
+                let end = end.as_str();
+                let of = OfAttempt {
+                    kind,
+                    backend,
+                    end,
+                    cause,
+                };
+                let _ = self.attempt.get_or_create(&of);
+            }
+        }
         for paused in [false, true] {
             let _ = self.livepatches_open.get_or_create(&state_of(paused));
         }
@@ -309,6 +328,13 @@ impl Counters {
             .unwrap_or(&CLASSES[4]);
         self.http.get_or_create(&OfClass { class }).inc();
     }
+}
+
+/// What kinds of task run with which tools.
+fn tools() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let bare = [TaskKind::Check, TaskKind::Verify].map(|kind| (kind.as_str(), NONE));
+    let with_tool = Backend::ALL.map(|backend| (TaskKind::Extract.as_str(), backend.as_str()));
+    bare.into_iter().chain(with_tool)
 }
 
 fn step(gauge: &Gauge, more: bool) {

@@ -240,4 +240,4 @@ pub fn blamed(ended: &EndedAttempt) -> Option<Cause> {
 
 #[cfg(test)]
 #[path = "tally_tests.rs"]
-mod tests;
+pub mod tests;
