@@ -264,7 +264,10 @@ async fn a_backup_made_under_load_is_a_farm_that_goes_on() {
             });
             farm.livepatches
                 .clone()
-                .get(v1::GetRequest { livepatch })
+                .get(v1::GetRequest {
+                    livepatch,
+                    ..Default::default()
+                })
                 .await
                 .unwrap();
         }

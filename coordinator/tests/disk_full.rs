@@ -197,7 +197,11 @@ async fn what_was_acknowledged_on_a_disk_that_filled_up_survives_a_kill() {
         let livepatch = Some(v1::LivepatchRef {
             r#ref: Some(v1::livepatch_ref::Ref::Id(request.id.clone())),
         });
-        client.get(v1::GetRequest { livepatch }).await.unwrap();
+        let request = v1::GetRequest {
+            livepatch,
+            ..Default::default()
+        };
+        client.get(request).await.unwrap();
     }
     client.submit(submission("after")).await.unwrap();
     process.kill();

@@ -72,7 +72,11 @@ async fn what_was_acknowledged_survives_a_kill_in_the_middle_of_it() {
         let livepatch = Some(v1::LivepatchRef {
             r#ref: Some(v1::livepatch_ref::Ref::Id(request.id.clone())),
         });
-        let got = client.get(v1::GetRequest { livepatch }).await.unwrap().into_inner();
+        let get = v1::GetRequest {
+            livepatch,
+            ..Default::default()
+        };
+        let got = client.get(get).await.unwrap().into_inner();
         assert_eq!(got.livepatch.unwrap().spec.unwrap().name, name);
         assert_eq!(got.tasks.len(), 1);
         // Sent again by a client that did not hear: the same answer.

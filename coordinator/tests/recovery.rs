@@ -88,7 +88,14 @@ async fn a_torn_tail_of_the_log_of_changes_is_ignored() {
             let livepatch = Some(v1::LivepatchRef {
                 r#ref: Some(v1::livepatch_ref::Ref::Id(request.id.clone())),
             });
-            let got = farm.livepatches.clone().get(v1::GetRequest { livepatch }).await;
+            let got = farm
+                .livepatches
+                .clone()
+                .get(v1::GetRequest {
+                    livepatch,
+                    ..Default::default()
+                })
+                .await;
             there += usize::from(got.is_ok());
         }
         let lost = acknowledged.len() - there;
