@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fancy_regex::Regex;
+use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
+use klp_tests::bench::coordinator::submit;
+use klp_tests::bench::worker::Simulated;
 use klp_tests::prometheus::{Prometheus, get, promtool};
 use klp_tests::{Farm, SUBMIT, WorkerOptions, one_codestream, trees, wait_until};
 use serde_json::Value;
+use tonic::transport::Endpoint;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,7 +38,7 @@ fn scrape(address: &str) -> String {
     text
 }
 
-/// The series in a text, without those of attempts' ends, which come with the first of their kind.
+/// The series in a text.
 fn series(text: &str) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples
@@ -215,26 +219,25 @@ fn prometheus_reads_a_farm_and_every_expression_has_an_answer() {
     wait_for_alert(&prometheus, "KlpFarmCoordinatorDown");
 }
 
-#[test]
-fn a_hundred_thousand_open_tasks_make_no_new_series_and_no_slow_scrape() {
-    let catalog = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-    let codestream = |n| format!("[[codestream]]\nname = \"c{n}\"\nkernel = \"6.1.0-{n}\"\narchs = [\"x86_64\"]\n");
-    std::fs::write(catalog.path(), (0..2_000).map(codestream).collect::<String>()).unwrap();
-    let (farm, address) = farm(&format!(
-        "catalog = {:?}\ntryout_ms = 0\n",
-        catalog.path().to_str().unwrap()
-    ));
-    let submit = |n: u32| {
-        let mut args = SUBMIT.map(str::to_owned);
-        args[2] = format!("lp{n}");
-        args[11] = "c".to_owned();
-        let submitted = farm.cli(args);
-        assert_eq!(submitted.code, Some(0), "{submitted:?}");
-    };
-    submit(0);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_open_tasks_make_no_new_series_and_no_slow_scrape() {
+    let (farm, address) = farm("tryout_ms = 0\n");
+    let channel = Endpoint::from_shared(farm.url.clone()).unwrap();
+    let channel = channel.connect().await.unwrap();
+    // It announces its trees and goes: nobody can run anything.
+    let trees = (0..2_000).map(|n| format!("cs-{n}"));
+    let holder = Simulated::with_trees("holder", 1, trees);
+    holder.open(channel.clone()).await.unwrap().hear().await.unwrap();
+    wait_until(PATIENCE, "it is gone", || {
+        scrape(&address)
+            .contains("klp_farm_workers{state=\"offline\"} 1\n")
+            .then_some(())
+    });
+    let client = LivepatchServiceClient::new(channel);
+    submit(client.clone(), "cs-.*").await.unwrap();
     let few = scrape(&address);
-    for n in 1..50 {
-        submit(n);
+    for _ in 1..50 {
+        submit(client.clone(), "cs-.*").await.unwrap();
     }
     let blocked = "klp_farm_queue_tasks{waits_for=\"worker\"} 100000\n";
     let many = wait_until(PATIENCE, "all are told", || {

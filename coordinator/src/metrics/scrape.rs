@@ -124,8 +124,7 @@ impl Scrape {
             });
         }
         let _ = tokio::time::timeout(PATIENCE, views.changed()).await;
-        let newest = self.last.borrow().clone();
-        newest
+        self.last.borrow().clone()
     }
 }
 
