@@ -19,6 +19,9 @@ pub struct UpArgs {
     /// Where the coordinator listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
+    /// Where the dashboard is [default: 127.0.0.1:7421, if that is free]
+    #[arg(long, value_name = "ADDRESS")]
+    http_listen: Option<SocketAddr>,
     /// Holds the store, the artifacts and the trees
     #[arg(long, value_name = "DIR", env = "KLP_FARM_DATA_DIR", default_value_os_t = config::default_data_dir())]
     data_dir: PathBuf,
@@ -47,6 +50,7 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
 
     let mut coordinator = Coordinator::start(Config {
         listen: args.listen,
+        http_listen: args.http_listen.or_else(usual_dashboard),
         data_dir: args.data_dir.join("coordinator"),
         catalog: args.catalog.clone(),
         ..Config::default()
@@ -55,6 +59,9 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
     .map_err(anyhow::Error::from)?;
     let url = format!("http://{}", coordinator.local_addr());
     output::print(&format!("listening on {url}"))?;
+    if let Some(address) = coordinator.http_addr() {
+        eprintln!("its dashboard is at http://{address}/");
+    }
     eprintln!("this is a whole farm; in another terminal: klp-farm --coordinator {url} submit --help");
 
     let stop = CancellationToken::new();
@@ -86,4 +93,18 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
     };
     coordinator.shutdown().await;
     Ok(ended?)
+}
+
+/// Where a laptop's dashboard is, unless something else is there.
+fn usual_dashboard() -> Option<SocketAddr> {
+    let address = SocketAddr::from(([127, 0, 0, 1], 7421));
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Some(address),
+        Err(error) => {
+            eprintln!(
+                "there is no dashboard, for {address} can't be used: {error}; name another address by --http-listen"
+            );
+            None
+        }
+    }
 }
