@@ -95,15 +95,19 @@ fn submitter() -> String {
     let known = ["USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok());
-    let user = known
-        .filter(|user| !user.is_empty())
-        .unwrap_or_else(|| "somebody".to_owned());
+    let user = known.filter(|user| !user.is_empty()).unwrap_or_else(by_number);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     // Whatever it is called, a submission must not fail by it.
-    let plain = format!("{user}@{}", host.trim())
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(100)
-        .collect();
-    plain
+    let plain = format!("{user}@{}", host.trim());
+    plain.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+/// Whoever has no name in the environment, as under cron.
+fn by_number() -> String {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata("/proc/self").map(|process| process.uid()) {
+        Ok(0) => "root".to_owned(),
+        Ok(uid) => format!("uid-{uid}"),
+        Err(_) => "somebody".to_owned(),
+    }
 }
