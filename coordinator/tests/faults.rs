@@ -165,7 +165,7 @@ async fn an_attempt_outlives_a_coordinator_that_was_away_for_longer_than_its_lea
 async fn a_worker_may_take_its_grace_to_come_back_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = config(folder.path());
-    (settings.lease_ms, settings.heartbeat_ms) = (300, 50);
+    (settings.lease_ms, settings.heartbeat_ms) = (1_000, 50);
     settings.restart_grace_ms = 60_000;
     let farm = Farm::start(settings.clone()).await;
     let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
@@ -175,7 +175,7 @@ async fn a_worker_may_take_its_grace_to_come_back_after_a_restart() {
 
     let farm = Farm::start(settings).await;
     // Three leases long.
-    tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(3_000)).await;
     worker.move_to(&farm);
     worker.forget();
     worker.open().await;
