@@ -79,6 +79,7 @@ async fn client(channel: Channel, n: u32) {
             spec: Some(spec(name)),
             share: None,
             fix_contents: Vec::new(),
+            submitted_by: String::new(),
         };
         insist(|| {
             let (mut client, request) = (client.clone(), request.clone());

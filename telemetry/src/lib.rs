@@ -24,5 +24,5 @@ pub use init::{Setup, Telemetry, init};
 pub use logs::LogFormat;
 pub use opentelemetry::KeyValue;
 pub use opentelemetry::trace::SpanKind;
-pub use span::{CONTEXT, Past, Root, below, current, failed, note_attempt, note_livepatch};
+pub use span::{CONTEXT, Past, Root, attribute, below, current, failed, note_attempt, note_livepatch};
 pub use trace_parent::TraceParent;

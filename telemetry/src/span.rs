@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use klp_livepatch::task::{AttemptId, LivepatchId};
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::Span as SdkSpan;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -33,10 +33,17 @@ pub fn current() -> Option<TraceParent> {
     }
 }
 
-/// Marks the current span as failed.
-pub fn failed(why: impl Into<String>) {
+/// Tells more of a span, to who looks at traces only.
+pub fn attribute(span: &Span, name: &'static str, value: impl Into<Value>) {
     if export::is_on() {
-        Span::current().set_status(Status::error(why.into()));
+        span.set_attribute(name, value);
+    }
+}
+
+/// Marks a span as failed.
+pub fn failed(span: &Span, why: impl Into<String>) {
+    if export::is_on() {
+        span.set_status(Status::error(why.into()));
     }
 }
 
