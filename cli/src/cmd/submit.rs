@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use klp_livepatch::Share;
+use klp_livepatch::task::LivepatchId;
 use klp_proto::v1;
+use klp_telemetry::{KeyValue, Root, TraceParent, grpc};
 use uuid::Uuid;
 
 use crate::client::{self, Client};
@@ -63,8 +65,16 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
     if order.auto {
         spec.backend.clear();
     }
+    let id = LivepatchId(Uuid::now_v7());
+    let attributes = vec![
+        KeyValue::new("klp.livepatch", id.to_string()),
+        KeyValue::new("klp.name", order.spec.name.to_string()),
+        KeyValue::new("rpc.system.name", "grpc"),
+        KeyValue::new("rpc.method", "klpfarm.v1.LivepatchService/Submit"),
+    ];
+    let mut root = Root::start("submit", id, attributes);
     let request = v1::SubmitRequest {
-        id: Uuid::now_v7().to_string(),
+        id: id.to_string(),
         spec: Some(spec),
         share: Some(share.into()),
         fix_contents: order.fixes,
@@ -73,12 +83,19 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
     let mut tries = 0;
     loop {
         tries += 1;
-        match client.livepatches().submit(request.clone()).await {
-            Ok(response) => return Ok(response.into_inner().livepatch.unwrap_or_default()),
+        let request = grpc::request(request.clone(), Some(TraceParent::of_livepatch(id)));
+        match client.livepatches().submit(request).await {
+            Ok(response) => {
+                client.begin(id, root);
+                return Ok(response.into_inner().livepatch.unwrap_or_default());
+            }
             Err(status) if client::is_broken(&status) && tries < 3 => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
-            Err(status) => return Err(client.explain(status)),
+            Err(status) => {
+                root.fail(status.message());
+                return Err(client.explain(status));
+            }
         }
     }
 }

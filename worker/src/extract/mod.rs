@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod ccp;
 pub mod child_backend;
+mod child_trace;
 pub mod clang_extract;
 mod cleanup;
 pub mod command;
