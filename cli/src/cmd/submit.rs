@@ -110,10 +110,9 @@ fn submitter() -> String {
         .unwrap_or_else(|| "somebody".to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     // Whatever it is called, a submission must not fail by it.
-    let plain = format!("{user}@{}", host.trim())
+    format!("{user}@{}", host.trim())
         .chars()
         .filter(|c| !c.is_control())
         .take(100)
-        .collect();
-    plain
+        .collect()
 }

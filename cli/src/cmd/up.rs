@@ -56,7 +56,9 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
     .map_err(anyhow::Error::from)?;
     let url = format!("http://{}", coordinator.local_addr());
     output::print(&format!("listening on {url}"))?;
-    eprintln!("this is a whole farm; in another terminal: klp-farm --coordinator {url} submit --help");
+    if args.log_format == LogFormat::Human {
+        eprintln!("this is a whole farm; in another terminal: klp-farm --coordinator {url} submit --help");
+    }
 
     let stop = CancellationToken::new();
     let worker = worker::run(

@@ -7,6 +7,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
@@ -29,7 +30,9 @@ where
     ) -> fmt::Result {
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let metadata = event.metadata();
+        // What comes from the crate `log` has its target among its fields.
+        let normalized = event.normalized_metadata();
+        let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
         let mut line = Map::new();
         line.insert("timestamp".to_owned(), time.into());
         line.insert("level".to_owned(), metadata.level().as_str().into());
@@ -63,7 +66,9 @@ where
 }
 
 fn merge(line: &mut Map<String, Value>, fields: Map<String, Value>) {
-    let others = |(name, _): &(String, Value)| !OWN.contains(&name.as_str()) && !name.starts_with("otel.");
+    let others = |(name, _): &(String, Value)| {
+        !OWN.contains(&name.as_str()) && !name.starts_with("otel.") && !name.starts_with("log.")
+    };
     line.extend(fields.into_iter().filter(others));
 }
 
