@@ -1,13 +1,18 @@
 //! The connection to the coordinator.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use klp_livepatch::names::LivepatchName;
 use klp_livepatch::outcome::{Artifact, Digest};
+use klp_livepatch::task::LivepatchId;
 use klp_proto::v1::fleet_service_client::FleetServiceClient;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use klp_proto::v1::{self, livepatch_ref::Ref};
 use klp_proto::{MAX_ANSWER, MAX_ARTIFACT};
+use klp_telemetry::grpc::Carrier;
+use klp_telemetry::{Root, TraceParent, redact};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 
@@ -16,6 +21,10 @@ use crate::output::Failed;
 pub struct Client {
     uri: Uri,
     channel: Channel,
+    /// The trace of the livepatch that the command is about, once that is known.
+    trace: OnceLock<TraceParent>,
+    /// Its first span, if it began here; it ends with the command.
+    root: OnceLock<Root>,
 }
 
 /// Whether the connection could not be made, or broke before the answer was there: it may have been done or not.
@@ -35,11 +44,31 @@ impl Client {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10))
             .connect_lazy();
-        Self { uri, channel }
+        Self {
+            uri,
+            channel,
+            trace: OnceLock::new(),
+            root: OnceLock::new(),
+        }
     }
 
-    pub fn livepatches(&self) -> LivepatchServiceClient<Channel> {
-        LivepatchServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub fn livepatches(&self) -> LivepatchServiceClient<InterceptedService<Channel, Carrier>> {
+        let carrier = Carrier(self.trace.get().copied());
+        LivepatchServiceClient::with_interceptor(self.channel.clone(), carrier).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// The command is about this livepatch: what is asked from now on belongs to its trace.
+    pub fn about(&self, livepatch: &v1::Livepatch) {
+        if let Some(id) = livepatch.id.parse().ok().map(LivepatchId) {
+            // One command, one livepatch; another one's calls are told to be of the first.
+            let _ = self.trace.set(TraceParent::of_livepatch(id));
+        }
+    }
+
+    /// The trace of this livepatch begins with the command.
+    pub fn begin(&self, livepatch: LivepatchId, root: Root) {
+        let _ = self.trace.set(TraceParent::of_livepatch(livepatch));
+        let _ = self.root.set(root);
     }
 
     pub fn fleet(&self) -> FleetServiceClient<Channel> {
@@ -51,7 +80,7 @@ impl Client {
         if status.code() == Code::Unavailable {
             return Failed::Error(anyhow::anyhow!(
                 "can't reach the coordinator at {}: {}. Start one with `klp-coordinator` or `klp-farm up`, or name another with --coordinator",
-                self.uri,
+                redact::url(&self.uri),
                 innermost(&status)
             ));
         }
@@ -59,14 +88,14 @@ impl Client {
         if is_broken(&status) && std::error::Error::source(&status).is_some() {
             return Failed::Error(anyhow::anyhow!(
                 "the connection to the coordinator at {} broke: {}. Try again; what was asked may have been done",
-                self.uri,
+                redact::url(&self.uri),
                 innermost(&status)
             ));
         }
         match Failed::from(status) {
             Failed::Error(error) => Failed::Error(error.context(format!(
                 "the coordinator at {} refused",
-                self.uri.authority().map_or("", |a| a.as_str())
+                self.uri.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default())
             ))),
             failed => failed,
         }
@@ -77,12 +106,10 @@ impl Client {
             livepatch: Some(by_name(name)),
             ..Default::default()
         };
-        Ok(self
-            .livepatches()
-            .get(request)
-            .await
-            .map_err(|s| self.explain(s))?
-            .into_inner())
+        let answer = self.livepatches().get(request).await;
+        let answer = answer.map_err(|s| self.explain(s))?.into_inner();
+        answer.livepatch.iter().for_each(|livepatch| self.about(livepatch));
+        Ok(answer)
     }
 
     pub async fn groups(&self, name: &LivepatchName) -> Result<Vec<v1::Group>, Failed> {

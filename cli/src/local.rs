@@ -104,7 +104,6 @@ impl LocalFarm {
     }
 
     async fn start(folder: &Path, local: &Local, catalog: Option<PathBuf>) -> anyhow::Result<Self> {
-        quiet_logs();
         fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
         let trees_dir = folder.join("trees");
         if local.kdir {
@@ -214,15 +213,4 @@ async fn add_kernel(trees_dir: &Path, kernel: &Path) -> anyhow::Result<()> {
     })
     .await?;
     Ok(())
-}
-
-/// Both halves log as servers do; here only what is wrong is of interest, unless RUST_LOG says otherwise.
-fn quiet_logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
-    // Somebody may have set it up before.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
 }

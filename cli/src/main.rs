@@ -15,8 +15,10 @@ mod sources;
 mod spec_args;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use klp_telemetry::{LogFormat, Setup};
 use klp_worker::{config, extract, tree_cli, usage};
 use tonic::transport::Uri;
 
@@ -24,6 +26,9 @@ use crate::client::Client;
 use crate::local::{LocalArgs, LocalFarm};
 use crate::output::{Failed, Mode};
 use crate::settings::Settings;
+
+/// How long the last spans may take to be sent: somebody waits for the command to end.
+const LAST_SPANS: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,7 +68,9 @@ struct Global {
         long,
         global = true,
         value_name = "URL",
-        env = "KLP_FARM_COORDINATOR", value_parser = config::parse_coordinator
+        env = "KLP_FARM_COORDINATOR",
+        hide_env_values = true,
+        value_parser = config::parse_coordinator
     )]
     coordinator: Option<Uri>,
     /// What standard output holds: a table for people, or JSON
@@ -142,6 +149,24 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(command: Command, global: &Global) -> Result<(), Failed> {
+    // Where a command has a farm of its own, both halves log as servers do; only what is wrong is of interest.
+    let (logs, level) = match &command {
+        Command::Up(args) => (args.log_format, "info"),
+        _ => (LogFormat::Human, "error,klp_telemetry=warn"),
+    };
+    let telemetry = klp_telemetry::init(&Setup {
+        service: "klp-farm",
+        logs,
+        level,
+        otlp_endpoint: None,
+    });
+    let done = with_farm(command, global).await;
+    telemetry.shutdown(LAST_SPANS).await;
+    done
+}
+
+/// Runs a command, with the livepatch's own farm if it has one.
+async fn with_farm(command: Command, global: &Global) -> Result<(), Failed> {
     let settings = Settings::load(global.coordinator.clone()).map_err(|error| Failed::Error(anyhow::anyhow!(error)))?;
     let farm = match own_name(&command) {
         Some((name, local)) => {

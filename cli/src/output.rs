@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use klp_livepatch::spec::Violation;
 use klp_proto::convert::violations_of;
+use klp_telemetry::redact;
 use serde::Serialize;
 
 pub use klp_proto::view::words::{ago, duration};
@@ -38,7 +39,7 @@ impl Failed {
             Failed::NotAllSucceeded => ExitCode::from(3),
             Failed::Interrupted => ExitCode::from(130),
             Failed::Error(error) => {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", redact::scrub(&format!("{error:#}")));
                 ExitCode::FAILURE
             }
         }

@@ -18,7 +18,11 @@ impl Aside {
     /// It panicked, or the runtime is shutting down.
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
         match self {
-            Self::Threads => tokio::task::spawn_blocking(work).await,
+            Self::Threads => {
+                // What is logged there is about the same.
+                let span = tracing::Span::current();
+                tokio::task::spawn_blocking(move || span.in_scope(work)).await
+            }
             Self::InPlace => Ok(work()),
         }
     }

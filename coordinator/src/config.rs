@@ -9,6 +9,7 @@ use klp_livepatch::names::{Product, RefName};
 use klp_livepatch::scan::branches::Branches;
 use klp_livepatch::spec::Spec;
 use klp_livepatch::task::TaskKind;
+use klp_telemetry::{LogFormat, export};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Rules;
@@ -39,6 +40,15 @@ pub struct Config {
     /// Read again whenever it changes. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub catalog: Option<PathBuf>,
+
+    /// How log lines look, on standard error: `human`, for people, or `json`, an object on each line. `--log-format` and the
+    /// environment's KLP_FARM_LOG_FORMAT come first. Default: human.
+    pub log_format: LogFormat,
+
+    /// The OTLP collector that spans are sent to, by gRPC, as in `http://127.0.0.1:4317`; comes before the environment's
+    /// OTEL_EXPORTER_OTLP_ENDPOINT. Default: none; without either no spans are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
 
     /// How long a worker may be silent before its attempts are given to others, in milliseconds. Shorter notices a dead
     /// worker sooner, longer rides out longer breaks of the network. Default: 30000.
@@ -154,6 +164,8 @@ impl Default for Config {
             http_names: Vec::new(),
             data_dir: default_data_dir(),
             catalog: None,
+            log_format: LogFormat::Human,
+            otlp_endpoint: None,
             lease_ms: 30_000,
             restart_grace_ms: 15_000,
             heartbeat_ms: 5_000,
@@ -277,6 +289,9 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             bad.push("setting data_dir is empty; name the folder that holds the coordinator's data".to_owned());
         }
+        if let Some(Err(why)) = self.otlp_endpoint.as_deref().map(export::parse_endpoint) {
+            bad.push(format!("setting otlp_endpoint {why}"));
+        }
         if bad.is_empty() {
             Ok(())
         } else {
@@ -377,13 +392,21 @@ mod tests {
             fault_limit: 0,
             backoff_max_ms: 1,
             data_dir: PathBuf::new(),
+            otlp_endpoint: Some("http://jane:hunter2@collector:4317".to_owned()),
             ..Config::default()
         };
         let error = config.validate().unwrap_err().to_string();
-        for setting in ["heartbeat_ms", "fault_limit", "backoff_max_ms", "data_dir"] {
+        for setting in [
+            "heartbeat_ms",
+            "fault_limit",
+            "backoff_max_ms",
+            "data_dir",
+            "otlp_endpoint",
+        ] {
             assert!(error.contains(&format!("setting {setting} ")), "{error}");
         }
-        assert_eq!(error.lines().count(), 4, "{error}");
+        assert_eq!(error.lines().count(), 5, "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! `klp-coordinator`: the coordinator as a process of its own.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use klp_coordinator::admin::{self, Backup, Findings, gc, size};
 use klp_coordinator::{Config, Coordinator};
 use klp_livepatch::words::amount;
+use klp_telemetry::{LogFormat, Setup, redact};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long the last spans may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// The coordinator of a klp-farm: takes livepatches and hands their tasks to workers.
 ///
@@ -34,6 +39,9 @@ struct Args {
     /// Overrides the setting `data_dir`
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
+    /// Overrides the setting `log_format`
+    #[arg(long, value_name = "FORMAT", env = "KLP_FARM_LOG_FORMAT", global = true)]
+    log_format: Option<LogFormat>,
     /// Print the settings in force as a configuration file, and end
     #[arg(long)]
     print_config: bool,
@@ -87,24 +95,29 @@ enum Output {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
     let mut args = Args::parse();
     let command = args.command.take();
     let failure = if command.is_some() { 2 } else { 1 };
-    let done = match command {
-        Some(command) => settings(&args).and_then(|config| look_after(command, &config)),
-        None => serve(args).await.map(|()| ExitCode::SUCCESS),
-    };
-    done.unwrap_or_else(|error| {
-        eprintln!("klp-coordinator: {error:#}");
+    run(&args, command).await.unwrap_or_else(|error| {
+        eprintln!("klp-coordinator: {}", redact::scrub(&format!("{error:#}")));
         ExitCode::from(failure)
     })
+}
+
+async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> {
+    let config = settings(args)?;
+    let telemetry = klp_telemetry::init(&Setup {
+        service: "klp-coordinator",
+        logs: config.log_format,
+        level: "info",
+        otlp_endpoint: config.otlp_endpoint.as_deref(),
+    });
+    let done = match command {
+        Some(command) => look_after(command, &config),
+        None => serve(args, config).await.map(|()| ExitCode::SUCCESS),
+    };
+    telemetry.shutdown(LAST_SPANS).await;
+    done
 }
 
 fn settings(args: &Args) -> anyhow::Result<Config> {
@@ -120,6 +133,9 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
     }
     if let Some(data_dir) = &args.data_dir {
         config.data_dir.clone_from(data_dir);
+    }
+    if let Some(format) = args.log_format {
+        config.log_format = format;
     }
     config.validate()?;
     Ok(config)
@@ -222,8 +238,7 @@ fn tell_findings(out: &mut impl Write, findings: &Findings) -> std::io::Result<(
     Ok(())
 }
 
-async fn serve(args: Args) -> anyhow::Result<()> {
-    let config = settings(&args)?;
+async fn serve(args: &Args, config: Config) -> anyhow::Result<()> {
     if args.print_config {
         print!("{}", config.to_toml());
         return Ok(());

@@ -370,6 +370,7 @@ async fn router(config: &Config, shared: Arc<Shared>) -> Result<Router, StartErr
     reporter.set_serving::<FleetServiceServer<Fleet>>().await;
     reporter.set_serving::<WorkerServiceServer<Workers>>().await;
     let router = Server::builder()
+        .trace_fn(klp_telemetry::grpc::serving)
         .http2_keepalive_interval(Some(ms(config.keepalive_ms)))
         .http2_keepalive_timeout(Some(ms(config.keepalive_timeout_ms)))
         .concurrency_limit_per_connection(config.max_requests_per_connection as usize)

@@ -15,7 +15,8 @@ use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Cause, Ending, Outcome};
 use klp_livepatch::report::Report;
 use klp_livepatch::spec::{Spec, Violation};
-use klp_livepatch::task::{AttemptId, Platform, TaskId, TaskKey, TaskKind};
+use klp_livepatch::task::{AttemptId, LivepatchId, Platform, TaskId, TaskKey, TaskKind};
+use klp_telemetry::TraceParent;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -118,13 +119,20 @@ impl Tryouts {
         }
     }
 
-    fn open(&self, spec: &Arc<Spec>, asked: &[(Platform, WorkerName)]) -> (Wave<'_>, mpsc::UnboundedReceiver<Answer>) {
+    fn open(
+        &self,
+        livepatch: LivepatchId,
+        spec: &Arc<Spec>,
+        asked: &[(Platform, WorkerName)],
+    ) -> (Wave<'_>, mpsc::UnboundedReceiver<Answer>) {
+        let parent = klp_telemetry::current().unwrap_or(TraceParent::of_livepatch(livepatch));
         let (answers, receiver) = mpsc::unbounded_channel();
         let mut table = self.table();
         let mut ids = Vec::with_capacity(asked.len());
         for (platform, worker) in asked {
             let id = TaskId(Uuid::now_v7());
             let order = Order {
+                livepatch,
                 attempt: AttemptId { task: id, number: 1 },
                 key: TaskKey {
                     kind: TaskKind::Check,
@@ -134,6 +142,7 @@ impl Tryouts {
                 spec: spec.clone(),
                 input: None,
                 tryout: true,
+                parent,
             };
             let (worker, answers) = (worker.clone(), answers.clone());
             table.open.insert(id, Tryout { worker, order, answers });
@@ -175,6 +184,7 @@ fn answer(outcome: &Outcome) -> Answer {
 pub async fn refuse_slips(
     tryouts: &Tryouts,
     farm: &Farm,
+    livepatch: LivepatchId,
     spec: &Spec,
     platforms: &[Platform],
     patience: Duration,
@@ -187,7 +197,7 @@ pub async fn refuse_slips(
     let deadline = Instant::now() + patience;
     let mut problems = Vec::new();
     for wave in asked.chunks(WAVE) {
-        let (_open, mut answers) = tryouts.open(&spec, wave);
+        let (_open, mut answers) = tryouts.open(livepatch, &spec, wave);
         let workers: HashSet<&WorkerName> = wave.iter().map(|(_, worker)| worker).collect();
         workers.into_iter().for_each(|worker| farm.nudge(worker));
         for _ in wave {
@@ -197,7 +207,7 @@ pub async fn refuse_slips(
                 Ok(Some(None) | None) => return Ok(()),
                 Err(_) => {
                     let waited = patience.as_secs_f32();
-                    tracing::info!(livepatch = %spec.name, "stored untried: no answer from the workers within {waited} s");
+                    tracing::info!("stored untried: no answer from the workers within {waited} s");
                     return Ok(());
                 }
             }
@@ -346,7 +356,11 @@ mod tests {
         };
         let spec = Arc::new(Spec::parse(&draft).unwrap());
         let name: WorkerName = "a".parse().unwrap();
-        let (wave, mut answers) = tryouts.open(&spec, &[(platform(1), name.clone()), (platform(2), name.clone())]);
+        let (wave, mut answers) = tryouts.open(
+            LivepatchId(Uuid::from_u128(1)),
+            &spec,
+            &[(platform(1), name.clone()), (platform(2), name.clone())],
+        );
         let orders = tryouts.orders(&name);
         assert_eq!(orders.len(), 2);
         let outcome = Outcome {

@@ -16,11 +16,15 @@ pub struct Farm {
     coordinator: Option<Proc>,
     /// Where the coordinator and the CLI run, if not on this host.
     host: Option<String>,
+    /// Of all its processes.
+    env: Env,
     pub url: String,
     /// Where the dashboard is, if the settings ask for one.
     pub http: Option<String>,
     pub dir: TempDir,
 }
+
+type Env = Vec<(String, String)>;
 
 /// How a worker is started.
 pub struct WorkerOptions<'a> {
@@ -93,14 +97,26 @@ impl Farm {
         Self::start_on(None, settings)
     }
 
+    /// As [`Farm::with_settings`], with further variables in the environment of all its processes.
+    pub fn with_env(env: &[(&str, &str)], settings: &str) -> Self {
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self::start_with(None, env.collect(), settings)
+    }
+
     /// As [`Farm::with_settings`], with the coordinator on a host of its own.
     pub fn start_on(net: Option<&Net>, settings: &str) -> Self {
+        Self::start_with(net, Env::new(), settings)
+    }
+
+    fn start_with(net: Option<&Net>, env: Env, settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("temporary folder");
         Self::configure(dir.path(), settings);
         let host = net.map(|net| net.here.clone());
         let address = if host.is_some() { ADDRESS } else { LOOPBACK };
         let listen = format!("{address}:0");
-        let mut coordinator = Self::spawn_coordinator(host.as_deref(), dir.path(), &listen);
+        let mut coordinator = Self::spawn_coordinator(host.as_deref(), &env, dir.path(), &listen);
         let url = coordinator.wait_for_line("listening on ");
         let wants = settings.contains("http_listen");
         let http = wants.then(|| {
@@ -114,6 +130,7 @@ impl Farm {
             workers: Vec::new(),
             coordinator: Some(coordinator),
             host,
+            env,
             url,
             dir,
         }
@@ -135,9 +152,17 @@ impl Farm {
             workers: Vec::new(),
             coordinator: None,
             host: None,
+            env: Env::new(),
             url,
             http: None,
             dir,
+        }
+    }
+
+    /// Has the coordinator end by itself.
+    pub fn stop_coordinator(&mut self) {
+        if let Some(mut coordinator) = self.coordinator.take() {
+            assert!(coordinator.terminate().success(), "{}", coordinator.log());
         }
     }
 
@@ -147,7 +172,7 @@ impl Farm {
         }
     }
 
-    fn spawn_coordinator(host: Option<&str>, dir: &Path, listen: &str) -> Proc {
+    fn spawn_coordinator(host: Option<&str>, env: &Env, dir: &Path, listen: &str) -> Proc {
         let (config, data) = (dir.join("coordinator.toml"), dir.join("coordinator"));
         let args: [&Path; 6] = [
             "--config".as_ref(),
@@ -157,14 +182,16 @@ impl Farm {
             "--data-dir".as_ref(),
             &data,
         ];
-        Proc::start_on(host, "coordinator", "klp-coordinator", args, dir)
+        let mut command = command_on(host, "klp-coordinator");
+        command.args(args).envs(env.iter().cloned());
+        Proc::start_as("coordinator", command, dir)
     }
 
     /// Starts the coordinator again, on the same port and data, after it was killed.
     pub fn restart_coordinator(&mut self) {
         self.kill_coordinator();
         let address = self.url.trim_start_matches("http://").to_owned();
-        let mut coordinator = Self::spawn_coordinator(self.host.as_deref(), self.dir.path(), &address);
+        let mut coordinator = Self::spawn_coordinator(self.host.as_deref(), &self.env, self.dir.path(), &address);
         coordinator.wait_for_line("listening on ");
         self.coordinator = Some(coordinator);
         wait_until(Duration::from_secs(20), "the coordinator answers", || {
@@ -205,7 +232,7 @@ impl Farm {
             "0".as_ref(),
         ];
         let mut command = command_on(host, "klp-worker");
-        command.args(args);
+        command.args(args).envs(self.env.iter().cloned());
         if let Some((data, catalog)) = options.suse {
             command.arg("--suse-data-dir").arg(data).arg("--catalog").arg(catalog);
         }
@@ -232,6 +259,7 @@ impl Farm {
     /// Runs `klp-farm` with these arguments against this farm.
     pub fn cli<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> CommandResult {
         let output = command_on(self.host.as_deref(), "klp-farm")
+            .envs(self.env.iter().cloned())
             .env("KLP_FARM_COORDINATOR", &self.url)
             .env_remove("KLP_WORK_DIR")
             .current_dir(self.dir.path())

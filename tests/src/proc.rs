@@ -60,11 +60,11 @@ impl Proc {
         let log = dir.join(format!("{name}.log"));
         let stdout = dir.join(format!("{name}.out"));
         let append = |path: &Path| File::options().create(true).append(true).open(path).expect("log file");
+        if command.get_envs().all(|(name, _)| name != "RUST_LOG") {
+            let level = "info,klp_coordinator=debug,klp_worker=debug,rusqlite_migration=warn";
+            command.env("RUST_LOG", level);
+        }
         let child = command
-            .env(
-                "RUST_LOG",
-                "info,klp_coordinator=debug,klp_worker=debug,rusqlite_migration=warn",
-            )
             .stdin(Stdio::null())
             .stdout(append(&stdout))
             .stderr(append(&log))

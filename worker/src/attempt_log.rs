@@ -12,6 +12,7 @@ use klp_livepatch::task::AttemptId;
 use klp_proto::v1::worker_service_client::WorkerServiceClient;
 use klp_proto::v1::{AppendLogRequest, AppendLogResponse};
 use klp_proto::{MAX_CHUNK, MAX_LOG};
+use klp_telemetry::{TraceParent, grpc};
 use tokio::sync::Notify;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -117,7 +118,12 @@ impl AttemptLog {
     }
 
     /// Sends the log as it grows, until it is closed and all of it has arrived, or the coordinator wants no more of it.
-    pub async fn send(&self, attempt: AttemptId, mut client: WorkerServiceClient<Channel>) {
+    pub async fn send(
+        &self,
+        attempt: AttemptId,
+        mut client: WorkerServiceClient<Channel>,
+        parent: Option<TraceParent>,
+    ) {
         let mut offset = 0;
         loop {
             let (chunk, closed) = {
@@ -139,13 +145,17 @@ impl AttemptLog {
                 offset: offset as u64,
                 data: chunk,
             };
-            match client.append_log(request).await.map(tonic::Response::into_inner) {
+            match client
+                .append_log(grpc::request(request, parent))
+                .await
+                .map(tonic::Response::into_inner)
+            {
                 Ok(AppendLogResponse { next_offset }) if next_offset as usize > offset => offset = next_offset as usize,
                 Ok(_) => return,
                 // It has less than it had: its machine lost power before that was on its disk. What it has is skipped.
                 Err(status) if status.code() == Code::OutOfRange && offset > 0 => offset = 0,
                 Err(status) if is_final(&status) => {
-                    tracing::warn!(%attempt, %status, "the coordinator does not take this log any further");
+                    tracing::warn!(%status, "the coordinator does not take this log any further");
                     return;
                 }
                 Err(_) => tokio::time::sleep(RETRY).await,

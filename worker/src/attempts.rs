@@ -7,6 +7,7 @@ use klp_livepatch::task::AttemptId;
 use klp_proto::v1;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 /// The longest progress text sent, in bytes; the contract's bound.
 const MAX_PROGRESS: usize = 200;
@@ -40,6 +41,8 @@ struct Open {
     cancel: CancellationToken,
     /// It has ended and only its delivery is left.
     ended: bool,
+    /// What is said of it is said in here.
+    span: Span,
 }
 
 impl Attempts {
@@ -59,11 +62,19 @@ impl Attempts {
             waiting: false,
             cancel: cancel.clone(),
             ended: false,
+            span: Span::none(),
         };
         table.open.insert(id, open);
         drop(table);
         self.shared.changed.notify_one();
         Some(cancel)
+    }
+
+    /// What is said of the attempt from now on is said in this span.
+    pub fn attach(&self, id: AttemptId, span: &Span) {
+        if let Some(open) = self.table().open.get_mut(&id) {
+            open.span = span.clone();
+        }
     }
 
     pub fn set_progress(&self, id: AttemptId, text: &str) {
@@ -103,7 +114,8 @@ impl Attempts {
         seen.retain(|id| open.contains_key(id) || keep(id));
         for (id, open) in open {
             if !open.ended && !keep(id) && !open.cancel.is_cancelled() {
-                tracing::info!(attempt = %id, "stopping: the coordinator no longer wants it");
+                open.span
+                    .in_scope(|| tracing::info!("stopping: the coordinator no longer wants it"));
                 open.cancel.cancel();
             }
         }

@@ -9,8 +9,10 @@ use klp_livepatch::outcome::{Cause, Failure, Outcome};
 use klp_proto::v1::worker_service_client::WorkerServiceClient;
 use klp_proto::v1::{CommitResponse, Disposition};
 use klp_proto::{MAX_ANSWER, convert};
+use klp_telemetry::{attribute, grpc};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tracing::Instrument as _;
 
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::upload::upload;
@@ -42,7 +44,7 @@ impl Courier {
         WorkerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    /// Returns when the coordinator has acknowledged the outcome, with what became of it. One that it can never take is
+    /// To be called in the attempt's span. Returns when the coordinator has acknowledged the outcome, with what became of it. One that it can never take is
     /// replaced by a failure that says so, lest the attempt wait for its lease to run out without a word; `None` if it
     /// takes not even that.
     pub async fn deliver(&self, parcel: &Parcel) -> Option<Disposition> {
@@ -54,7 +56,7 @@ impl Courier {
         loop {
             let answer = match self.try_once(parcel, &outcome).await {
                 Ok(answer @ Disposition::Committed) => {
-                    tracing::info!(%attempt, "outcome committed");
+                    tracing::info!("outcome committed");
                     Some(answer)
                 }
                 Ok(answer @ Disposition::Superseded) if !parcel.holds_work() => {
@@ -62,29 +64,35 @@ impl Courier {
                     Some(answer)
                 }
                 Ok(answer @ Disposition::Superseded) => {
-                    tracing::warn!(%attempt, "outcome superseded: the farm moved on");
+                    tracing::warn!("outcome superseded: the farm moved on");
                     Some(answer)
                 }
                 Ok(Disposition::ArtifactsMissing | Disposition::Unspecified) => {
-                    tracing::warn!(%attempt, "the coordinator lacks artifacts; uploading them again");
+                    tracing::warn!("the coordinator lacks artifacts; uploading them again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LAST_RETRY);
                     continue;
                 }
                 Err(error) if is_final(&error) && !replaced => {
                     let message = format!("worker {}: the outcome could not be delivered: {error:#}", self.worker);
-                    tracing::error!(%attempt, message, "reporting a failure in its place");
+                    tracing::error!(message, "reporting a failure in its place");
                     outcome = Product::failed(Failure::new(Cause::Farm, message)).into_outcome_without_files();
                     replaced = true;
                     continue;
                 }
                 Err(error) if is_final(&error) => {
-                    tracing::error!(%attempt, error = format!("{error:#}"), "the coordinator takes nothing for this attempt");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the coordinator takes nothing for this attempt"
+                    );
                     None
                 }
                 Err(error) => {
                     if !reported {
-                        tracing::warn!(%attempt, error = format!("{error:#}"), "can't deliver an outcome yet; will keep trying");
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "can't deliver an outcome yet; will keep trying"
+                        );
                         reported = true;
                     }
                     tokio::time::sleep(pause).await;
@@ -94,7 +102,7 @@ impl Courier {
             };
             match self.outbox.remove(attempt) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::error!(%attempt, %error, "can't remove a delivered outcome from the outbox");
+                    tracing::error!(%error, "can't remove a delivered outcome from the outbox");
                 }
                 _ => {}
             }
@@ -104,13 +112,18 @@ impl Courier {
 
     async fn try_once(&self, parcel: &Parcel, outcome: &Outcome) -> anyhow::Result<Disposition> {
         let mut client = self.client();
+        let parent = parcel.parent();
         for artifact in &outcome.artifacts {
             let path = self.outbox.blob_path(parcel.attempt, artifact.digest);
-            upload(&mut client, artifact, &path).await?;
+            let span = tracing::info_span!("upload", otel.kind = "client", klp.artifact = artifact.name);
+            attribute(&span, "klp.size", i64::try_from(artifact.size).unwrap_or(i64::MAX));
+            upload(&mut client, artifact, &path, parent).instrument(span).await?;
         }
         let incarnation = parcel.incarnation.to_string();
         let request = convert::commit_request(parcel.attempt, self.worker.as_str(), &incarnation, outcome);
-        let CommitResponse { disposition, .. } = client.commit(request).await?.into_inner();
+        let span = tracing::info_span!("commit", otel.kind = "client");
+        let committing = async { client.commit(grpc::request(request, parent)).await };
+        let CommitResponse { disposition, .. } = committing.instrument(span).await?.into_inner();
         Ok(Disposition::try_from(disposition).unwrap_or(Disposition::Unspecified))
     }
 }

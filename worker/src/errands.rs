@@ -119,7 +119,7 @@ impl Errands {
                 digest: fix.digest,
                 size: fix.size,
             };
-            upload(&mut courier.client(), &artifact, &path)
+            upload(&mut courier.client(), &artifact, &path, None)
                 .await
                 .context("can't upload a fix")?;
             named.push(fix.to_draft().into());

@@ -3,6 +3,7 @@
 use klp_livepatch::outcome::{Cause, Digest, Failure};
 use klp_livepatch::spec::Fix;
 use klp_proto::v1;
+use klp_telemetry::{TraceParent, grpc};
 use tonic::Code;
 
 use crate::delivery::Courier;
@@ -12,7 +13,7 @@ use crate::trees::overlay::Patch;
 ///
 /// # Errors
 /// The coordinator can't be reached or has no such file: the farm's failure.
-pub async fn fetch(courier: &Courier, fixes: &[Fix]) -> Result<Vec<Patch>, Failure> {
+pub async fn fetch(courier: &Courier, fixes: &[Fix], parent: Option<TraceParent>) -> Result<Vec<Patch>, Failure> {
     let mut fetched = Vec::with_capacity(fixes.len());
     for fix in fixes {
         let failed = |why: String| {
@@ -21,13 +22,13 @@ pub async fn fetch(courier: &Courier, fixes: &[Fix]) -> Result<Vec<Patch>, Failu
         };
         fetched.push(Patch {
             name: fix.name.to_string(),
-            bytes: one(courier, fix).await.map_err(failed)?,
+            bytes: one(courier, fix, parent).await.map_err(failed)?,
         });
     }
     Ok(fetched)
 }
 
-async fn one(courier: &Courier, fix: &Fix) -> Result<Vec<u8>, String> {
+async fn one(courier: &Courier, fix: &Fix, parent: Option<TraceParent>) -> Result<Vec<u8>, String> {
     let request = v1::GetArtifactRequest {
         digest: fix.digest.to_string(),
     };
@@ -37,7 +38,7 @@ async fn one(courier: &Courier, fix: &Fix) -> Result<Vec<u8>, String> {
     };
     let mut chunks = courier
         .client()
-        .download_artifact(request)
+        .download_artifact(grpc::request(request, parent))
         .await
         .map_err(said)?
         .into_inner();

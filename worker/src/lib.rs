@@ -21,6 +21,7 @@ pub mod runner;
 pub mod scan;
 pub mod session;
 pub mod symbols;
+mod trace;
 pub mod tree_cli;
 pub mod trees;
 pub mod upload;

@@ -1,6 +1,5 @@
 //! `klp-worker`: the program. What people type, turned into a [`WorkerConfig`] or a `tree` command.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,11 +7,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use klp_livepatch::CodestreamFilter;
 use klp_livepatch::names::WorkerName;
+use klp_telemetry::{LogFormat, Setup, redact};
 use klp_worker::session::SessionError;
 use klp_worker::{WorkerConfig, config, extract, tree_cli, usage, worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Uri;
-use tracing_subscriber::EnvFilter;
+
+/// How long the last spans may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,6 +53,7 @@ struct RunArgs {
         long,
         value_name = "URL",
         env = "KLP_FARM_COORDINATOR",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:7420",
         value_parser = config::parse_coordinator
     )]
@@ -89,6 +92,15 @@ struct RunArgs {
     /// On SIGTERM, how long running attempts may go on before they are handed back
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
+    /// How log lines look, on standard error
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "KLP_FARM_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    log_format: LogFormat,
 }
 
 /// One slot for each core: extraction is a computation.
@@ -125,7 +137,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", redact::scrub(&format!("{error:#}")));
             match error.downcast_ref() {
                 // Told apart so that a service manager does not start it again: the two would evict each other forever.
                 Some(SessionError::Replaced(_)) => ExitCode::from(3),
@@ -140,12 +152,12 @@ async fn run(command: Option<Command>, args: RunArgs) -> anyhow::Result<()> {
     if let Some(Command::Tree(args)) = command {
         return tree_cli::run(args).await;
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let telemetry = klp_telemetry::init(&Setup {
+        service: "klp-worker",
+        logs: args.log_format,
+        level: "info",
+        otlp_endpoint: None,
+    });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! {
@@ -161,5 +173,7 @@ async fn run(command: Option<Command>, args: RunArgs) -> anyhow::Result<()> {
             std::process::exit(130);
         });
     };
-    worker::run(args.into_config(), shutdown).await
+    let done = worker::run(args.into_config(), shutdown).await;
+    telemetry.shutdown(LAST_SPANS).await;
+    done
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use klp_livepatch::outcome::{Artifact, Digest, Ending, Failure, Outcome};
 use klp_livepatch::report::Report;
 use klp_livepatch::task::{AttemptId, Incarnation};
+use klp_telemetry::TraceParent;
 use serde::{Deserialize, Serialize};
 
 /// What an attempt made, before it is stored: the files' bytes are still in memory.
@@ -50,12 +51,20 @@ pub struct Parcel {
     /// It answers a tryout, as far as the process that ran it knows; it is no longer of interest once that is over.
     #[serde(skip)]
     pub tryout: bool,
+    /// The span that the attempt is below, as the coordinator named it.
+    #[serde(default)]
+    pub traceparent: String,
 }
 
 impl Parcel {
     /// Whether work was done in vain if the farm has moved on.
     pub fn holds_work(&self) -> bool {
         !self.tryout && !matches!(self.outcome.ending, Ending::HandedBack { .. })
+    }
+
+    /// The span that the attempt is below; one that can't be read is as good as none.
+    pub fn parent(&self) -> Option<TraceParent> {
+        self.traceparent.parse().ok()
     }
 }
 
@@ -89,13 +98,19 @@ impl Outbox {
     ///
     /// # Errors
     /// The disk refused.
-    pub fn put(&self, attempt: AttemptId, incarnation: Incarnation, product: Product) -> io::Result<Parcel> {
+    pub fn put(
+        &self,
+        attempt: AttemptId,
+        incarnation: Incarnation,
+        traceparent: &str,
+        product: Product,
+    ) -> io::Result<Parcel> {
         let name = folder_name(attempt);
         let partial = self.dir.join(format!("{PARTIAL}{name}"));
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
         }
-        let parcel = Self::fill(&partial, attempt, incarnation, product).inspect_err(|_| {
+        let parcel = Self::fill(&partial, attempt, incarnation, traceparent, product).inspect_err(|_| {
             // What is half-made must not take room on a disk that may be full.
             let _ = fs::remove_dir_all(&partial);
         })?;
@@ -104,7 +119,13 @@ impl Outbox {
         Ok(parcel)
     }
 
-    fn fill(partial: &Path, attempt: AttemptId, incarnation: Incarnation, product: Product) -> io::Result<Parcel> {
+    fn fill(
+        partial: &Path,
+        attempt: AttemptId,
+        incarnation: Incarnation,
+        traceparent: &str,
+        product: Product,
+    ) -> io::Result<Parcel> {
         let blobs = partial.join(BLOBS);
         fs::create_dir_all(&blobs)?;
         let mut artifacts = Vec::with_capacity(product.files.len());
@@ -128,6 +149,7 @@ impl Outbox {
             incarnation,
             outcome,
             tryout: false,
+            traceparent: traceparent.to_owned(),
         };
         write_durably(&partial.join(OUTCOME), &serde_json::to_vec(&parcel)?)?;
         sync_dir(partial)?;
@@ -202,13 +224,16 @@ mod tests {
             report: None,
             files: vec![("a/b.c".into(), b"int x;".to_vec())],
         };
-        let parcel = outbox.put(attempt, Incarnation(Uuid::from_u128(9)), product).unwrap();
+        let traceparent = "00-11111111111111111111111111111111-2222222222222222-01";
+        let incarnation = Incarnation(Uuid::from_u128(9));
+        let parcel = outbox.put(attempt, incarnation, traceparent, product).unwrap();
         fs::create_dir(dir.path().join("outbox").join(".partial-x")).unwrap();
 
         let again = Outbox::open(dir.path()).unwrap();
         let found = again.list().unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].outcome, parcel.outcome);
+        assert_eq!(found[0].parent(), traceparent.parse().ok());
         let digest = found[0].outcome.artifacts[0].digest;
         assert_eq!(fs::read(again.blob_path(attempt, digest)).unwrap(), b"int x;");
 
@@ -220,6 +245,7 @@ mod tests {
     #[test]
     fn only_what_was_worked_out_for_a_task_is_lost_when_the_farm_has_moved_on() {
         let parcel = |ending, tryout| Parcel {
+            traceparent: String::new(),
             attempt: AttemptId {
                 task: TaskId(Uuid::from_u128(3)),
                 number: 1,

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use klp_telemetry::{TraceParent, attribute, failed};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use lines::{Budget, LineSplitter};
 use reap::Family;
@@ -92,6 +94,12 @@ impl Command {
     pub fn output(mut self, path: impl AsRef<Path>) -> Self {
         self.output = Some(path.as_ref().to_owned());
         self
+    }
+
+    /// The program's name without its folder.
+    fn name(&self) -> String {
+        let name = Path::new(&self.program).file_name().unwrap_or(&self.program);
+        name.to_string_lossy().into_owned()
     }
 
     /// Program and arguments for a log, quoted where a shell would need it.
@@ -250,6 +258,20 @@ pub async fn run(
     cancel: &CancellationToken,
     sink: &mut (dyn FnMut(Stream, &str) + Send),
 ) -> Result<Finish, ProcessError> {
+    // What is run for no livepatch, such as a scan's git, would be a trace of its own.
+    let span = match klp_telemetry::current() {
+        Some(_) => tracing::info_span!("child process", process.executable.name = command.name()),
+        None => Span::none(),
+    };
+    run_traced(command, limits, cancel, sink).instrument(span).await
+}
+
+async fn run_traced(
+    command: &Command,
+    limits: &Limits,
+    cancel: &CancellationToken,
+    sink: &mut (dyn FnMut(Stream, &str) + Send),
+) -> Result<Finish, ProcessError> {
     let program = command.program.to_string_lossy().into_owned();
     let lost = |cause| ProcessError::Lost {
         program: program.clone(),
@@ -301,12 +323,24 @@ pub async fn run(
     err.lines
         .finish(&mut |line| budget.pass(line, |line| sink(Stream::Stderr, line)));
     let _ = tokio::time::timeout(DRAIN, child.wait()).await;
+    trace(&end);
     Ok(Finish {
         end,
         wall,
         output_cut: budget.cut(),
         memory: limits.memory,
     })
+}
+
+/// Tells the child's span how it ended.
+fn trace(end: &End) {
+    let span = Span::current();
+    if let End::Exited(code) = end {
+        attribute(&span, "process.exit.code", i64::from(*code));
+    }
+    if !end.success() {
+        failed(&span, end.to_string());
+    }
 }
 
 /// What a child wrote, as far as it was kept.
@@ -360,6 +394,7 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
         .envs(KEPT_ENV.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .env("LC_ALL", "C.UTF-8")
         .envs(command.env.iter().map(|(name, value)| (name, value)))
+        .envs(klp_telemetry::current().map(|span| (TraceParent::VARIABLE, span.to_string())))
         .env(reap::MARK, family.mark())
         .stdin(input)
         .stdout(output)
@@ -397,6 +432,9 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
         }
     })?;
     family.set_leader(child.id());
+    if let Some(pid) = child.id() {
+        attribute(&Span::current(), "process.pid", i64::from(pid));
+    }
     Ok((child, family))
 }
 

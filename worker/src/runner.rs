@@ -15,8 +15,10 @@ use klp_livepatch::spec::{Backend, Fix, Target};
 use klp_livepatch::task::{AttemptId, Platform, TaskKind};
 use klp_proto::convert;
 use klp_proto::v1::Assignment;
+use klp_telemetry::TraceParent;
 use nix::sys::statvfs::statvfs;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::attempt_log::AttemptLog;
 use crate::attempts::Attempts;
@@ -43,6 +45,7 @@ struct Job {
     forgiving: bool,
     /// Somebody waits for it.
     tryout: bool,
+    parent: Option<TraceParent>,
 }
 
 /// What an attempt may use, and where it tells what it does.
@@ -57,6 +60,8 @@ pub struct Context {
     pub time_limit: Duration,
     /// Address space a tool may take, in bytes.
     pub memory_limit: u64,
+    /// The span that the attempt is below, for what it asks of others where nothing is traced here.
+    pub parent: Option<TraceParent>,
 }
 
 impl Context {
@@ -149,6 +154,7 @@ fn parse(wire: Assignment) -> Result<Job, klp_livepatch::spec::Violation> {
         fixes,
         forgiving: wire.forgiving,
         tryout: wire.tryout,
+        parent: wire.traceparent.parse().ok(),
         kind: convert::task_kind(wire.kind)?,
         platform: convert::platform(wire.platform)?,
         targets,
@@ -184,10 +190,19 @@ async fn with_scratch(
         scratch: scratch.path().to_owned(),
         time_limit: job.time_limit,
         memory_limit: job.memory_limit,
+        parent: job.parent,
     };
     match job.kind {
-        TaskKind::Check => checking::run(shared, &tree, &job, &context).await,
-        TaskKind::Verify => verifying::run(tree, job, &context).await,
+        TaskKind::Check => {
+            checking::run(shared, &tree, &job, &context)
+                .instrument(info_span!("check"))
+                .await
+        }
+        TaskKind::Verify => {
+            verifying::run(tree, job, &context)
+                .instrument(info_span!("verify"))
+                .await
+        }
         TaskKind::Extract => {
             let done = extracting::run(shared, &tree, &job, &context).await;
             match disk_is_full(scratch.path()) {
@@ -242,6 +257,7 @@ async fn aside<T: Send + 'static, E: std::fmt::Display>(
             "the {what} itself failed: {e}. This is a bug; please report it with the log"
         ))
     };
-    let done = tokio::task::spawn_blocking(move || work().map_err(|e| e.to_string())).await;
+    let span = Span::current();
+    let done = tokio::task::spawn_blocking(move || span.in_scope(|| work().map_err(|e| e.to_string()))).await;
     done.map_err(broke)?.map_err(farm)
 }

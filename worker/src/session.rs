@@ -9,6 +9,7 @@ use std::time::Duration;
 use klp_livepatch::task::AttemptId;
 use klp_proto::v1::{Assignment, Errand, FarmState, WorkerState};
 use klp_proto::{MAX_MESSAGE, convert};
+use klp_telemetry::redact;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -77,7 +78,11 @@ pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), Se
             reported = false;
         }
         if !reported {
-            tracing::warn!(coordinator = %party.coordinator(), reason = ended.message(), "not connected; will keep trying");
+            tracing::warn!(
+                coordinator = redact::url(party.coordinator()),
+                reason = ended.message(),
+                "not connected; will keep trying"
+            );
             reported = true;
         }
         tokio::select! {
@@ -113,7 +118,7 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
                     Err(status) => return status,
                 };
                 if !*connected {
-                    tracing::info!(coordinator = %party.coordinator(), "connected");
+                    tracing::info!(coordinator = redact::url(party.coordinator()), "connected");
                     *connected = true;
                 }
                 heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());

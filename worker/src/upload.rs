@@ -9,13 +9,19 @@ use klp_proto::MAX_CHUNK;
 use klp_proto::v1::upload_artifact_request::Part;
 use klp_proto::v1::worker_service_client::WorkerServiceClient;
 use klp_proto::v1::{UploadArtifactRequest, UploadHeader};
+use klp_telemetry::{TraceParent, grpc};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 /// # Errors
 /// The file can't be read, or the coordinator refused or was lost.
-pub async fn upload(client: &mut WorkerServiceClient<Channel>, artifact: &Artifact, path: &Path) -> anyhow::Result<()> {
+pub async fn upload(
+    client: &mut WorkerServiceClient<Channel>,
+    artifact: &Artifact,
+    path: &Path,
+    parent: Option<TraceParent>,
+) -> anyhow::Result<()> {
     // A piece is read in place: it was written here not long ago, and is read sooner than a thread is woken.
     let mut file = File::open(path)?;
     let (parts, receiver) = mpsc::channel(4);
@@ -36,7 +42,10 @@ pub async fn upload(client: &mut WorkerServiceClient<Channel>, artifact: &Artifa
         }
         Ok::<_, std::io::Error>(())
     };
-    let (read, answered) = tokio::join!(reader, client.upload_artifact(ReceiverStream::new(receiver)));
+    let (read, answered) = tokio::join!(
+        reader,
+        client.upload_artifact(grpc::request(ReceiverStream::new(receiver), parent))
+    );
     answered?;
     read?;
     Ok(())

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Uri;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::attempt_log::AttemptLog;
@@ -27,6 +28,7 @@ use crate::inventory::Inventory;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::runner;
 use crate::session::{self, Party};
+use crate::trace;
 use crate::trees::TreeStore;
 use crate::trees::suse::{self, KnownKernels, SuseData};
 
@@ -189,7 +191,7 @@ impl Shared {
         let WorkerState { trees, tools, .. } = state;
         let trees: Vec<String> = trees.iter().map(|t| format!("{}/{}", t.codestream, t.arch)).collect();
         let tools: Vec<String> = tools.iter().map(|t| format!("{} {}", t.backend, t.version)).collect();
-        tracing::info!(worker = %self.config.name, slots = self.config.slots, trees = trees.join(" "), tools = tools.join(", "), "worker starts");
+        tracing::info!(klp.worker = %self.config.name, slots = self.config.slots, trees = trees.join(" "), tools = tools.join(", "), "worker starts");
         if trees.is_empty() {
             let dir = self.config.trees_dir.display();
             match self.config.codestreams.as_str() {
@@ -201,19 +203,20 @@ impl Shared {
 
     /// Puts a product into the outbox. If the disk refuses, the attempt has failed by this worker's fault; that is then
     /// delivered from memory.
-    fn store(&self, id: AttemptId, product: Product) -> Parcel {
-        let error = match self.courier.outbox.put(id, self.incarnation, product) {
+    fn store(&self, id: AttemptId, traceparent: String, product: Product) -> Parcel {
+        let error = match self.courier.outbox.put(id, self.incarnation, &traceparent, product) {
             Ok(parcel) => return parcel,
             Err(error) => error,
         };
         let (name, dir) = (&self.config.name, self.config.data_dir.display());
         let message = format!("worker {name}: can't store the outcome in {dir}: {error}. Is the disk full?");
-        tracing::error!(attempt = %id, message);
+        tracing::error!(message);
         Parcel {
             attempt: id,
             incarnation: self.incarnation,
             outcome: Product::failed(Failure::new(Cause::Farm, message)).into_outcome_without_files(),
             tryout: false,
+            traceparent,
         }
     }
 
@@ -221,9 +224,11 @@ impl Shared {
     async fn deliver_left_over(&self, parcels: Vec<Parcel>, stop: &CancellationToken) {
         let until = tokio::time::Instant::now() + LEFT_OVER_PATIENCE;
         for parcel in parcels {
-            tracing::info!(attempt = %parcel.attempt, "delivering an outcome from before the restart");
+            let span = trace::delivery(&self.config.name, &parcel);
+            span.in_scope(|| tracing::info!("delivering an outcome from before the restart"));
             let courier = self.courier.clone();
-            let delivering = self.tracker.spawn(async move { courier.deliver(&parcel).await });
+            let delivering = async move { courier.deliver(&parcel).await };
+            let delivering = self.tracker.spawn(delivering.instrument(span));
             tokio::select! {
                 _ = tokio::time::timeout_at(until, delivering) => {}
                 () = stop.cancelled() => return,
@@ -317,15 +322,20 @@ impl Party for Shared {
     fn start(&self, id: AttemptId, assignment: Assignment) {
         let Some(cancel) = self.attempts.begin(id) else { return };
         let shared = self.clone();
-        self.tracker.spawn(async move {
+        let parent = assignment.traceparent.parse().ok();
+        let span = trace::attempt(&self.config.name, id, &assignment, parent);
+        self.attempts.attach(id, &span);
+        let attempt = async move {
+            let traceparent = assignment.traceparent.clone();
             let tryout = assignment.tryout;
             let log = AttemptLog::default();
-            let sender = tokio::spawn({
+            let sending = {
                 let (log, client) = (log.clone(), shared.courier.client());
-                async move { log.send(id, client).await }
-            });
+                async move { log.send(id, client, parent).await }
+            };
+            let sender = tokio::spawn(sending.in_current_span());
             // In a task of its own: whatever happens there, the attempt must come to an end here.
-            let running = tokio::spawn({
+            let running = {
                 let (shared, log) = (shared.clone(), log.clone());
                 async move {
                     let _slot = match tryout {
@@ -337,15 +347,17 @@ impl Party for Shared {
                     };
                     runner::run(&shared, id, assignment, &log, cancel).await
                 }
-            });
+            };
+            let running = tokio::spawn(running.in_current_span());
             let product = running.await.unwrap_or_else(|error| {
                 let message = format!("worker {}: the attempt broke off: {error}", shared.config.name);
                 Product::failed(Failure::new(Cause::Farm, message))
             });
+            trace::ended(&product.ending);
             let at_fault = matches!(&product.ending, Ending::Failed(failure) if failure.cause == Cause::Farm);
             let parcel = Parcel {
                 tryout,
-                ..shared.store(id, product)
+                ..shared.store(id, traceparent, product)
             };
             log.close();
             shared.attempts.ended(id);
@@ -358,7 +370,8 @@ impl Party for Shared {
                 shared.inventory.refresh().await;
             }
             shared.attempts.remove(id);
-        });
+        };
+        self.tracker.spawn(attempt.instrument(span));
     }
 
     fn run_errands(&self, errands: Vec<v1::Errand>) {

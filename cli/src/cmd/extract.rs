@@ -61,6 +61,7 @@ pub async fn run(args: ExtractArgs, client: &Client, settings: &Settings, mode: 
         .await
         .map_err(|s| client.explain(s))?;
     let livepatch = answer.into_inner().livepatch.unwrap_or_default();
+    client.about(&livepatch);
     let name = args.name;
     if args.no_wait {
         return match mode {

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 use klp_livepatch::Share;
+use klp_livepatch::task::LivepatchId;
 use klp_livepatch::words::platforms;
 use klp_proto::v1;
+use klp_telemetry::{KeyValue, Root, TraceParent, grpc};
 use uuid::Uuid;
 
 use crate::client::{self, Client};
@@ -64,8 +66,16 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
     if order.auto {
         spec.backend.clear();
     }
+    let id = LivepatchId(Uuid::now_v7());
+    let attributes = vec![
+        KeyValue::new("klp.livepatch", id.to_string()),
+        KeyValue::new("klp.name", order.spec.name.to_string()),
+        KeyValue::new("rpc.system.name", "grpc"),
+        KeyValue::new("rpc.method", "klpfarm.v1.LivepatchService/Submit"),
+    ];
+    let mut root = Root::start("submit", id, attributes);
     let request = v1::SubmitRequest {
-        id: Uuid::now_v7().to_string(),
+        id: id.to_string(),
         spec: Some(spec),
         share: Some(share.into()),
         fix_contents: order.fixes,
@@ -74,8 +84,10 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
     let mut tries = 0;
     loop {
         tries += 1;
-        match client.livepatches().submit(request.clone()).await {
+        let request = grpc::request(request.clone(), Some(TraceParent::of_livepatch(id)));
+        match client.livepatches().submit(request).await {
             Ok(response) => {
+                client.begin(id, root);
                 let v1::SubmitResponse { livepatch, warnings } = response.into_inner();
                 for warning in warnings {
                     eprintln!("warning: {warning}");
@@ -85,7 +97,10 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
             Err(status) if client::is_broken(&status) && tries < 3 => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
-            Err(status) => return Err(client.explain(status)),
+            Err(status) => {
+                root.fail(status.message());
+                return Err(client.explain(status));
+            }
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `klp-farm up`: a coordinator and a worker in one process, for a laptop.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use klp_coordinator::{Config, Coordinator};
 use klp_livepatch::CodestreamFilter;
+use klp_telemetry::LogFormat;
 use klp_worker::{WorkerConfig, config, worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,17 +37,18 @@ pub struct UpArgs {
     /// How many attempts run at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_SLOTS)))]
     slots: u32,
+    /// How log lines look, on standard error
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "KLP_FARM_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
 }
 
 pub async fn run(args: UpArgs) -> Result<(), Failed> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-
     let mut coordinator = Coordinator::start(Config {
         listen: args.listen,
         http_listen: args.http_listen.or_else(usual_dashboard),
@@ -59,10 +60,12 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
     .map_err(anyhow::Error::from)?;
     let url = format!("http://{}", coordinator.local_addr());
     output::print(&format!("listening on {url}"))?;
-    if let Some(address) = coordinator.http_addr() {
-        eprintln!("its dashboard is at http://{address}/");
+    if args.log_format == LogFormat::Human {
+        if let Some(address) = coordinator.http_addr() {
+            eprintln!("its dashboard is at http://{address}/");
+        }
+        eprintln!("this is a whole farm; in another terminal: klp-farm --coordinator {url} submit --help");
     }
-    eprintln!("this is a whole farm; in another terminal: klp-farm --coordinator {url} submit --help");
 
     let stop = CancellationToken::new();
     let worker = worker::run(

@@ -5,9 +5,10 @@ use klp_livepatch::task::LivepatchId;
 use klp_livepatch::{CodestreamFilter, Reason};
 use klp_proto::convert::{self, invalid_argument};
 use klp_proto::v1;
-use tonic::{Response, Status};
+use klp_telemetry::grpc;
+use tonic::{Request, Response, Status};
 
-use super::{Failed, Shared, livepatch_name, look_up, store_status, submit, wire};
+use super::{Failed, Name, Shared, livepatch_name, look_up, store_status, submit, traced, wire};
 use crate::ledger::{self, ChangeError, Extraction, Now, Selection};
 use crate::plan::Progress;
 use crate::store::{self, LivepatchRow, Tx};
@@ -25,10 +26,19 @@ pub async fn change(
     change: impl FnOnce(&mut Tx<'_>, LivepatchId, Now) -> Result<LivepatchRow, ChangeError> + Send + 'static,
 ) -> Result<Response<v1::ChangeResponse>, Status> {
     let id = find(shared, livepatch).await?;
+    change_this(shared, id, what, change).await
+}
+
+async fn change_this(
+    shared: &Shared,
+    id: LivepatchId,
+    what: &str,
+    change: impl FnOnce(&mut Tx<'_>, LivepatchId, Now) -> Result<LivepatchRow, ChangeError> + Send + 'static,
+) -> Result<Response<v1::ChangeResponse>, Status> {
     let now = Now::of(&shared.clock);
     let changed = shared.store.write(move |tx| change(tx, id, now)).await;
     let row = changed.map_err(status)?;
-    tracing::info!(livepatch = %row.spec.name, "{what}");
+    tracing::info!(klp.livepatch = %row.id, klp.name = %row.spec.name, "{what}");
     let livepatch = Some(wire::livepatch(&row));
     Ok(Response::new(v1::ChangeResponse { livepatch }))
 }
@@ -42,19 +52,34 @@ pub async fn retry(shared: &Shared, request: v1::RetryRequest) -> Result<Respons
         .write(move |tx| ledger::retry(tx, id, &selection, now))
         .await;
     let (row, retried) = changed.map_err(status)?;
-    tracing::info!(livepatch = %row.spec.name, retried, "retried");
+    tracing::info!(klp.livepatch = %row.id, klp.name = %row.spec.name, retried, "retried");
     let livepatch = Some(wire::livepatch(&row));
     Ok(Response::new(v1::RetryResponse { livepatch, retried }))
 }
 
 /// Goes on with what was only checked.
-pub async fn extract(shared: &Shared, request: v1::ExtractRequest) -> Result<Response<v1::ChangeResponse>, Status> {
-    let mut how = extraction(&request)?;
-    let name = livepatch_name(request.livepatch.clone())?;
-    if submit::is_auto(&request.backend) {
+pub async fn extract(
+    shared: &Shared,
+    request: Request<v1::ExtractRequest>,
+) -> Result<Response<v1::ChangeResponse>, Status> {
+    let parent = grpc::parent(request.metadata());
+    let request = request.into_inner();
+    let how = extraction(&request)?;
+    let id = find(shared, request.livepatch).await?;
+    let span = traced::about("klpfarm.v1.LivepatchService/Extract", id, parent);
+    traced::within(span, extract_this(shared, id, how, submit::is_auto(&request.backend))).await
+}
+
+async fn extract_this(
+    shared: &Shared,
+    id: LivepatchId,
+    mut how: Extraction,
+    choose: bool,
+) -> Result<Response<v1::ChangeResponse>, Status> {
+    if choose {
         let (only, unpatched) = (how.codestreams.clone(), how.unpatched);
         let query = move |db: &rusqlite::Connection| {
-            let livepatch = look_up(db, &name)?;
+            let livepatch = look_up(db, &Name::Id(id))?;
             let before = (livepatch.spec.goal == Goal::Sources).then_some(livepatch.spec.backend);
             let tasks = store::planned(db, livepatch.id, None)?.into_iter();
             // What failed may have failed for fixes that are not to be applied.
@@ -69,7 +94,7 @@ pub async fn extract(shared: &Shared, request: v1::ExtractRequest) -> Result<Res
         };
     }
     let change_to = move |tx: &mut Tx<'_>, id, now| ledger::extract(tx, id, &how, now);
-    change(shared, request.livepatch, "to be extracted", change_to).await
+    change_this(shared, id, "to be extracted", change_to).await
 }
 
 fn extraction(request: &v1::ExtractRequest) -> Result<Extraction, Status> {

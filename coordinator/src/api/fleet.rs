@@ -120,7 +120,7 @@ impl FleetService for Fleet {
             Err(error @ ForgetError::Holds(_)) => return Err(Status::failed_precondition(error.to_string())),
             Err(ForgetError::Store(error)) => return Err(store_status(error)),
         }
-        tracing::info!(%worker, "forgotten");
+        tracing::info!(klp.worker = %worker, "forgotten");
         Ok(Response::new(v1::ForgetResponse {}))
     }
 }
@@ -151,7 +151,7 @@ impl Fleet {
         if changed.map_err(store_status)?.is_none() {
             return Err(self.unknown(worker).await);
         }
-        tracing::info!(%worker, "{what}");
+        tracing::info!(klp.worker = %worker, "{what}");
         // The farm heard of the change before the store answered.
         let worker = self.view(worker).await.map(wire::worker);
         Ok(Response::new(v1::WorkerResponse { worker }))

@@ -10,6 +10,7 @@ use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
 use super::{
     Failed, Shared, Stream, blob_status, control, listing, livepatch_name, look_up, scan, submit, watch, wire,
@@ -23,7 +24,8 @@ pub struct Livepatches(pub Arc<Shared>);
 #[tonic::async_trait]
 impl LivepatchService for Livepatches {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        submit::submit(&self.0, request.into_inner()).await
+        // Too large to be moved about.
+        Box::pin(submit::submit(&self.0, request)).await
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
@@ -187,7 +189,7 @@ impl LivepatchService for Livepatches {
     }
 
     async fn extract(&self, request: Request<v1::ExtractRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        control::extract(&self.0, request.into_inner()).await
+        control::extract(&self.0, request).await
     }
 
     async fn set_share(&self, request: Request<v1::SetShareRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
@@ -239,11 +241,12 @@ where
 {
     let (client, messages) = mpsc::channel(4);
     let sending = send(client.clone());
-    tokio::spawn(async move {
+    let sending = async move {
         if let Err(status) = sending.await {
             // A client that is gone needs no last word.
             let _ = client.send(Err(status)).await;
         }
-    });
+    };
+    tokio::spawn(sending.in_current_span());
     Response::new(Stream::new(messages))
 }

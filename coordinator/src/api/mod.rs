@@ -8,6 +8,7 @@ mod livepatch;
 mod paging;
 mod scan;
 mod submit;
+mod traced;
 mod watch;
 mod wire;
 mod worker;
@@ -18,6 +19,7 @@ use klp_livepatch::task::LivepatchId;
 use klp_proto::v1;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tracing::Span;
 
 pub use fleet::Fleet;
 pub use livepatch::Livepatches;
@@ -137,6 +139,11 @@ fn livepatch_name(wire: Option<v1::LivepatchRef>) -> Result<Name, Status> {
         Some(Ref::Id(id)) => parse("livepatch.id", &id).map(Name::Id),
         Some(Ref::Name(name)) => parse("livepatch.name", &name).map(Name::Name),
     };
+    match &parsed {
+        Ok(Name::Id(id)) => klp_telemetry::note_livepatch(*id),
+        Ok(Name::Name(name)) => drop(Span::current().record("klp.name", name.as_str())),
+        Err(_) => {}
+    }
     parsed.map_err(|violation| invalid_argument(&[violation]))
 }
 
@@ -146,7 +153,9 @@ fn look_up(db: &rusqlite::Connection, name: &Name) -> Result<LivepatchRow, Faile
         Name::Id(id) => (store::livepatch(db, *id)?, id.to_string()),
         Name::Name(name) => (store::find_livepatch(db, name)?, name.to_string()),
     };
-    found.ok_or_else(|| Failed(Status::not_found(format!("there is no livepatch `{shown}`"))))
+    let found = found.ok_or_else(|| Failed(Status::not_found(format!("there is no livepatch `{shown}`"))))?;
+    klp_telemetry::note_livepatch(found.id);
+    Ok(found)
 }
 
 /// A status as the error of a query, where the database's errors must become one too.

@@ -10,10 +10,12 @@ use klp_livepatch::task::{LivepatchId, Platform};
 use klp_livepatch::{Codestream, Share, Submitter};
 use klp_proto::convert::{self, invalid_argument};
 use klp_proto::v1;
-use tonic::{Code, Response, Status};
+use klp_telemetry::grpc;
+use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use tracing::Instrument as _;
 
-use super::{Failed, Shared, blob_status, stopping, store_status, wire};
+use super::{Failed, Shared, blob_status, stopping, store_status, traced, wire};
 use crate::clock::utc;
 use crate::farm::WorkerView;
 use crate::ledger::{self, Now, Submission, SubmitError};
@@ -23,7 +25,18 @@ use crate::tryout;
 /// What the farm chooses from if it is left to it, the first that will do.
 const CHOICE: [Backend; 3] = [Backend::Ccp, Backend::ClangExtract, Backend::Native];
 
-pub async fn submit(shared: &Shared, request: v1::SubmitRequest) -> Result<Response<v1::SubmitResponse>, Status> {
+pub async fn submit(
+    shared: &Shared,
+    request: Request<v1::SubmitRequest>,
+) -> Result<Response<v1::SubmitResponse>, Status> {
+    let parent = grpc::parent(request.metadata());
+    let parsed = parse(request.into_inner())?;
+    let span = traced::about("klpfarm.v1.LivepatchService/Submit", parsed.id, parent);
+    span.record("klp.name", parsed.spec.name.as_str());
+    traced::within(span, store(shared, parsed)).await
+}
+
+async fn store(shared: &Shared, parsed: Parsed) -> Result<Response<v1::SubmitResponse>, Status> {
     let Parsed {
         id,
         spec,
@@ -31,7 +44,7 @@ pub async fn submit(shared: &Shared, request: v1::SubmitRequest) -> Result<Respo
         share,
         submitted_by,
         contents,
-    } = parse(request)?;
+    } = parsed;
     want_room(shared, id).await?;
     let spec = if chosen { spec } else { choose(shared, id, spec).await? };
     // Nothing of it is cleared away until the livepatch that names it is stored.
@@ -54,7 +67,7 @@ pub async fn submit(shared: &Shared, request: v1::SubmitRequest) -> Result<Respo
         Ok((row, warnings))
     };
     let (row, warnings) = shared.store.write(store).await.map_err(submit_status)?;
-    tracing::info!(livepatch = %row.spec.name, id = %row.id, "submitted");
+    tracing::info!("submitted");
     Ok(Response::new(v1::SubmitResponse {
         livepatch: Some(wire::livepatch(&row)),
         warnings,
@@ -247,8 +260,11 @@ async fn try_out(shared: &Shared, id: LivepatchId, spec: &Spec) -> Result<(), St
         Ok::<_, Failed>(ledger::platforms(&wanted, &store::known_platforms(db)?).unwrap_or_default())
     };
     let platforms = shared.store.read(query).await?;
-    let tried = tryout::refuse_slips(&shared.tryouts, &shared.farm, spec, &platforms, patience);
-    tried.await.map_err(|violations| invalid_argument(&violations))
+    let tried = tryout::refuse_slips(&shared.tryouts, &shared.farm, id, spec, &platforms, patience);
+    tried
+        .instrument(tracing::info_span!("tryout"))
+        .await
+        .map_err(|violations| invalid_argument(&violations))
 }
 
 fn submit_status(error: SubmitError) -> Status {

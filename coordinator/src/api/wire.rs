@@ -203,6 +203,7 @@ pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
         wanted: wanted(order),
         fixes: fixes(order),
         forgiving: order.spec.forgiving,
+        traceparent: order.parent.to_string(),
     };
     v1::FarmState {
         assignments: orders.iter().map(assignment).collect(),

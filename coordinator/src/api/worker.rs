@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klp_livepatch::names::WorkerName;
+use klp_livepatch::outcome::Outcome;
 use klp_livepatch::spec::Violation;
 use klp_livepatch::task::{AttemptId, Platform};
 use klp_proto::convert::{self, invalid_argument, parse};
 use klp_proto::v1::Unready;
 use klp_proto::v1::worker_service_server::WorkerService;
 use klp_proto::{MAX_ARTIFACT, MAX_CHUNK, v1};
+use klp_telemetry::grpc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, Span};
 
-use super::{Failed, Shared, Stream, blob_status, livepatch, log_status, scan, stopping, store_status, wire};
+use super::{Failed, Shared, Stream, blob_status, livepatch, log_status, scan, stopping, store_status, traced, wire};
 use crate::errands::Errands;
 use crate::farm::{Report, Running, Signal};
 use crate::ledger::{self, CommitError, Committing, Disposition, Now};
@@ -131,48 +134,68 @@ impl WorkerService for Workers {
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
+        let parent = grpc::parent(request.metadata());
         let (attempt, by, outcome) = commit(request.into_inner()).map_err(|v| invalid_argument(&[v]))?;
-        let tried_out = match self.0.tryouts.settle(attempt, &outcome) {
-            Settled::Taken => Some(v1::Disposition::Committed),
-            Settled::TooLate => Some(v1::Disposition::Superseded),
-            Settled::Unknown => None,
-        };
-        if let Some(disposition) = tried_out {
-            return Ok(Response::new(v1::CommitResponse {
-                disposition: disposition.into(),
-                missing: Vec::new(),
-            }));
+        let committing = settle(&self.0, attempt, by, outcome);
+        // Without a parent nobody knows here which livepatch's trace it is.
+        match parent.map(|parent| traced::span("klpfarm.v1.WorkerService/Commit", parent)) {
+            None => committing.await,
+            Some(span) => traced::within(span, committing).await,
         }
-        // Before it is asked what is there, and until what names it is stored.
-        let pin = self.0.blobs.pin(&outcome.artifacts);
-        let missing = self.0.blobs.missing(&outcome.artifacts).await.map_err(blob_status)?;
-        let committing = Committing {
-            attempt,
-            by,
-            outcome,
-            missing,
-        };
-        let (now, rules) = (Now::of(&self.0.clock), self.0.config.rules());
-        let store = self.0.store.clone();
-        let settling = async move {
-            store
-                .write(move |tx| ledger::commit(tx, &committing, &rules, now))
-                .await
-        };
-        let settled = pin.until_done(settling).await.map_err(|_| stopping())?;
-        let (disposition, missing) = match settled {
-            Ok(Disposition::Committed) => (v1::Disposition::Committed, Vec::new()),
-            Ok(Disposition::Superseded) => (v1::Disposition::Superseded, Vec::new()),
-            Ok(Disposition::ArtifactsMissing(missing)) => (v1::Disposition::ArtifactsMissing, missing),
-            Err(CommitError::Unknown(id)) => return Err(unknown(id)),
-            Err(error @ CommitError::Contradiction(_)) => return Err(wire::invalid("report", error.to_string())),
-            Err(CommitError::Store(error)) => return Err(store_status(error)),
-        };
-        Ok(Response::new(v1::CommitResponse {
-            disposition: disposition.into(),
-            missing: missing.iter().map(ToString::to_string).collect(),
-        }))
     }
+}
+
+/// Takes an attempt's outcome.
+async fn settle(
+    shared: &Shared,
+    attempt: AttemptId,
+    by: Holder,
+    outcome: Outcome,
+) -> Result<Response<v1::CommitResponse>, Status> {
+    klp_telemetry::note_attempt(attempt);
+    Span::current().record("klp.worker", by.worker.as_str());
+    let tried_out = match shared.tryouts.settle(attempt, &outcome) {
+        Settled::Taken => Some(v1::Disposition::Committed),
+        Settled::TooLate => Some(v1::Disposition::Superseded),
+        Settled::Unknown => None,
+    };
+    if let Some(disposition) = tried_out {
+        return Ok(Response::new(v1::CommitResponse {
+            disposition: disposition.into(),
+            missing: Vec::new(),
+        }));
+    }
+    // Before it is asked what is there, and until what names it is stored.
+    let pin = shared.blobs.pin(&outcome.artifacts);
+    let missing = shared.blobs.missing(&outcome.artifacts).await.map_err(blob_status)?;
+    let committing = Committing {
+        attempt,
+        by,
+        outcome,
+        missing,
+    };
+    let (now, rules) = (Now::of(&shared.clock), shared.config.rules());
+    let store = shared.store.clone();
+    let settling = async move {
+        store
+            .write(move |tx| ledger::commit(tx, &committing, &rules, now))
+            .await
+    };
+    let settling = settling.instrument(tracing::info_span!("commit transaction", db.system.name = "sqlite"));
+    let settled = pin.until_done(settling).await.map_err(|_| stopping())?;
+    let (disposition, missing) = match settled {
+        Ok(Disposition::Committed) => (v1::Disposition::Committed, Vec::new()),
+        Ok(Disposition::Superseded) => (v1::Disposition::Superseded, Vec::new()),
+        Ok(Disposition::ArtifactsMissing(missing)) => (v1::Disposition::ArtifactsMissing, missing),
+        Err(CommitError::Unknown(id)) => return Err(unknown(id)),
+        Err(error @ CommitError::Contradiction(_)) => return Err(wire::invalid("report", error.to_string())),
+        Err(CommitError::Store(error)) => return Err(store_status(error)),
+    };
+    tracing::debug!(disposition = disposition.as_str_name(), "commit answered");
+    Ok(Response::new(v1::CommitResponse {
+        disposition: disposition.into(),
+        missing: missing.iter().map(ToString::to_string).collect(),
+    }))
 }
 
 fn unknown(id: AttemptId) -> Status {
@@ -180,10 +203,12 @@ fn unknown(id: AttemptId) -> Status {
 }
 
 fn attempt(wire: Option<v1::Attempt>) -> Result<AttemptId, Status> {
-    convert::attempt(wire).map_err(|violation| invalid_argument(&[violation]))
+    let id = convert::attempt(wire).map_err(|violation| invalid_argument(&[violation]))?;
+    klp_telemetry::note_attempt(id);
+    Ok(id)
 }
 
-fn commit(mut wire: v1::CommitRequest) -> Result<(AttemptId, Holder, klp_livepatch::outcome::Outcome), Violation> {
+fn commit(mut wire: v1::CommitRequest) -> Result<(AttemptId, Holder, Outcome), Violation> {
     let attempt = convert::attempt(wire.attempt.take())?;
     let by = Holder {
         worker: parse("worker", &wire.worker)?,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::mind::{Answer, Mind};
-use super::{Farm, Inbox, Input, Signal};
+use super::{Farm, Inbox, Input, Signal, trace};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{self, Now};
@@ -178,7 +178,15 @@ impl Actor {
         let losses = self.mind.losses(now.ms);
         if !losses.is_empty() {
             for loss in &losses {
-                tracing::warn!(attempt = %loss.attempt, reason = loss.reason, "attempt lost");
+                let livepatch = self.mind.tasks.get(&loss.attempt.task).map(|task| task.livepatch);
+                tracing::warn!(
+                    klp.livepatch = livepatch.map(tracing::field::display),
+                    klp.task = %loss.attempt.task,
+                    klp.attempt = loss.attempt.number,
+                    klp.worker = %loss.worker,
+                    reason = loss.reason,
+                    "attempt lost"
+                );
             }
             self.store
                 .write(move |tx| ledger::lose(tx, &losses, &rules, now))
@@ -189,10 +197,12 @@ impl Actor {
         let grants = self.mind.grants(now.ms);
         if !grants.is_empty() {
             let lease_ms = self.config.lease_ms;
+            let waited = trace::waited(&self.mind, &grants);
             self.store
                 .write(move |tx| ledger::lease(tx, grants, lease_ms, now))
                 .await?;
             self.drain();
+            trace::leased(&self.mind, waited, now.ms);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::spec::Backend;
 use klp_livepatch::task::{AttemptId, LivepatchId, TaskId, TaskKind};
+use klp_telemetry::TraceParent;
 use tokio::sync::watch;
 
 use super::roster::{Lent, Roster, WorkerView};
@@ -412,15 +413,18 @@ impl Mind {
                 let task = tasks.get(id)?;
                 match &task.status.state {
                     State::Leased(lease) if lease.holder.incarnation == member.registration.incarnation => {
+                        let attempt = AttemptId {
+                            task: *id,
+                            number: task.status.attempt,
+                        };
                         Some(Order {
-                            attempt: AttemptId {
-                                task: *id,
-                                number: task.status.attempt,
-                            },
+                            livepatch: task.livepatch,
+                            attempt,
                             key: task.key.clone(),
                             spec: Arc::clone(&livepatches.get(&task.livepatch)?.spec),
                             input: task.input.clone(),
                             tryout: false,
+                            parent: TraceParent::of_attempt(task.livepatch, attempt),
                         })
                     }
                     _ => None,

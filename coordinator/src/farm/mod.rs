@@ -12,6 +12,7 @@ mod actor;
 pub mod mind;
 mod pace;
 mod roster;
+mod trace;
 mod waiting;
 
 use std::collections::HashMap;
@@ -20,7 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::spec::Spec;
-use klp_livepatch::task::{AttemptId, TaskId, TaskKey};
+use klp_livepatch::task::{AttemptId, LivepatchId, TaskId, TaskKey};
+use klp_telemetry::TraceParent;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use actor::start;
@@ -52,6 +54,7 @@ pub struct Running {
 /// An attempt a worker should be running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
+    pub livepatch: LivepatchId,
     pub attempt: AttemptId,
     pub key: TaskKey,
     pub spec: Arc<Spec>,
@@ -59,6 +62,8 @@ pub struct Order {
     pub input: Option<Arc<klp_livepatch::round::Input>>,
     /// Nobody stored it; somebody waits for it.
     pub tryout: bool,
+    /// The span that the attempt is below.
+    pub parent: TraceParent,
 }
 
 /// What the farm says to a session; only the newest counts.

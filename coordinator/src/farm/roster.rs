@@ -119,7 +119,7 @@ impl Roster {
             }
             Some((current, old)) if *current < session => {
                 let text = format!("a newer session speaks for worker {}", report.worker);
-                tracing::warn!(worker = %report.worker, "a newer session has taken over from one that was still open");
+                tracing::warn!(klp.worker = %report.worker, "a newer session has taken over from one that was still open");
                 old.send_replace(Signal::Replaced(text));
                 member.replaced.truncate(REPLACED - 1);
                 member.replaced.push_front(now);

@@ -77,7 +77,7 @@ impl Worker {
         let log = AttemptLog::default();
         let sender = tokio::spawn({
             let (log, client) = (log.clone(), self.courier.client());
-            async move { log.send(id, client).await }
+            async move { log.send(id, client, None).await }
         });
         log.note(&format!("{id} on {}", self.kind.name));
         self.book.took(id, self.kind.name);
@@ -91,7 +91,7 @@ impl Worker {
             },
             () = tokio::time::sleep(takes) => make(id, &assignment),
         };
-        let parcel = self.courier.outbox.put(id, self.incarnation, product);
+        let parcel = self.courier.outbox.put(id, self.incarnation, "", product);
         let parcel = parcel.expect("the disk takes it");
         log.close();
         self.attempts.ended(id);

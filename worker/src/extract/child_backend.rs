@@ -2,12 +2,13 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use klp_livepatch::names::{FunctionName, ObjectName};
 use klp_livepatch::outcome::{Cause, Failure};
 use klp_livepatch::report::{CompileCheck, ExternalizedSymbol, PatchedFunction, TargetExtraction};
 use klp_livepatch::spec::{Backend, Target};
+use klp_telemetry::TraceParent;
 use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,7 @@ use super::backend::{ExtractRequest, Extracted, Extracting, Extractor, ToolIdent
 use super::ccp::Ccp;
 use super::clang_extract::ClangExtract;
 use super::native_child::{Answer, Job, NATIVE_COMMAND};
-use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, probe};
+use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, child_trace, probe};
 use crate::config::ToolPaths;
 use crate::process::{self, Command, End, Limits};
 use crate::runner::Context;
@@ -119,6 +120,11 @@ impl ChildBackend {
             .arg(&job_path)
             .arg("--answer")
             .arg(&answer_path);
+        let command = match context.parent {
+            // Where the child has a span of its own, that comes in its place.
+            Some(parent) => command.env(TraceParent::VARIABLE, parent.to_string()),
+            None => command,
+        };
         let limits = Limits {
             // Before the whole attempt's limit, so that what the tool said is still logged.
             wall: context.time_limit.saturating_sub(LAST_WORDS),
@@ -128,9 +134,11 @@ impl ChildBackend {
             ..Limits::default()
         };
         let mut sink = |_, line: &str| context.log.line(line);
+        let started = SystemTime::now();
         let finish = process::run(&command, &limits, &context.cancel, &mut sink)
             .await
             .map_err(|e| farm(e.to_string()))?;
+        child_trace::tell(&context.scratch, started);
         if !finish.end.success() {
             let how = finish.describe();
             let message = format!(

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod ccp;
 mod changed_headers;
 pub mod child_backend;
+mod child_trace;
 pub mod clang_extract;
 mod cleanup;
 pub mod command;

@@ -12,6 +12,7 @@ use klp_livepatch::names::ObjectName;
 use klp_livepatch::outcome::Cause;
 use serde::{Deserialize, Serialize};
 
+use super::child_trace::{Step, Steps};
 use super::external::{self, External, Inputs};
 use super::{
     CommandSource, CompileCheck, CompileCommand, Engine, Error, Extraction, Kept, Request, Unpatched, changed_headers,
@@ -92,11 +93,13 @@ pub fn native_main(args: NativeArgs) -> anyhow::Result<()> {
     };
     let bytes = std::fs::read(&job).with_context(|| format!("can't read the job {}", job.display()))?;
     let job: Job = serde_json::from_slice(&bytes).context("the job is not valid")?;
-    let outcome = extract(job).unwrap_or_else(|error| Answer::Failed {
+    let mut steps = Steps::begin();
+    let outcome = extract(job, &mut steps).unwrap_or_else(|error| Answer::Failed {
         cause: cause(&error),
         message: format!("{error:#}"),
     });
     let written = write(&answer, &outcome);
+    steps.leave(answer.parent().unwrap_or(Path::new(".")));
     // What a tool daemonized is still this process's, but not the worker's any more once this one has ended.
     process::leave_nothing();
     written
@@ -263,10 +266,10 @@ fn keep_command(request: &Request) -> Result<Kept, Error> {
     Ok(Kept { name, path })
 }
 
-fn extract(job: Job) -> anyhow::Result<Answer> {
+fn extract(job: Job, steps: &mut Steps) -> anyhow::Result<Answer> {
     let started = Instant::now();
-    let symbols = job.symbols()?;
-    let (extraction, check, kept) = job.run(&symbols)?;
+    let symbols = steps.run(Step::ReadSymbols, || job.symbols())?;
+    let (extraction, check, kept) = steps.run(Step::ExtractAndCompile, || job.run(&symbols))?;
     let tool_ms = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
     Ok(Answer::Extracted {
         extraction: Box::new(extraction),

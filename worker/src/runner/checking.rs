@@ -78,7 +78,7 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
 /// a slip like any other. What is to be known beside that can wait for the check.
 async fn try_fixes(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -> Result<FixesCheck, Failure> {
     context.progress(&format!("applying {}", amount(job.fixes.len(), "fix", "fixes")));
-    let patches = fixes::fetch(&shared.courier, &job.fixes).await?;
+    let patches = fixes::fetch(&shared.courier, &job.fixes, job.parent).await?;
     let dir = context.scratch.join("fixes");
     let staged = match Staged::new(tree, &dir, &patches, &context.cancel).await {
         Ok(staged) => staged,

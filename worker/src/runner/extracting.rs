@@ -9,6 +9,8 @@ use klp_livepatch::spec::Target;
 use klp_livepatch::task::Platform;
 use klp_livepatch::words::amount;
 
+use tracing::{Instrument as _, info_span};
+
 use super::{Context, Job, aside, checking, farm};
 use crate::check::{self, Position};
 use crate::extract::{ExtractRequest, Extracted};
@@ -47,6 +49,7 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
             continue;
         };
         context.progress(&format!("extracting {}", target.file));
+        let span = info_span!("extract", klp.file = %target.file, klp.object = %object, klp.backend = %job.backend);
         let request = ExtractRequest {
             tree,
             view: view.as_ref(),
@@ -58,7 +61,7 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
             source,
             report: mut extraction,
             files: kept,
-        } = tool.extract(request, context).await?;
+        } = tool.extract(request, context).instrument(span).await?;
         if let Some(view) = &view {
             extraction.warnings.splice(0..0, view.warnings().iter().cloned());
         }
@@ -88,8 +91,12 @@ async fn patched(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -> 
         return Ok(None);
     }
     context.progress(&format!("applying {}", amount(job.fixes.len(), "fix", "fixes")));
-    let patches = fixes::fetch(&shared.courier, &job.fixes).await?;
-    let view = View::new(tree, &context.scratch, &patches, &context.cancel).await?;
+    let fetching = fixes::fetch(&shared.courier, &job.fixes, job.parent);
+    let patches = fetching
+        .instrument(info_span!("fetch fixes", klp.fixes = job.fixes.len()))
+        .await?;
+    let viewing = View::new(tree, &context.scratch, &patches, &context.cancel);
+    let view = viewing.instrument(info_span!("view")).await?;
     for warning in view.iter().flat_map(View::warnings) {
         context.log.line(&format!("warning: {warning}"));
     }

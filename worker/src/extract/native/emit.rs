@@ -43,6 +43,34 @@ pub struct Draft<'p, 't> {
     pub warnings: Vec<String>,
 }
 
+/// Macros of patched headers that were given another meaning so far. The headers that follow are the kernel's own, and are to be
+/// read as the kernel was: with what the macros meant before.
+#[derive(Default)]
+struct Replaced(Vec<(String, String)>);
+
+impl Replaced {
+    /// Gives a macro its new meaning, and keeps the one before.
+    fn define(&mut self, name: &str, text: &str) -> String {
+        if !text.starts_with("#undef") {
+            return text.to_owned();
+        }
+        let text = format!("#pragma push_macro(\"{name}\")\n{text}");
+        self.0.push((name.to_owned(), text.clone()));
+        text
+    }
+
+    /// An inclusion, with the meanings before it for as long as it is read.
+    fn around(&self, include: &str) -> String {
+        let before = self
+            .0
+            .iter()
+            .rev()
+            .map(|(name, _)| format!("#pragma pop_macro(\"{name}\")\n"));
+        let after = self.0.iter().map(|(_, text)| format!("\n{text}"));
+        before.chain([include.to_owned()]).chain(after).collect()
+    }
+}
+
 /// The finished text, and what its lines are from: (first line, context).
 pub struct Output {
     pub source: String,
@@ -215,10 +243,16 @@ impl<'p, 't> Draft<'p, 't> {
     /// Adds the includes, and the macros that what is kept needs.
     fn directives(&mut self) {
         let needed = self.needed_macros();
+        let last = self
+            .unit
+            .items
+            .iter()
+            .rposition(|item| matches!(item.what, What::Include { .. }));
+        let mut replaced = Replaced::default();
         let mut add = Vec::new();
         for (i, item) in self.unit.items.iter().enumerate() {
             let text = match &item.what {
-                What::Include { text, .. } => format!("#include {text}"),
+                What::Include { text, .. } => replaced.around(&format!("#include {text}")),
                 What::Define { name } | What::Undef { name } if needed.contains(name.as_str()) => {
                     let changes = self
                         .plan
@@ -232,7 +266,10 @@ impl<'p, 't> Draft<'p, 't> {
                     if let Some(constant) = self.unit.changes.constants.get(name) {
                         self.warnings.push(changes::renumbered(name, constant));
                     }
-                    text.clone()
+                    match last.is_some_and(|last| i < last) {
+                        true => replaced.define(name, text),
+                        false => text.clone(),
+                    }
                 }
                 What::Pragma => self.unit.files.get(item.file).text()[item.start..item.end].to_owned(),
                 _ => continue,

@@ -478,6 +478,32 @@ fn headers_that_the_command_line_includes_come_first() {
 }
 
 #[test]
+fn headers_behind_a_changed_macro_are_read_as_the_kernel_was() {
+    let (before, after) = ("#define SIZE 4\n", "#define SIZE 8\n");
+    let later = "#ifndef _L_H\n#define _L_H\nstruct later { char name[SIZE]; int last; };\n#endif\n";
+    let source = "#include <linux/k.h>\n#include <linux/l.h>\nint target(struct later *l)\n{\n\t\
+                  _Static_assert(sizeof(l->name) == 4, \"the kernel's layout\");\n\t_Static_assert(SIZE == 8, \"the fix\");\n\treturn l->last;\n}\n";
+    let guard = |text: &str| format!("#ifndef _K_H\n#define _K_H\n{text}#endif\n");
+    let fix = Fix::new(&[
+        (PATH, &guard(before), &guard(after)),
+        ("include/linux/l.h", later, later),
+        ("a.c", source, source),
+    ]);
+    let x = fix.extract();
+    in_order(
+        &x.source,
+        &[
+            "#include <linux/k.h>",
+            "#pragma push_macro(\"SIZE\")",
+            "#define SIZE 8",
+            "#pragma pop_macro(\"SIZE\")",
+            "#include <linux/l.h>",
+            "#define SIZE 8",
+        ],
+    );
+}
+
+#[test]
 fn names_that_hide_in_a_headers_macros_are_followed() {
     let before = "enum { FIRST = 1 };\n#define STEP 3\n#define ALL(n) ((n) + DEEP(n))\n#define DEEP(n) ((n) * STEP)\n\
                   static inline int f(int n) { return ALL(n); }\n";
