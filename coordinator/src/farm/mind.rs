@@ -216,10 +216,9 @@ impl Mind {
 
     /// Puts a task that waits for nothing but a worker into the queue.
     fn enqueue(&mut self, task: &OpenTask) {
-        let State::Waiting { not_before } = task.status.state else {
-            return;
-        };
-        if self.livepatches.get(&task.livepatch).is_some_and(|l| l.pause.is_some()) {
+        let waiting = matches!(task.status.state, State::Waiting { .. });
+        let paused = self.livepatches.get(&task.livepatch).is_some_and(|l| l.pause.is_some());
+        if !waiting || paused {
             return;
         }
         if let Some(need) = self.need(task) {
@@ -228,7 +227,7 @@ impl Mind {
                 livepatch: task.livepatch,
                 need,
                 order: task.seq,
-                since: task.created.max(not_before),
+                since: task.ready_since(),
                 avoid: task.avoid.iter().chain(self.suspects.get(&task.id)).cloned().collect(),
             });
         }

@@ -22,12 +22,9 @@ pub(super) fn waited(mind: &Mind, grants: &[Grant]) -> Vec<Waited> {
     }
     let waited = grants.iter().filter_map(|grant| {
         let task = mind.tasks.get(&grant.task)?;
-        let State::Waiting { not_before } = task.status.state else {
-            return None;
-        };
-        Some(Waited {
+        matches!(task.status.state, State::Waiting { .. }).then(|| Waited {
             grant: grant.clone(),
-            since: task.created.max(not_before),
+            since: task.ready_since(),
         })
     });
     waited.collect()

@@ -120,7 +120,7 @@ impl Tally {
         }
         for task in &open.tasks {
             let (phase, ready) = match task.status.state {
-                State::Waiting { not_before } => (Phase::Waiting, task.created.max(not_before)),
+                State::Waiting { .. } => (Phase::Waiting, task.ready_since()),
                 State::Leased(_) => (Phase::Running, 0),
                 State::Succeeded | State::Failed | State::Cancelled => continue,
             };

@@ -9,7 +9,7 @@ use klp_livepatch::round::Input;
 use klp_livepatch::task::{LivepatchId, TaskId, TaskKey, TaskKind};
 
 use super::livepatches::OpenLivepatch;
-use crate::lifecycle::{AttemptState, Millis, Status};
+use crate::lifecycle::{AttemptState, Millis, State, Status};
 use crate::standing::Standing;
 
 #[derive(Clone, Debug)]
@@ -58,4 +58,14 @@ pub struct OpenTask {
     pub input: Option<Arc<Input>>,
     /// Workers on which it failed by the farm's fault.
     pub avoid: BTreeSet<WorkerName>,
+}
+
+impl OpenTask {
+    /// Since when it could run: from its creation on, or from the end of its last pause.
+    pub fn ready_since(&self) -> Millis {
+        match self.status.state {
+            State::Waiting { not_before } => self.created.max(not_before),
+            _ => self.created,
+        }
+    }
 }
