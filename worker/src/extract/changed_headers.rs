@@ -2,9 +2,8 @@
 //! what they leave to an inclusion is the kernel's own header, without the fix.
 
 use std::path::Path;
-use std::process::Command;
 
-use super::{Error, Request, compile_check, native, tool};
+use super::{Error, Request, native, preprocessor};
 
 /// At most so many changes are told one by one.
 const MOST: usize = 40;
@@ -44,25 +43,8 @@ pub(super) fn differing(request: &Request) -> Result<Vec<String>, Error> {
     let Some(unpatched) = &request.unpatched else {
         return Ok(Vec::new());
     };
-    let source = request.src_dir.join(&request.file);
-    let run = tool::output(
-        Command::new(&request.command.compiler)
-            .args(compile_check::own_args(request))
-            .args(["-w", "-M"])
-            .arg(&source)
-            .current_dir(&request.command.directory)
-            .env("LC_ALL", "C"),
-    )?;
-    if !run.status.success() {
-        let talk = String::from_utf8_lossy(&run.stderr);
-        let first = talk.lines().find(|l| l.contains("error")).unwrap_or("no message");
-        return Err(Error::Preprocess {
-            file: request.file.clone(),
-            why: format!("{first}{}", tool::limited(run.status)),
-        });
-    }
+    let list = preprocessor::ask(request, &["-M"])?;
     let (here, there) = (&request.src_dir, &unpatched.src_dir);
-    let list = String::from_utf8_lossy(&run.stdout).into_owned();
     let headers = prerequisites(&list).filter_map(|path| {
         let full = request.command.directory.join(path);
         let inside = full.strip_prefix(here).ok()?;

@@ -17,8 +17,8 @@ use super::declarations::Text;
 use super::invocation::Invocation;
 use super::native::lexer;
 use super::never::NEVER_EXTERNAL;
-use super::relocations;
 use super::{Error, Externalized, Extraction, Request, Symbols, ipa_clones, symbol_file, tool};
+use super::{preprocessor, relocations};
 
 /// What does an extraction, and where it is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -314,23 +314,7 @@ fn fresh(dir: &Path) -> Result<(), Error> {
 /// All names in the file after the preprocessor, those of macros included. Of vmlinux's 140,000 symbols these are the only
 /// ones a tool can ask about, and reading the others takes klp-ccp 20 seconds.
 fn names_in(request: &Request) -> Result<BTreeSet<String>, Error> {
-    let run = tool::output(
-        std::process::Command::new(&request.command.compiler)
-            .args(compile_check::own_args(request))
-            .args(["-w", "-E", "-P", "-dD"])
-            .arg(request.src_dir.join(&request.file))
-            .current_dir(&request.command.directory)
-            .env("LC_ALL", "C"),
-    )?;
-    if !run.status.success() {
-        let talk = String::from_utf8_lossy(&run.stderr);
-        let first = talk.lines().find(|l| l.contains("error")).unwrap_or("no message");
-        return Err(Error::Preprocess {
-            file: request.file.clone(),
-            why: format!("{first}{}", tool::limited(run.status)),
-        });
-    }
-    let text = String::from_utf8_lossy(&run.stdout);
+    let text = preprocessor::ask(request, &["-E", "-P", "-dD"])?;
     Ok(lexer::identifiers(&text).into_iter().map(str::to_owned).collect())
 }
 

@@ -23,6 +23,7 @@ pub mod ipa_clones;
 pub mod native;
 pub mod native_child;
 mod never;
+mod preprocessor;
 mod probe;
 mod relocations;
 pub mod symbol_file;
