@@ -151,7 +151,7 @@ fn main() -> ExitCode {
 async fn run(command: Command, global: &Global) -> Result<(), Failed> {
     // Where a command has a farm of its own, both halves log as servers do; only what is wrong is of interest.
     let (logs, level) = match &command {
-        Command::Up(args) => (args.log_format, "info"),
+        Command::Up(args) => (args.logs.log_format, "info"),
         _ => (LogFormat::Human, "error,klp_telemetry=warn"),
     };
     let telemetry = klp_telemetry::init(&Setup {

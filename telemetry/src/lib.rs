@@ -21,7 +21,7 @@ mod span;
 mod trace_parent;
 
 pub use init::{Setup, Telemetry, init};
-pub use logs::LogFormat;
+pub use logs::{LogArgs, LogFormat};
 pub use opentelemetry::KeyValue;
 pub use opentelemetry::trace::SpanKind;
 pub use span::{CONTEXT, Past, Root, attribute, below, current, failed, note_attempt, note_livepatch};

@@ -29,6 +29,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// The option that says it.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct LogArgs {
+    /// How log lines look, on standard error
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "KLP_FARM_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
+}
+
 /// The layer that writes log lines to standard error. `level` is what RUST_LOG would say, where it says nothing.
 pub(crate) fn layer(format: LogFormat, level: &str) -> Box<dyn Layer<Registry> + Send + Sync> {
     written(format, Stderr, has_colours())

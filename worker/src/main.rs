@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use klp_livepatch::CodestreamFilter;
 use klp_livepatch::names::WorkerName;
-use klp_telemetry::{LogFormat, Setup, redact};
+use klp_telemetry::{LogArgs, Setup, redact};
 use klp_worker::session::SessionError;
 use klp_worker::{WorkerConfig, config, extract, tree_cli, usage, worker};
 use tokio::signal::unix::{SignalKind, signal};
@@ -92,15 +92,8 @@ struct RunArgs {
     /// On SIGTERM, how long running attempts may go on before they are handed back
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
-    /// How log lines look, on standard error
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "KLP_FARM_LOG_FORMAT",
-        value_enum,
-        default_value_t
-    )]
-    log_format: LogFormat,
+    #[command(flatten)]
+    logs: LogArgs,
 }
 
 /// One slot for each core: extraction is a computation.
@@ -154,7 +147,7 @@ async fn run(command: Option<Command>, args: RunArgs) -> anyhow::Result<()> {
     }
     let telemetry = klp_telemetry::init(&Setup {
         service: "klp-worker",
-        logs: args.log_format,
+        logs: args.logs.log_format,
         level: "info",
         otlp_endpoint: None,
     });

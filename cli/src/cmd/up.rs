@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use klp_coordinator::{Config, Coordinator};
 use klp_livepatch::CodestreamFilter;
-use klp_telemetry::LogFormat;
+use klp_telemetry::{LogArgs, LogFormat};
 use klp_worker::{WorkerConfig, config, worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,15 +37,8 @@ pub struct UpArgs {
     /// How many attempts run at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_SLOTS)))]
     slots: u32,
-    /// How log lines look, on standard error
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "KLP_FARM_LOG_FORMAT",
-        value_enum,
-        default_value_t
-    )]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub logs: LogArgs,
 }
 
 pub async fn run(args: UpArgs) -> Result<(), Failed> {
@@ -60,7 +53,7 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
     .map_err(anyhow::Error::from)?;
     let url = format!("http://{}", coordinator.local_addr());
     output::print(&format!("listening on {url}"))?;
-    if args.log_format == LogFormat::Human {
+    if args.logs.log_format == LogFormat::Human {
         if let Some(address) = coordinator.http_addr() {
             eprintln!("its dashboard is at http://{address}/");
         }
