@@ -26,7 +26,7 @@ pub fn carry(metadata: &mut MetadataMap, parent: Option<TraceParent>) {
 
 /// The span that a request is below; one that can't be read is as good as none.
 pub fn parent(metadata: &MetadataMap) -> Option<TraceParent> {
-    metadata.get(TraceParent::HEADER)?.to_str().ok()?.parse().ok()
+    header(metadata.as_ref())
 }
 
 /// Has every request of a client carry a parent.

@@ -1,5 +1,7 @@
 //! The description of the JSON API, in OpenAPI 3.1: made from the handlers and the types that they answer.
 
+use std::sync::LazyLock;
+
 use axum::http::header;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
@@ -37,6 +39,6 @@ struct Api;
 /// `/api/v1/openapi.json`.
 pub async fn description() -> impl IntoResponse {
     // It is made of constants: what can't be written is found by its test.
-    let text = Api::openapi().to_json().unwrap_or_default();
-    ([(header::CONTENT_TYPE, "application/json")], text)
+    static TEXT: LazyLock<String> = LazyLock::new(|| Api::openapi().to_json().unwrap_or_default());
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())
 }

@@ -149,8 +149,13 @@ impl Views {
             Ok(kept) => kept.as_ref().map_or(0, |kept| kept.body.len()),
             Err(_) => 0,
         };
-        // Each takes some room beside its text.
-        let total = |slots: &HashMap<String, Slot>| slots.values().map(|slot| size(slot) + 512).sum::<usize>();
+        // Each takes some room beside its key and its text.
+        let total = |slots: &HashMap<String, Slot>| {
+            slots
+                .iter()
+                .map(|(key, slot)| key.len() + size(slot) + 512)
+                .sum::<usize>()
+        };
         if total(slots) <= MAX_BYTES {
             return;
         }
