@@ -65,23 +65,29 @@ function morph(old, fresh) {
   }
 }
 
-let fetching = false, again = false;
-async function refresh() {
+// What takes more to make than the rest, and changes less often, is fetched with every so many of the others, and at the end.
+const WHOLE_EVERY = 5;
+let fetching = false, again = false, turn = 0;
+async function refresh(whole) {
   if (fetching) { again = true; return; }
   fetching = true;
+  turn += 1;
+  const { often } = main.dataset;
+  const part = often && whole !== true && turn % WHOLE_EVERY !== 0;
+  let ended = false;
   try {
-    const response = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-cache" });
+    const response = await fetch(part ? often : location.href, { headers: { accept: "text/html" }, cache: "no-cache" });
     if (response.ok) {
       const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
       document.title = fresh.title;
-      for (const part of fresh.querySelectorAll("#main > [id], #main > section > [id]")) {
-        const old = document.getElementById(part.id);
-        if (old && old.id !== "logs") morph(old, part);
+      for (const piece of fresh.querySelectorAll("#main > [id], #main > section > [id]")) {
+        const old = document.getElementById(piece.id);
+        if (old && old.id !== "logs") morph(old, piece);
         else if (!old) morph(main, fresh.getElementById("main"));
       }
       tellTimes();
       connection.textContent = "";
-      if (!fresh.getElementById("main").dataset.live) stop();
+      ended = !fresh.getElementById("main").dataset.live;
     } else {
       connection.textContent = "the coordinator answers " + response.status;
     }
@@ -89,6 +95,10 @@ async function refresh() {
     connection.textContent = "the coordinator can't be reached; trying again";
   }
   fetching = false;
+  if (ended) {
+    stop();
+    if (part) { refresh(true); return; }
+  }
   if (again) { again = false; setTimeout(refresh, 500); }
 }
 

@@ -8,7 +8,7 @@ use klp_proto::v1;
 use klp_telemetry::grpc;
 use tonic::{Request, Response, Status};
 
-use super::{Failed, Name, Shared, livepatch_name, look_up, store_status, submit, traced, wire};
+use super::{Failed, Name, Shared, look_up, store_status, submit, traced, wire};
 use crate::ledger::{self, ChangeError, Extraction, Now, Selection};
 use crate::plan::Progress;
 use crate::store::{self, LivepatchRow, Tx};
@@ -25,7 +25,7 @@ pub async fn change(
     what: &str,
     change: impl FnOnce(&mut Tx<'_>, LivepatchId, Now) -> Result<LivepatchRow, ChangeError> + Send + 'static,
 ) -> Result<Response<v1::ChangeResponse>, Status> {
-    let id = find(shared, livepatch).await?;
+    let id = super::find(shared, livepatch).await?;
     change_this(shared, id, what, change).await
 }
 
@@ -45,7 +45,7 @@ async fn change_this(
 
 pub async fn retry(shared: &Shared, request: v1::RetryRequest) -> Result<Response<v1::RetryResponse>, Status> {
     let selection = selection(&request)?;
-    let id = find(shared, request.livepatch).await?;
+    let id = super::find(shared, request.livepatch).await?;
     let now = Now::of(&shared.clock);
     let changed = shared
         .store
@@ -65,7 +65,7 @@ pub async fn extract(
     let parent = grpc::parent(request.metadata());
     let request = request.into_inner();
     let how = extraction(&request)?;
-    let id = find(shared, request.livepatch).await?;
+    let id = super::find(shared, request.livepatch).await?;
     let span = traced::about("klpfarm.v1.LivepatchService/Extract", id, parent);
     traced::within(span, extract_this(shared, id, how, submit::is_auto(&request.backend))).await
 }
@@ -142,12 +142,6 @@ fn selection(request: &v1::RetryRequest) -> Result<Selection, Status> {
         Some(codestreams) if bad.is_empty() => Ok(Selection { codestreams, archs }),
         _ => Err(invalid_argument(&bad)),
     }
-}
-
-async fn find(shared: &Shared, livepatch: Option<v1::LivepatchRef>) -> Result<LivepatchId, Status> {
-    let name = livepatch_name(livepatch)?;
-    let found = shared.store.read(move |db| look_up(db, &name).map(|row| row.id));
-    found.await.map_err(|Failed(status)| status)
 }
 
 fn status(error: ChangeError) -> Status {

@@ -62,31 +62,25 @@ fn search(request: &v1::ListRequest) -> Result<Search, Status> {
 }
 
 pub async fn attempts(shared: &Shared, request: v1::AttemptsRequest) -> Result<v1::AttemptsResponse, Status> {
-    let attempts = match (request.livepatch, request.task_id.as_str()) {
-        (Some(_), id) if !id.is_empty() => {
-            return Err(wire::invalid(
-                "task_id",
-                "a livepatch is named too; name one of the two",
-            ));
-        }
-        (livepatch, "") => {
-            let name = livepatch_name(livepatch)?;
-            let query = move |db: &rusqlite::Connection| {
-                let livepatch = look_up(db, &name)?;
-                Ok::<_, Failed>(store::attempts_of(db, livepatch.id, ATTEMPTS)?)
-            };
-            shared.store.read(query).await?
-        }
-        (None, id) | (Some(_), id) => {
-            let task = task_id(id)?;
-            let query = move |db: &rusqlite::Connection| {
-                if store::task(db, task)?.is_none() {
-                    return Err(Failed(Status::not_found(format!("there is no task {task}"))));
-                }
-                Ok(store::attempts_of_task(db, task)?)
-            };
-            shared.store.read(query).await?
-        }
+    let attempts = if request.task_id.is_empty() {
+        let name = livepatch_name(request.livepatch)?;
+        let query = move |db: &rusqlite::Connection| {
+            let livepatch = look_up(db, &name)?;
+            Ok::<_, Failed>(store::attempts_of(db, livepatch.id, ATTEMPTS)?)
+        };
+        shared.store.read(query).await?
+    } else if request.livepatch.is_some() {
+        let message = "a livepatch is named too; name one of the two";
+        return Err(wire::invalid("task_id", message));
+    } else {
+        let task = task_id(&request.task_id)?;
+        let query = move |db: &rusqlite::Connection| {
+            if store::open_task(db, task)?.is_none() {
+                return Err(unknown(task));
+            }
+            Ok(store::attempts_of_task(db, task)?)
+        };
+        shared.store.read(query).await?
     };
     Ok(v1::AttemptsResponse {
         attempts: attempts.into_iter().map(wire::attempt).collect(),
@@ -95,15 +89,17 @@ pub async fn attempts(shared: &Shared, request: v1::AttemptsRequest) -> Result<v
 
 pub async fn task(shared: &Shared, request: v1::GetTaskRequest) -> Result<v1::Task, Status> {
     let id = task_id(&request.task_id)?;
-    let query = move |db: &rusqlite::Connection| store::task(db, id).map_err(Failed::from);
-    let Some(task) = shared.store.read(query).await? else {
-        return Err(Status::not_found(format!("there is no task {id}")));
-    };
+    let query = move |db: &rusqlite::Connection| store::task(db, id)?.ok_or_else(|| unknown(id));
+    let task = shared.store.read(query).await?;
     let live = match task.status.is_open() {
         true => shared.farm.live(vec![id]).await.remove(&id),
         false => None,
     };
     Ok(wire::task(task, live.unwrap_or_default()))
+}
+
+fn unknown(task: TaskId) -> Failed {
+    Failed(Status::not_found(format!("there is no task {task}")))
 }
 
 fn task_id(text: &str) -> Result<TaskId, Status> {

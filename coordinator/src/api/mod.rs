@@ -158,6 +158,13 @@ fn look_up(db: &rusqlite::Connection, name: &Name) -> Result<LivepatchRow, Faile
     Ok(found)
 }
 
+/// The id of the livepatch that a request names.
+pub(crate) async fn find(shared: &Shared, livepatch: Option<v1::LivepatchRef>) -> Result<LivepatchId, Status> {
+    let name = livepatch_name(livepatch)?;
+    let found = shared.store.read(move |db| look_up(db, &name).map(|row| row.id));
+    found.await.map_err(|Failed(status)| status)
+}
+
 /// A status as the error of a query, where the database's errors must become one too.
 struct Failed(Status);
 

@@ -153,7 +153,7 @@ pub async fn livepatch(
     responses((status = 200, body = [view::Group]), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub async fn groups(State(web): State<Web>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Refused> {
     let make = async || {
-        let (about, _) = about(&web.livepatch(&name, false).await?);
+        let about = web.about(&name).await?;
         let livepatch = Some(by_name(&name));
         let groups = web
             .service()
@@ -174,12 +174,8 @@ pub async fn attempts(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let make = async || {
-        let (about, _) = about(&web.livepatch(&name, false).await?);
-        let request = v1::AttemptsRequest {
-            livepatch: Some(by_name(&name)),
-            task_id: String::new(),
-        };
-        made(about, false, &web.attempts(request).await?)
+        let about = web.about(&name).await?;
+        made(about, false, &web.attempts(&name).await?)
     };
     web.views.answer(format!("attempts {name}"), &headers, make).await
 }
@@ -204,8 +200,7 @@ pub async fn findings(
     responses((status = 200, body = view::Task), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub async fn task(State(web): State<Web>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Refused> {
     let make = async || {
-        let request = v1::GetTaskRequest { task_id: id.clone() };
-        let task = web.service().get_task(Request::new(request)).await?.into_inner();
+        let task = web.task(&id).await?;
         let live = task.ended_ms == 0;
         made(About::All, live, &view::Task::from(task))
     };
@@ -220,13 +215,7 @@ pub async fn attempts_of_task(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let make = async || {
-        let request = v1::AttemptsRequest {
-            livepatch: None,
-            task_id: id.clone(),
-        };
-        made(About::All, false, &web.attempts(request).await?)
-    };
+    let make = async || made(About::All, false, &web.attempts_of_task(&id).await?);
     web.views.answer(format!("task-attempts {id}"), &headers, make).await
 }
 
@@ -277,7 +266,37 @@ impl Web {
         Ok(self.service().get(Request::new(request)).await?.into_inner())
     }
 
-    pub async fn attempts(&self, request: v1::AttemptsRequest) -> Result<Vec<view::Attempt>, Refused> {
+    /// What a view of a livepatch is about.
+    async fn about(&self, name: &str) -> Result<About, Refused> {
+        let id = crate::api::find(&self.shared, Some(by_name(name))).await?;
+        Ok(About::Livepatch(id))
+    }
+
+    /// A task with what it reported.
+    pub async fn task(&self, id: &str) -> Result<v1::Task, Refused> {
+        let task_id = id.to_owned();
+        let request = Request::new(v1::GetTaskRequest { task_id });
+        Ok(self.service().get_task(request).await?.into_inner())
+    }
+
+    /// All attempts of a livepatch.
+    pub async fn attempts(&self, name: &str) -> Result<Vec<view::Attempt>, Refused> {
+        self.find_attempts(v1::AttemptsRequest {
+            livepatch: Some(by_name(name)),
+            ..Default::default()
+        })
+        .await
+    }
+
+    pub async fn attempts_of_task(&self, id: &str) -> Result<Vec<view::Attempt>, Refused> {
+        self.find_attempts(v1::AttemptsRequest {
+            task_id: id.to_owned(),
+            ..Default::default()
+        })
+        .await
+    }
+
+    async fn find_attempts(&self, request: v1::AttemptsRequest) -> Result<Vec<view::Attempt>, Refused> {
         let answer = self.service().attempts(Request::new(request)).await?.into_inner();
         Ok(answer.attempts.into_iter().map(view::Attempt::from).collect())
     }

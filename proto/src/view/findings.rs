@@ -127,21 +127,26 @@ fn fixes(task: &v1::Task) -> Vec<(Saying, u32)> {
 /// A symbol and the object that provides it where the source was extracted.
 type Symbol<'a> = (&'a str, &'a str);
 
-/// The symbols that the sources of each codestream need at run time: those of each architecture's last round.
-fn needed(tasks: &[v1::Task]) -> BTreeMap<&str, BTreeSet<Symbol<'_>>> {
-    let mut last: BTreeMap<(&str, &str), (u32, &v1::ExtractReport)> = BTreeMap::new();
+/// The newest extraction of each codestream and architecture that reported something.
+pub fn newest(tasks: &[v1::Task]) -> BTreeMap<(&str, &str), (&v1::Task, &v1::ExtractReport)> {
+    let mut newest: BTreeMap<(&str, &str), (&v1::Task, &v1::ExtractReport)> = BTreeMap::new();
     for task in tasks {
         if let (Some(platform), Some(Report::Extract(extract))) = (&task.platform, report(task)) {
-            let of = last
+            let of = newest
                 .entry((&platform.codestream, &platform.arch))
-                .or_insert((task.round, extract));
-            if of.0 < task.round {
-                *of = (task.round, extract);
+                .or_insert((task, extract));
+            if of.0.round < task.round {
+                *of = (task, extract);
             }
         }
     }
+    newest
+}
+
+/// The symbols that the sources of each codestream need at run time: those of each architecture's last round.
+fn needed(tasks: &[v1::Task]) -> BTreeMap<&str, BTreeSet<Symbol<'_>>> {
     let mut needed: BTreeMap<&str, BTreeSet<Symbol<'_>>> = BTreeMap::new();
-    for ((codestream, _), (_, extract)) in last {
+    for ((codestream, _), (_, extract)) in newest(tasks) {
         let symbols = extract.targets.iter().flat_map(|t| &t.externalized);
         let of = needed.entry(codestream).or_default();
         of.extend(symbols.map(|e| (e.object.as_str(), e.symbol.as_str())));

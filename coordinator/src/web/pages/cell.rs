@@ -4,7 +4,6 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use klp_livepatch::Arch;
-use klp_proto::v1;
 use klp_proto::view;
 use klp_proto::view::cell::Grid;
 use klp_proto::view::words::duration;
@@ -12,7 +11,6 @@ use tonic::Status;
 
 use super::livepatch::standing;
 use super::source::{Line, Piece, lines, pieces};
-use super::sources::newest;
 use super::{Ask, Asked, part};
 use crate::web::answer::Refused;
 use crate::web::api::about;
@@ -53,18 +51,10 @@ pub async fn page(
     asked: Asked,
 ) -> Result<Response, Refused> {
     let make = async || {
-        let answer = web.livepatch(&name, true).await?;
+        let answer = web.livepatch(&name, false).await?;
         let (about, _) = about(&answer);
         let ended = answer.livepatch.as_ref().is_some_and(|l| l.ended_ms != 0);
-        let of: Vec<v1::Task> = answer
-            .tasks
-            .iter()
-            .filter(|task| {
-                let platform = task.platform.as_ref();
-                platform.is_some_and(|p| p.codestream == codestream && p.arch == arch)
-            })
-            .cloned()
-            .collect();
+        let of = web.told(&answer.tasks, &codestream, &arch).await?;
         let grid = Grid::new(&of, ended);
         let Some((state, _)) = grid.rows.values().find_map(|row| row.get(&arch)) else {
             let known = Grid::new(&answer.tasks, ended);
@@ -78,10 +68,7 @@ pub async fn page(
         };
         let (class, mark, _) = standing(state.standing);
         let live = of.iter().any(|task| task.ended_ms == 0);
-        let sources = match newest(&of, &codestream, &arch) {
-            Some((task, report)) => web.sources(task, report).await?,
-            None => Vec::new(),
-        };
+        let sources = web.sources(&of).await?;
         let sources = sources.into_iter().enumerate().map(|(number, text)| Source {
             number,
             href: artifact(&text.artifact.digest, &text.artifact.name),
@@ -93,13 +80,9 @@ pub async fn page(
         let sources = sources.collect();
         let mut tasks = Vec::new();
         for task in &of {
-            let request = v1::AttemptsRequest {
-                livepatch: None,
-                task_id: task.id.clone(),
-            };
             tasks.push(Task {
                 task: task.clone().into(),
-                attempts: web.attempts(request).await?,
+                attempts: web.attempts_of_task(&task.id).await?,
             });
         }
         let all = Grid::new(&answer.tasks, ended);

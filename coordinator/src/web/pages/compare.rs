@@ -9,7 +9,6 @@ use serde::Deserialize;
 use similar::{ChangeTag, DiffOp, TextDiff};
 use tonic::Status;
 
-use super::sources::newest;
 use super::{Ask, Asked};
 use crate::web::Web;
 use crate::web::answer::Refused;
@@ -55,7 +54,7 @@ pub async fn page(
     api::Asked(query): api::Asked<Query>,
 ) -> Result<Response, Refused> {
     let make = async || {
-        let answer = web.livepatch(&name, true).await?;
+        let answer = web.livepatch(&name, false).await?;
         let (about, live) = about(&answer);
         let grid = Grid::new(&answer.tasks, true);
         let codestreams: Vec<String> = grid.rows.keys().map(ToString::to_string).collect();
@@ -90,11 +89,11 @@ pub async fn page(
 impl Web {
     /// A codestream's sources as groups compare them, each file's name before its text.
     async fn normalised(&self, tasks: &[klp_proto::v1::Task], codestream: &str, arch: &str) -> Result<String, Refused> {
-        let Some((task, report)) = newest(tasks, codestream, arch) else {
+        let texts = self.sources(&self.told(tasks, codestream, arch).await?).await?;
+        if texts.is_empty() {
             let message = format!("{codestream}/{arch} has no source to compare");
             return Err(Refused(Status::not_found(message)));
-        };
-        let texts = self.sources(task, report).await?;
+        }
         let normal = texts
             .iter()
             .map(|text| format!("/* {} */\n{}", text.file, normalize(&text.text)));

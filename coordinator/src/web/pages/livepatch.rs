@@ -110,11 +110,7 @@ pub async fn page(
                         groups.into_inner().groups
                     }
                 };
-                let request = v1::AttemptsRequest {
-                    livepatch: Some(by_name(&name)),
-                    task_id: String::new(),
-                };
-                let attempts = web.attempts(request).await?;
+                let attempts = web.attempts(&name).await?;
                 Some(Details {
                     findings: found(&answer.tasks),
                     groups: grouped(&name, groups),

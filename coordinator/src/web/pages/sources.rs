@@ -2,7 +2,7 @@
 
 use klp_proto::v1;
 use klp_proto::v1::livepatch_service_server::LivepatchService;
-use klp_proto::v1::report::Report;
+use klp_proto::view::findings::newest;
 use tokio_stream::StreamExt;
 use tonic::Request;
 
@@ -21,27 +21,28 @@ pub struct Text {
     pub cut: bool,
 }
 
-/// The newest extraction of a platform that made a source.
-pub fn newest<'a>(
-    tasks: &'a [v1::Task],
-    codestream: &str,
-    arch: &str,
-) -> Option<(&'a v1::Task, &'a v1::ExtractReport)> {
-    let of = tasks.iter().filter(|task| {
-        let platform = task.platform.as_ref();
-        platform.is_some_and(|p| p.codestream == codestream && p.arch == arch)
-    });
-    let extracted = of.filter_map(|task| match task.report.as_ref()?.report.as_ref()? {
-        Report::Extract(report) => Some((task, report)),
-        _ => None,
-    });
-    extracted.max_by_key(|(task, _)| task.round)
+/// Whether a task is of this platform.
+fn is_of(task: &v1::Task, codestream: &str, arch: &str) -> bool {
+    let platform = task.platform.as_ref();
+    platform.is_some_and(|p| p.codestream == codestream && p.arch == arch)
 }
 
 impl Web {
-    /// The sources of an extraction.
-    pub async fn sources(&self, task: &v1::Task, report: &v1::ExtractReport) -> Result<Vec<Text>, Refused> {
+    /// A platform's tasks out of a livepatch's bare ones, with what they reported.
+    pub async fn told(&self, tasks: &[v1::Task], codestream: &str, arch: &str) -> Result<Vec<v1::Task>, Refused> {
+        let mut told = Vec::new();
+        for task in tasks.iter().filter(|task| is_of(task, codestream, arch)) {
+            told.push(self.task(&task.id).await?);
+        }
+        Ok(told)
+    }
+
+    /// The sources of the newest extraction among a platform's tasks.
+    pub async fn sources(&self, told: &[v1::Task]) -> Result<Vec<Text>, Refused> {
         let mut texts = Vec::new();
+        let Some((task, report)) = newest(told).into_values().next() else {
+            return Ok(texts);
+        };
         for target in &report.targets {
             let Some(artifact) = task.artifacts.iter().find(|a| a.name == target.source_artifact) else {
                 continue;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use klp_proto::v1;
 use klp_proto::v1::report::Report;
+use klp_proto::view::findings::newest;
 
 /// A symbol, the object that provides it, who needs it and where it is missing.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,38 +17,21 @@ pub struct Symbol {
 
 /// What the newest sources need. Those that are missing somewhere come first.
 pub fn symbols(tasks: &[v1::Task]) -> Vec<Symbol> {
-    let mut newest: BTreeMap<(&str, &str), (u32, &v1::ExtractReport)> = BTreeMap::new();
     let mut gone: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for task in tasks {
         let Some(platform) = &task.platform else { continue };
-        match task.report.as_ref().and_then(|r| r.report.as_ref()) {
-            Some(Report::Extract(report)) => {
-                let place = (platform.codestream.as_str(), platform.arch.as_str());
-                let kept = newest.entry(place).or_insert((task.round, report));
-                if kept.0 < task.round {
-                    *kept = (task.round, report);
-                }
+        if let Some(Report::Verify(report)) = task.report.as_ref().and_then(|r| r.report.as_ref()) {
+            for symbol in report.symbols.iter().filter(|s| s.found_in.is_empty()) {
+                let places = gone.entry((&symbol.object, &symbol.symbol)).or_default();
+                add(places, &platform.codestream, &platform.arch);
             }
-            Some(Report::Verify(report)) => {
-                for symbol in report.symbols.iter().filter(|s| s.found_in.is_empty()) {
-                    let at = format!("{}/{}", platform.codestream, platform.arch);
-                    let places = gone.entry((&symbol.object, &symbol.symbol)).or_default();
-                    if !places.contains(&at) {
-                        places.push(at);
-                    }
-                }
-            }
-            _ => {}
         }
     }
     let mut found: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-    for ((codestream, arch), (_, report)) in newest {
+    for ((codestream, arch), (_, report)) in newest(tasks) {
         for symbol in report.targets.iter().flat_map(|t| &t.externalized) {
-            let at = format!("{codestream}/{arch}");
             let needed = found.entry((&symbol.object, &symbol.symbol)).or_default();
-            if !needed.contains(&at) {
-                needed.push(at);
-            }
+            add(needed, codestream, arch);
         }
     }
     let mut symbols: Vec<Symbol> = found
@@ -61,4 +45,11 @@ pub fn symbols(tasks: &[v1::Task]) -> Vec<Symbol> {
         .collect();
     symbols.sort_by_key(|s| s.missing.is_empty());
     symbols
+}
+
+fn add(places: &mut Vec<String>, codestream: &str, arch: &str) {
+    let place = format!("{codestream}/{arch}");
+    if !places.contains(&place) {
+        places.push(place);
+    }
 }
