@@ -74,7 +74,7 @@ pub fn cancel(
         let message = format!("{} cancelled{what}{why}", task.key);
         record(tx, &task, status, None, &message, now)?;
     }
-    settle::conclude(tx, id, now)?;
+    settle::conclude(tx, id, reason, now)?;
     stored(tx, id)
 }
 

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klp_livepatch::Codestream;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::outcome::{Cause, Digest, Ending, Failure, Outcome};
 use klp_livepatch::report::Report;
 use klp_livepatch::task::{AttemptId, LivepatchId, Platform, TaskKind};
+use klp_livepatch::{Codestream, Reason};
 
 use super::{Now, create, fleet, record};
 use crate::lifecycle::{self, Holder, Retry, State, Step, Taken};
@@ -220,17 +220,25 @@ pub(super) fn follow_up(tx: &mut Tx<'_>, task: &OpenTask, now: Now) -> Result<()
         next = plan::reconcile(&tasks, &found);
     }
     create(tx, task.livepatch, next, now)?;
-    conclude(tx, task.livepatch, now)
+    conclude(tx, task.livepatch, None, now)
 }
 
-/// Records a livepatch's verdict if nothing of it is left to do.
-pub(super) fn conclude(tx: &mut Tx<'_>, livepatch: LivepatchId, now: Now) -> Result<(), StoreError> {
+/// Records a livepatch's verdict if nothing of it is left to do; `why` is what whoever ended it said.
+pub(super) fn conclude(
+    tx: &mut Tx<'_>,
+    livepatch: LivepatchId,
+    why: Option<&Reason>,
+    now: Now,
+) -> Result<(), StoreError> {
     if store::has_open_task(tx, livepatch)? {
         return Ok(());
     }
     let tasks = store::planned(tx, livepatch, None)?;
     let lacking = lacking(tx, livepatch, &tasks)?;
-    if let Some(verdict) = plan::verdict(&tasks, &store::aim(tx, livepatch)?, &lacking) {
+    if let Some(mut verdict) = plan::verdict(&tasks, &store::aim(tx, livepatch)?, &lacking) {
+        if let Some(why) = why {
+            verdict.sentence += &format!(" ({why})");
+        }
         store::end_livepatch(tx, livepatch, &verdict, now.ms)?;
         store::append_event(tx, livepatch, now.ms, &verdict.sentence, None, true)?;
         tx.note(Change::Ended { livepatch });
