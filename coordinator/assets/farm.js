@@ -129,7 +129,7 @@ function start() {
 }
 
 // Logs: followed as they grow, with find.
-const log = { source: null, text: "" };
+const log = { source: null, text: "", url: "" };
 function showLog() {
   const pre = document.getElementById("log-text"), found = document.getElementById("log-found");
   const wanted = document.getElementById("log-find").value;
@@ -158,6 +158,7 @@ function openLog(url) {
   const panel = document.getElementById("logs");
   if (log.source) log.source.close();
   log.text = "";
+  log.url = url;
   panel.hidden = false;
   showLog();
   log.source = new EventSource(url);
@@ -169,15 +170,24 @@ function openLog(url) {
   document.getElementById("log-text").focus();
 }
 
+// Whoever came by keyboard is back where the log was opened; the link may have been put in place anew since.
+function closeLog() {
+  log.source.close();
+  document.getElementById("logs").hidden = true;
+  const link = [...document.querySelectorAll("a[data-log]")].find((a) => a.dataset.log === log.url);
+  if (link) link.focus();
+}
+
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-log]");
   if (link && !event.ctrlKey && !event.metaKey) { event.preventDefault(); openLog(link.dataset.log); }
-  if (event.target.id === "log-close") { log.source.close(); document.getElementById("logs").hidden = true; }
+  if (event.target.id === "log-close") closeLog();
 });
 document.addEventListener("input", (event) => { if (event.target.id === "log-find") showLog(); });
 
-// The arrows walk the matrix.
+// Escape closes the log, and the arrows walk the matrix.
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && event.target.closest("#logs")) closeLog();
   const cell = event.target.closest("table[data-grid] a.cell");
   const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
   if (!cell || !step) return;
