@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::Rules;
 use crate::lifecycle::Retry;
 use crate::standing::Policy;
+use crate::web::SiteOrigin;
 
 /// All settings. Every one has a working default; an unknown one in the file is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,10 @@ pub struct Config {
 
     /// Names beside this machine's own by which browsers may ask for the dashboard, as in `farm.example.org`. Default: none.
     pub http_names: Vec<String>,
+
+    /// Other sites whose pages may read the JSON API and gRPC-web, as in `https://dashboards.example.org`; they never act.
+    /// Default: none.
+    pub http_origins: Vec<SiteOrigin>,
 
     /// The folder of the database, the artifacts and the logs; made if absent. Default: /var/lib/klp-farm for root,
     /// else `$XDG_STATE_HOME/klp-farm`, else `~/.local/state/klp-farm`.
@@ -162,6 +167,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
             http_listen: None,
             http_names: Vec::new(),
+            http_origins: Vec::new(),
             data_dir: default_data_dir(),
             catalog: None,
             log_format: LogFormat::Human,

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::Web;
 use super::answer::Refused;
+use super::origins::SiteOrigin;
 
 /// Whether a request may change things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +67,8 @@ pub async fn check(State(web): State<Web>, mut request: Request, next: Next) -> 
     let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let asking = READING.contains(&request.uri().path());
     if !reading {
-        if led_here(request.headers(), asked) {
+        let welcome = asking && welcome(request.headers(), &config.http_origins);
+        if led_here(request.headers(), asked) && !welcome {
             let message = "another site sent this; open the farm's own page and do it there";
             return secured(Refused(Status::permission_denied(message)).into_response());
         }
@@ -117,6 +119,12 @@ fn forwarded(headers: &HeaderMap) -> bool {
     ["forwarded", "x-forwarded-for", "x-real-ip", "via"]
         .iter()
         .any(|name| headers.contains_key(*name))
+}
+
+/// Whether a page of a site sent this that may read here.
+fn welcome(headers: &HeaderMap, origins: &[SiteOrigin]) -> bool {
+    let origin = headers.get(header::ORIGIN);
+    origin.is_some_and(|origin| origins.iter().any(|o| o.as_str().as_bytes() == origin.as_bytes()))
 }
 
 /// Whether a browser says that a page of another site sent this.

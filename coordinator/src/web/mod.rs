@@ -11,6 +11,7 @@ mod guard;
 mod listen;
 mod metrics;
 mod openapi;
+mod origins;
 mod pages;
 mod stream;
 mod views;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 use tower_http::compression::CompressionLayer;
 
 pub use listen::serve;
+pub use origins::SiteOrigin;
 
 use crate::api::Shared;
 use views::Views;
@@ -71,9 +73,12 @@ pub fn router(shared: Arc<Shared>, rpc: Router) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(answer::not_found)
         .layer(CompressionLayer::new());
+    let cors = origins::cors(&web.shared.config.http_origins);
     let counting = middleware::from_fn_with_state(web.shared.metrics.clone(), metrics::count);
     own.with_state(web.clone())
         .merge(rpc)
         .layer(middleware::from_fn_with_state(web, guard::check))
+        // Around the guard, so that those pages can read its refusals, too.
+        .layer(cors)
         .layer(counting)
 }
