@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval simulate mutants cargo-mutants fuzz
+.PHONY: demo test build release deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -17,7 +17,8 @@ demo: release
 
 ## test: formatting, lints, and every test, those on real kernels included
 test: lint trees foreign-trees test-deps
-	KLP_FARM_PROMETHEUS=$(CACHE)/prometheus KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
+	KLP_FARM_PROMETHEUS=$(CACHE)/prometheus KLP_FARM_AXE=$(CACHE)/axe-core \
+	    KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
 
 lint: deps
 	cargo fmt --all --check
@@ -53,6 +54,10 @@ bench-symbols: release trees
 eval: release trees
 	target/release/klp-extract-eval --trees $(TREES) --work $(CACHE)/eval \
 	    --list worker/tests/fixtures/extract/changed-a.txt
+
+## screenshots: pictures of the dashboard's pages, in both themes, on a desk and on a phone
+screenshots: build trees test-deps
+	target/debug/klp-farm-screenshots --trees $(TREES) --out target/screenshots
 
 ## simulate: the farm by seed, alone and over a simulated network; make simulate SEEDS=100000
 simulate: deps

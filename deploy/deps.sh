@@ -10,6 +10,8 @@ packages="gcc libc6-dev make gcc-12 gcc-s390x-linux-gnu libclang1-19 bc bison fl
 
 # chromium, chromium-driver: tests look at the dashboard in a real browser.
 [ "${1:-}" = --tests ] && packages="$packages chromium chromium-driver"
+# npm: to fetch axe-core. Whoever has another one keeps it.
+[ "${1:-}" = --tests ] && ! command -v npm >/dev/null && packages="$packages npm"
 
 missing=""
 for package in $packages; do
@@ -37,7 +39,8 @@ fi
 
 # prometheus: tests have it scrape a farm. Its package would start a server of its own, so it is not installed: its two
 # programs are unpacked to where `make test` looks for them.
-tools="${KLP_FARM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/klp-farm}/prometheus"
+cache="${KLP_FARM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/klp-farm}"
+tools="$cache/prometheus"
 if [ "${1:-}" = --tests ] && ! "$tools/promtool" --version >/dev/null 2>&1; then
     echo "unpacking prometheus from its Debian package into $tools, for the tests" >&2
     mkdir -p "$tools"
@@ -50,4 +53,22 @@ if [ "${1:-}" = --tests ] && ! "$tools/promtool" --version >/dev/null 2>&1; then
         cp "$work/unpacked/usr/bin/$program" "$tools/.$program"
         mv "$tools/.$program" "$tools/$program"
     done
+fi
+
+# axe-core: tests ask it whether the dashboard bars anybody. One file of an npm package.
+axe="$cache/axe-core"
+axe_version=4.14.1
+axe_sha256=29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
+whole() { echo "$axe_sha256  $1" | sha256sum --check --status 2>/dev/null; }
+if [ "${1:-}" = --tests ] && ! whole "$axe/axe.min.js"; then
+    echo "fetching axe-core $axe_version with npm into $axe, for the tests" >&2
+    mkdir -p "$axe"
+    work_axe=$(mktemp -d)
+    trap 'rm -rf "${work:-}" "$work_axe"' EXIT
+    (cd "$work_axe" && npm pack --silent "axe-core@$axe_version" >&2 && tar -xzf axe-core-*.tgz package/axe.min.js)
+    if ! whole "$work_axe/package/axe.min.js"; then
+        echo "error: axe.min.js of axe-core $axe_version is not the one that was looked at: its SHA-256 is another" >&2
+        exit 1
+    fi
+    mv "$work_axe/package/axe.min.js" "$axe/axe.min.js"
 fi

@@ -64,6 +64,11 @@ impl Http {
         answer(request.send(body).expect("an answer"))
     }
 
+    /// Asks for a removal, whether or not there is anybody to hear it.
+    pub fn delete(&self, path: &str) {
+        let _ = self.agent.delete(format!("{}{path}", self.base)).call();
+    }
+
     /// The events of a stream, each with its kind, id and data; ends when the server ends it.
     pub fn events(
         &self,

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 pub mod bench;
+mod browser;
 mod disk;
 mod farm;
 mod http;
@@ -16,6 +17,7 @@ mod qemu;
 pub mod suse;
 mod tools;
 
+pub use browser::{Browser, Theme, WIDTHS, keys};
 pub use disk::Disk;
 pub use farm::{CommandResult, Farm, SUBMIT, WorkerOptions};
 pub use http::{Answer, Http};

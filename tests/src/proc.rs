@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// The path of one of our programs, beside this test's own build.
+/// The path of one of our programs, of the same build as the one that runs.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let profile_dir = test.ancestors().nth(2).expect("tests live in <profile>/deps");
-    let path = profile_dir.join(name);
+    let own = std::env::current_exe().expect("a program has a path");
+    let folder = own.parent().expect("it lies in a folder");
+    // Tests live in <profile>/deps, programs in <profile>.
+    let profile = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
+    let path = profile.join(name);
     assert!(
         path.exists(),
         "{} is not built; run `cargo build --workspace`",

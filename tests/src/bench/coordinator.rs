@@ -25,6 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Coordinator {
     child: Child,
     pub url: String,
+    /// Of its dashboard.
+    pub http: String,
     dir: TempDir,
 }
 
@@ -45,10 +47,11 @@ impl Coordinator {
     /// It does not come up.
     pub fn start(disk: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("klp-farm-bench-").tempdir_in(disk)?;
-        let config = "tryout_ms = 0\nmax_open_livepatches = 1000000\ncheck_memory = 1\nextract_memory = 1\n";
+        let config = "tryout_ms = 0\nmax_open_livepatches = 1000000\ncheck_memory = 1\nextract_memory = 1\n\
+                      http_listen = \"127.0.0.1:0\"\n";
         std::fs::write(dir.path().join("coordinator.toml"), config)?;
-        let (child, url) = spawn(dir.path(), "127.0.0.1:0")?;
-        Ok(Self { child, url, dir })
+        let (child, url, http) = spawn(dir.path(), "127.0.0.1:0")?;
+        Ok(Self { child, url, http, dir })
     }
 
     /// Kills it and starts it again on the same port and data.
@@ -58,7 +61,7 @@ impl Coordinator {
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
         let address = self.url.trim_start_matches("http://").to_owned();
-        (self.child, self.url) = spawn(self.dir.path(), &address)?;
+        (self.child, self.url, self.http) = spawn(self.dir.path(), &address)?;
         Ok(())
     }
 
@@ -103,24 +106,24 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Submits livepatches until `tasks` more tasks are queued; each has one for each platform.
+    /// Submits livepatches until `tasks` more tasks are queued, each with one for each platform; answers their names.
     ///
     /// # Errors
     /// One is refused.
-    pub async fn fill(&self, tasks: usize) -> Result<()> {
+    pub async fn fill(&self, tasks: usize) -> Result<Vec<String>> {
         let client = LivepatchServiceClient::new(self.connect().await?);
-        let mut open = tokio::task::JoinSet::new();
+        let (mut open, mut names) = (tokio::task::JoinSet::new(), Vec::new());
         for _ in 0..tasks.div_ceil(super::PLATFORMS) {
             if open.len() >= 16 {
-                open.join_next().await.context("nothing is open")???;
+                names.push(open.join_next().await.context("nothing is open")???);
             }
             let client = client.clone();
             open.spawn(async move { submit(client, "cs-.*").await });
         }
         while let Some(done) = open.join_next().await {
-            done??;
+            names.push(done??);
         }
-        Ok(())
+        Ok(names)
     }
 }
 
@@ -130,14 +133,15 @@ impl Drop for Coordinator {
     }
 }
 
-/// Submits a livepatch for the codestreams that match.
+/// Submits a livepatch for the codestreams that match; answers its name.
 ///
 /// # Errors
 /// It is refused.
-pub async fn submit(mut client: LivepatchServiceClient<Channel>, codestreams: &str) -> Result<()> {
+pub async fn submit(mut client: LivepatchServiceClient<Channel>, codestreams: &str) -> Result<String> {
     let id = Uuid::now_v7();
+    let name = format!("bench-{id}");
     let spec = v1::Spec {
-        name: format!("bench-{id}"),
+        name: name.clone(),
         codestreams: codestreams.to_owned(),
         targets: vec![v1::Target {
             file: "sound/core/pcm.c".into(),
@@ -155,7 +159,7 @@ pub async fn submit(mut client: LivepatchServiceClient<Channel>, codestreams: &s
         ..Default::default()
     };
     client.submit(request).await?;
-    Ok(())
+    Ok(name)
 }
 
 /// The artifact of a simulated extraction.
@@ -167,7 +171,7 @@ pub fn source(file: &str) -> v1::Artifact {
     })
 }
 
-fn spawn(dir: &Path, listen: &str) -> Result<(Child, String)> {
+fn spawn(dir: &Path, listen: &str) -> Result<(Child, String, String)> {
     let program = std::env::current_exe()?.with_file_name("klp-coordinator");
     let (out, log) = (dir.join("out"), dir.join("log"));
     let mut child = Command::new(&program)
@@ -185,8 +189,9 @@ fn spawn(dir: &Path, listen: &str) -> Result<(Child, String)> {
     let start = Instant::now();
     loop {
         let text = std::fs::read_to_string(&out)?;
-        if let Some(url) = text.lines().find_map(|line| line.strip_prefix("listening on ")) {
-            return Ok((child, url.to_owned()));
+        let said = |prefix| text.lines().find_map(|line| line.strip_prefix(prefix));
+        if let (Some(url), Some(http)) = (said("listening on "), said("dashboard at ")) {
+            return Ok((child, url.to_owned(), http.to_owned()));
         }
         if child.try_wait()?.is_some() || start.elapsed() > PATIENCE {
             // What keeps it from listening is in its log.

@@ -1,6 +1,8 @@
 //! What the farm's speed is made of: the coordinator as a child process, simulated workers, yardsticks, and the table.
 
 pub mod coordinator;
+pub mod dashboard;
+pub mod pollers;
 pub mod scenario;
 pub mod table;
 pub mod worker;
@@ -23,7 +25,13 @@ pub struct Sizes {
     pub samples: usize,
     /// Real processes.
     pub processes: usize,
+    /// Dashboards that poll.
+    pub pollers: usize,
 }
 
 /// Platforms that every simulated worker claims.
 pub const PLATFORMS: usize = 100;
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

@@ -30,6 +30,8 @@ pub enum Work {
     Nothing,
     /// Run `true`, as attempts run their tools.
     Process,
+    /// Take a slot for so long.
+    For(Duration),
 }
 
 /// Counts what was committed, by all workers that share it.
@@ -174,9 +176,14 @@ impl Session {
                     let (mut client, state, count) = (self.client.clone(), self.identity(), Arc::clone(&count));
                     let slots = Arc::clone(&slots);
                     running.spawn(async move {
-                        if work == Work::Process {
-                            let _slot = slots.acquire().await?;
-                            run_true().await?;
+                        let _slot = match work {
+                            Work::Nothing => None,
+                            Work::Process | Work::For(_) => Some(slots.acquire().await?),
+                        };
+                        match work {
+                            Work::Nothing => {}
+                            Work::Process => run_true().await?,
+                            Work::For(time) => tokio::time::sleep(time).await,
                         }
                         commit(&mut client, &state, &assignment).await?;
                         count.add();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use klp_tests::bench::table::Table;
-use klp_tests::bench::{Sizes, scenario, yardstick};
+use klp_tests::bench::{Sizes, dashboard, scenario, yardstick};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Measures the farm's speed: a real coordinator as a child process, gRPC on loopback, `synchronous=FULL`, and simulated
@@ -49,6 +49,9 @@ struct Args {
     /// Real processes.
     #[arg(long)]
     processes: Option<usize>,
+    /// Dashboards that poll, each once a second.
+    #[arg(long)]
+    pollers: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,6 +66,8 @@ enum Section {
     Growth,
     /// Real processes, beside HyperQueue.
     Processes,
+    /// What dashboards cost that poll, the pages' weight, and how smooth they are in Chromium.
+    Dashboard,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,6 +102,9 @@ async fn main() -> Result<()> {
     if wanted(Section::Growth) {
         scenario::growth(&mut table, &disk, &sizes).await?;
     }
+    if wanted(Section::Dashboard) {
+        dashboard::all(&mut table, &disk, &sizes).await?;
+    }
     match args.output {
         Output::Table => print!("{}", table.markdown()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&table)?),
@@ -119,6 +127,7 @@ fn sizes(args: &Args) -> Sizes {
         seconds: args.seconds.unwrap_or(if args.quick { 3 } else { 10 }),
         samples: args.samples.unwrap_or_else(|| pick(1_000, 200)),
         processes: args.processes.unwrap_or_else(|| pick(10_000, 1_000)),
+        pollers: args.pollers.unwrap_or(500),
     }
 }
 
