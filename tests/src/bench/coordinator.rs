@@ -93,17 +93,7 @@ impl Coordinator {
     pub async fn prepare(&self) -> Result<()> {
         let channel = self.connect().await?;
         Simulated::new("holder", 0).open(channel.clone()).await?.hear().await?;
-        use v1::upload_artifact_request::Part;
-        let header = Part::Header(v1::UploadHeader {
-            digest: Digest::of(SOURCE).to_string(),
-            size: SOURCE.len() as u64,
-        });
-        let parts = [header, Part::Data(SOURCE.to_vec())];
-        let parts = parts.map(|part| v1::UploadArtifactRequest { part: Some(part) });
-        WorkerServiceClient::new(channel)
-            .upload_artifact(tokio_stream::iter(parts))
-            .await?;
-        Ok(())
+        upload_source(channel).await
     }
 
     /// Submits livepatches until `tasks` more tasks are queued, each with one for each platform; answers their names.
@@ -131,6 +121,24 @@ impl Drop for Coordinator {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Uploads what every simulated extraction gives.
+///
+/// # Errors
+/// It is refused.
+pub async fn upload_source(channel: Channel) -> Result<()> {
+    use v1::upload_artifact_request::Part;
+    let header = Part::Header(v1::UploadHeader {
+        digest: Digest::of(SOURCE).to_string(),
+        size: SOURCE.len() as u64,
+    });
+    let parts = [header, Part::Data(SOURCE.to_vec())];
+    let parts = parts.map(|part| v1::UploadArtifactRequest { part: Some(part) });
+    WorkerServiceClient::new(channel)
+        .upload_artifact(tokio_stream::iter(parts))
+        .await?;
+    Ok(())
 }
 
 /// Submits a livepatch for the codestreams that match; answers its name.

@@ -143,10 +143,11 @@ async fn large_livepatch(table: &mut Table, disk: &Path) -> Result<()> {
         std::sync::Arc::clone(&count),
         stop.clone(),
     );
-    let working = tokio::spawn(working);
-    tokio::time::timeout(PATIENCE, count.reached(2 * CODESTREAMS * ARCHS.len())).await?;
-    stop.cancel();
-    working.await??;
+    let all = 2 * CODESTREAMS * ARCHS.len();
+    tokio::select! {
+        () = count.reached(all) => stop.cancel(),
+        ended = working => ended?,
+    }
     if let Some(browser) = browser {
         let seen = browser.script("return [window.frames_, window.long_]").await;
         let times = |n: usize| -> Vec<f64> {

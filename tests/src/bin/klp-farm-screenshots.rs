@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use klp_proto::v1;
-use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
-use klp_tests::bench::coordinator::submit;
+use klp_tests::bench::coordinator::upload_source;
 use klp_tests::bench::worker::{Simulated, Work};
 use klp_tests::{Browser, Farm, SUBMIT, Theme, WIDTHS, WorkerOptions};
 use tokio_util::sync::CancellationToken;
@@ -82,15 +81,27 @@ async fn large(farm: &Farm, browser: &Browser, out: &Path) {
         .connect()
         .await
         .unwrap();
+    upload_source(channel.clone()).await.unwrap();
     let session = Simulated::with_platforms("build-2", 8, platforms)
-        .open(channel.clone())
+        .open(channel)
         .await
         .unwrap();
-    let name = submit(LivepatchServiceClient::new(channel), "15\\..*").await.unwrap();
+    let name = "snd-pcm-everywhere";
+    let order = SUBMIT.map(|arg| match arg {
+        "lp" => name,
+        "debian12-6.1" => "15\\.",
+        other => other,
+    });
+    let submitted = tokio::task::block_in_place(|| farm.cli(order));
+    assert_eq!(submitted.code, Some(0), "{submitted:?}");
     let (stop, count) = (CancellationToken::new(), std::sync::Arc::default());
     let work = Work::For(Duration::from_millis(500));
-    let working = tokio::spawn(session.work(work, std::sync::Arc::clone(&count), stop.clone()));
-    count.reached(150).await;
+    let mut working = tokio::spawn(session.work(work, std::sync::Arc::clone(&count), stop.clone()));
+    tokio::select! {
+        // Its checks have passed, and some of its extractions.
+        () = count.reached(300) => {}
+        ended = &mut working => panic!("the worker ended: {ended:?}"),
+    }
     let home = farm.http.as_deref().unwrap();
     browser.open(&format!("{home}/livepatches/{name}")).await;
     take(browser, out, "running").await;

@@ -145,6 +145,11 @@ fn matrix(name: &str, tasks: &[v1::Task], ended: bool) -> Matrix {
                 Standing::Waiting if !failure.is_empty() => format!("{}\n{failure}", state.text),
                 _ => state.text.clone(),
             };
+            // Hundreds may wait for the same, which the tip tells.
+            let text = match task.state() {
+                v1::TaskState::Waiting => format!("{} waits", view::task_kind(task)),
+                _ => state.text.clone(),
+            };
             Some(Cell {
                 id: format!("c-{}-{arch}", part(codestream.as_str())),
                 href: format!(
@@ -156,7 +161,7 @@ fn matrix(name: &str, tasks: &[v1::Task], ended: bool) -> Matrix {
                 class,
                 mark,
                 word,
-                text: state.text.clone(),
+                text,
                 tip: tip.chars().take(1500).collect(),
             })
         };
