@@ -6,6 +6,7 @@
 
 mod changes;
 mod closure;
+mod copies;
 mod declare;
 mod emit;
 mod expand;
@@ -27,6 +28,9 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests_headers;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_moves;
 mod tokens;
 mod unit;
 
@@ -121,6 +125,11 @@ pub fn extract(request: &Request, symbols: &dyn Symbols) -> Result<Extraction, E
 }
 
 fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<Tu<'l>, Error> {
+    parse_text(library, request, builtin, None)
+}
+
+/// `text`: what to read in place of the request's file.
+fn parse_text<'l>(library: &'l Library, request: &Request, builtin: bool, text: Option<&str>) -> Result<Tu<'l>, Error> {
     let directory = request.command.directory.to_string_lossy();
     let mut args = flags::for_clang(&request.command.args, &directory, request.arch);
     if builtin && request.src_dir.join(STATIC_CALL_TYPES).is_file() {
@@ -131,7 +140,9 @@ fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<T
         )?;
         args.extend(["-include".to_owned(), preamble.to_string_lossy().into_owned()]);
     }
-    let tu = Tu::parse(library, &args).map_err(|why| Error::Parse {
+    let file = request.src_dir.join(&request.file);
+    let file = file.to_string_lossy();
+    let tu = Tu::parse(library, &args, text.map(|text| (&*file, text))).map_err(|why| Error::Parse {
         file: request.file.clone(),
         why,
     })?;
