@@ -354,33 +354,56 @@ impl Changes {
             || self.leads.contains_key(word)
     }
 
-    /// Each change in a line, for a source that another tool made.
-    pub fn told(&self) -> Vec<String> {
+    /// Each change, for a source that another tool made.
+    pub fn told(&self) -> Vec<Told> {
         let mut all = Vec::new();
-        let mut tell = |spot: &Spot, name: &str, what: &str| all.push(format!("{spot}: {name} {what}"));
+        let mut tell = |spot: &Spot, name: &str, what: &str, shared: bool| {
+            let text = format!("{spot}: {name} {what}");
+            let header = spot.label.clone();
+            all.push(Told { header, text, shared });
+        };
         for (name, d) in &self.definitions {
-            tell(&d.spot, name, if d.new { "is new" } else { "has another definition" });
+            tell(
+                &d.spot,
+                name,
+                if d.new { "is new" } else { "has another definition" },
+                false,
+            );
         }
         for (name, (new, spot)) in &self.macros {
-            tell(spot, name, if *new { "is a new macro" } else { "is another macro" });
+            tell(
+                spot,
+                name,
+                if *new { "is a new macro" } else { "is another macro" },
+                false,
+            );
         }
         for (name, c) in &self.constants {
-            tell(&c.spot, name, &format!("is {} instead of {}", c.after, c.before));
+            tell(&c.spot, name, &format!("is {} instead of {}", c.after, c.before), true);
         }
         for (name, spot) in &self.added {
-            tell(spot, name, "is new");
+            tell(spot, name, "is new", false);
         }
         for (name, spot) in &self.declarations {
-            tell(spot, name, "is declared otherwise");
+            tell(spot, name, "is declared otherwise", true);
         }
         for (name, spot) in &self.layouts {
-            tell(spot, name, "has another layout");
+            tell(spot, name, "has another layout", true);
         }
         for (name, spot) in &self.left {
-            tell(spot, name, "is defined here no more");
+            tell(spot, name, "is defined here no more", false);
         }
         all
     }
+}
+
+/// A change in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub header: String,
+    pub text: String,
+    /// The running kernel goes by what was there before, wherever the source has it from.
+    pub shared: bool,
 }
 
 /// Said of a type with another layout that a source uses.

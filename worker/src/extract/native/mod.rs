@@ -37,7 +37,7 @@ mod unit;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use changes::Changes;
+use changes::{Changes, Told};
 use closure::Planner;
 use files::Files;
 use libclang::{Library, Tu};
@@ -101,11 +101,11 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
     })
 }
 
-/// What the fix changes in the headers that the file reads, each change in a line.
+/// What the fix changes in the headers that the file reads.
 ///
 /// # Errors
 /// As [`extract_and_check`].
-pub fn header_changes(request: &Request) -> Result<Vec<String>, Error> {
+pub fn header_changes(request: &Request) -> Result<Vec<Told>, Error> {
     let library = Library::load()?;
     let builtin = !request.command.is_module();
     let tu = parse(&library, request, builtin)?;
@@ -188,7 +188,7 @@ fn slice(
     warnings.extend(
         tu.errors(5)
             .into_iter()
-            .map(|d| parse_warning(&relative(&d.text, request))),
+            .map(|d| parse_warning(&request.relative(&d.text))),
     );
     let lines = output
         .lines
@@ -239,11 +239,6 @@ fn parse_warning(text: &str) -> String {
         ""
     };
     format!("libclang: {text}{hint}")
-}
-
-fn relative(text: &str, request: &Request) -> String {
-    text.replace(&format!("{}/", request.src_dir.display()), "")
-        .replace(&format!("{}/", request.obj_dir.display()), "")
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {

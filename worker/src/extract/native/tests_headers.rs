@@ -388,7 +388,7 @@ fn of_other_tools_sources_each_change_is_told() {
         ("a.c", source, source),
     ]);
     let request = fix.request(&["target"]);
-    let warnings = changed_headers::warnings(&request).unwrap();
+    let warnings = changed_headers::warnings(&request, "#include <linux/k.h>\n#include \"own.h\"\n").unwrap();
     for what in [
         "include/linux/k.h:6: f has another definition",
         "include/linux/k.h:8: h has another definition",
@@ -408,13 +408,30 @@ fn of_other_tools_sources_each_change_is_told() {
         );
     }
     assert_eq!(warnings.len(), 10, "{warnings:#?}");
+    // A source that has the headers' text, not the headers: what the kernel shares is told, and that it is another's.
+    let warnings = changed_headers::warnings(&request, "int x;\n").unwrap();
+    assert_eq!(warnings.len(), 3, "{warnings:#?}");
+    for what in [
+        "B is 2 instead of 1",
+        "g is declared otherwise",
+        "struct s has another layout",
+    ] {
+        let told = warnings.iter().find(|w| w.contains(what));
+        assert!(
+            told.is_some_and(|w| w.contains("the running kernel as it was")),
+            "{warnings:#?}"
+        );
+    }
+    // Of a source that can't be read nothing is left out.
+    let warnings = changed_headers::warnings(&request, "#include <linux/nowhere.h>\n").unwrap();
+    assert_eq!(warnings.len(), 10, "{warnings:#?}");
     // Without libclang.
     assert_eq!(changed_headers::differing(&request).unwrap(), [PATH, "own.h"]);
     let unfixed = Request {
         unpatched: None,
         ..request
     };
-    assert!(changed_headers::warnings(&unfixed).unwrap().is_empty());
+    assert!(changed_headers::warnings(&unfixed, "").unwrap().is_empty());
 }
 
 #[test]
