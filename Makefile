@@ -23,6 +23,7 @@ test: lint trees foreign-trees test-deps
 lint: deps
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo tree --locked --manifest-path fuzz/Cargo.toml >/dev/null # its lock file is of its own
 
 ## trees: the two newest kernels of this Debian, as the tests and the demo use them
 trees: build

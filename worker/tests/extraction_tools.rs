@@ -11,7 +11,9 @@ use klp_livepatch::spec::Backend;
 use klp_worker::config::ToolPaths;
 use klp_worker::extract::ccp::Ccp;
 use klp_worker::extract::clang_extract::ClangExtract;
-use klp_worker::extract::{ChildBackend, CompileCheck, Engine, Error, Extraction, Extractor, Job, Kept};
+use klp_worker::extract::{
+    ChildBackend, CompileCheck, CompileCommand, Engine, Error, Extraction, Extractor, Job, Kept, Unpatched,
+};
 use klp_worker::symbols::NameTable;
 use klp_worker::symbols::table::NamedSymbol;
 use klp_worker::trees::TreeStore;
@@ -242,6 +244,46 @@ fn with_indirect_branch_tracking_symbols_are_resolved_by_relocation() {
 }
 
 #[test]
+fn what_a_fix_changes_in_headers_is_told_of_what_the_source_has_without_it() {
+    for (engine, _) in installed() {
+        let kernel = Kernel::new();
+        let mut job = kernel.job(&engine, "target", &[]);
+        let command = job.command().unwrap();
+        let (patched, orig) = (kernel.path("src"), kernel.path("orig"));
+        for (path, text) in [
+            ("include/linux/k.h", HEADER),
+            ("drivers/demo/local.h", "#define DEMO_STEP 5\n"),
+            ("drivers/demo/a-b.c", SOURCE),
+        ] {
+            kernel.put(&format!("orig/{path}"), text);
+        }
+        let fixed = HEADER
+            .replace("int value;", "int value; int more;")
+            .replace("extern int exported_call", "#define FRESH 1\nextern int exported_call");
+        kernel.put("src/include/linux/k.h", &fixed);
+        kernel.put("src/drivers/demo/local.h", "#define DEMO_STEP 6\n");
+        let from = |arg: &String| arg.replace(&*patched.to_string_lossy(), &orig.to_string_lossy());
+        job.unpatched = Some(Unpatched {
+            src_dir: orig.clone(),
+            command: CompileCommand {
+                args: command.args.iter().map(from).collect(),
+                ..command.clone()
+            },
+        });
+        job.command = Some(command);
+        let (x, check, _) = kernel.run(job).unwrap();
+        // The source holds the private header's text, and includes the public one.
+        assert!(check.ok, "{check:#?}\n{}", x.source);
+        assert!(x.source.contains("DEMO_STEP 6"), "{}", x.source);
+        let told = |what: &str| x.warnings.iter().filter(|w| w.contains(what)).count();
+        assert_eq!(told("k.h:3: struct demo has another layout"), 1, "{:#?}", x.warnings);
+        assert_eq!(told("k.h:4: FRESH is a new macro"), 1, "{:#?}", x.warnings);
+        assert_eq!(told("DEMO_STEP"), 0, "{:#?}", x.warnings);
+        assert!(told(&kernel.dir.path().to_string_lossy()) == 0, "{:#?}", x.warnings);
+    }
+}
+
+#[test]
 fn a_function_that_is_not_there_is_the_users_matter() {
     for (engine, _) in installed() {
         let error = Kernel::new().extract(&engine, "tarket", &[]).unwrap_err();
@@ -309,16 +351,16 @@ fn promised_functions_extract_from_real_kernels() {
     };
     let scratch = tempfile::tempdir().unwrap();
     for (engine, _) in installed() {
-        for (file, functions, object) in [
-            (
-                "sound/core/pcm.c",
-                "snd_pcm_attach_substream,snd_pcm_detach_substream",
-                "snd-pcm",
-            ),
-            ("net/sched/sch_qfq.c", "qfq_change_class", "sch_qfq"),
-            ("fs/proc/cmdline.c", "cmdline_proc_show", "vmlinux"),
-        ] {
+        for line in include_str!("fixtures/extract/promised.txt").lines() {
+            let [file, functions, object] = line.split(' ').collect::<Vec<_>>()[..] else {
+                continue;
+            };
+            let text = fs::read_to_string(tree.src.join(file)).unwrap_or_default();
             let functions: Vec<String> = functions.split(',').map(str::to_owned).collect();
+            if line.starts_with('#') || !functions.iter().all(|f| text.contains(f)) {
+                println!("SKIPPED: {} has nothing like {line:?}", tree.platform.codestream);
+                continue;
+            }
             let mut job = Job::for_tree(&tree, file, functions.clone(), object, scratch.path()).unwrap();
             job.engine = engine.clone();
             let symbols = job.symbols().unwrap();

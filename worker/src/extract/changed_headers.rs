@@ -1,6 +1,7 @@
 //! What a fix changes in headers, told of sources that klp-ccp or clang-extract made: they slice by rules of their own, and
 //! what they leave to an inclusion is the kernel's own header, without the fix.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Error, Request, native, preprocessor};
@@ -8,34 +9,68 @@ use super::{Error, Request, native, preprocessor};
 /// At most so many changes are told one by one.
 const MOST: usize = 40;
 
-const NEXT_STEP: &str = "where the source includes the header it has the kernel's own, without the fix: compare by hand, or \
-     use --type native, which copies what changed";
+/// Where the source includes the header.
+const KERNELS: &str = "the source includes this header as the kernel has it, without the fix: compare by hand, or use \
+     --type native, which copies what changed";
 
-/// A warning for each change in a header that the request's file reads; without libclang, for each such header.
+/// Where the tool took what it needs from the header's text.
+const FIXES: &str = "the source has it as in the fix, and the running kernel as it was: compare by hand";
+
+/// A warning for each change in a header that the request's file reads and that `source`, made of it, has not got or the
+/// running kernel shares; without libclang, for each such header.
 ///
 /// # Errors
 /// Neither libclang nor the compiler can read the file.
-pub(super) fn warnings(request: &Request) -> Result<Vec<String>, Error> {
-    if request.unpatched.is_none() {
+pub(super) fn warnings(request: &Request, source: &str) -> Result<Vec<String>, Error> {
+    let Some(kernel) = request.as_unpatched() else {
         return Ok(Vec::new());
-    }
-    let (changes, why) = match native::header_changes(request) {
-        Ok(changes) => (changes, String::new()),
+    };
+    let mut warnings: Vec<String> = match native::header_changes(request) {
+        Ok(changes) if changes.is_empty() => Vec::new(),
+        Ok(changes) => {
+            let included = included(&kernel, source)?;
+            let includes = |header: &String| included.as_ref().is_none_or(|all| all.contains(header));
+            let told = changes.into_iter().filter_map(|change| {
+                let next_step = match (includes(&change.header), change.shared) {
+                    (true, _) => KERNELS,
+                    (false, true) => FIXES,
+                    (false, false) => return None,
+                };
+                Some(format!("{} with the fix: {next_step}", change.text))
+            });
+            told.collect()
+        }
         Err(error) => {
-            let changed = |header: String| format!("{header} is changed");
-            let headers = differing(request)?.into_iter().map(changed).collect();
-            (headers, format!(" (what of it is not known: {error})"))
+            let headers = differing(request)?.into_iter();
+            let told =
+                headers.map(|h| format!("{h} is changed with the fix (what of it is not known: {error}): {KERNELS}"));
+            told.collect()
         }
     };
-    let more = changes.len().saturating_sub(MOST);
-    let told = changes.into_iter().take(MOST);
-    let mut warnings: Vec<String> = told
-        .map(|change| format!("{change} with the fix{why}: {NEXT_STEP}"))
-        .collect();
+    let more = warnings.len().saturating_sub(MOST);
+    warnings.truncate(MOST);
     if more > 0 {
-        warnings.push(format!("the fix changes {more} more things in headers: {NEXT_STEP}"));
+        warnings.push(format!(
+            "the fix changes {more} more things in headers: compare by hand, or use --type native"
+        ));
     }
     Ok(warnings)
+}
+
+/// The kernel's headers that a source made of the request's file includes; none if it is no source yet.
+fn included(kernel: &Request, source: &str) -> Result<Option<BTreeSet<String>>, Error> {
+    match preprocessor::ask_of(kernel, source, &["-M"]) {
+        Ok(list) => Ok(Some(
+            prerequisites(&list)
+                .filter_map(|path| {
+                    let full = kernel.command.directory.join(path);
+                    Some(full.strip_prefix(&kernel.src_dir).ok()?.display().to_string())
+                })
+                .collect(),
+        )),
+        Err(Error::Preprocess { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The headers the file reads that are not as they are without the fix, as the compiler lists them.

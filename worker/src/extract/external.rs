@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
             tool: self.external.name(),
             file: self.request.file.clone(),
             how,
-            last: self.external.last_words(said),
+            last: self.request.relative(&self.external.last_words(said)),
         }
     }
 

@@ -31,7 +31,7 @@ mod tool;
 pub mod words;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use klp_livepatch::Arch;
 use klp_livepatch::outcome::Cause;
@@ -82,6 +82,12 @@ impl Request {
             unpatched: None,
             ..self.clone()
         })
+    }
+
+    /// A tool's words with paths from the tree's root, as they are the same on every machine.
+    fn relative(&self, text: &str) -> String {
+        let root = |text: String, dir: &Path| text.replace(&format!("{}/", dir.display()), "");
+        root(root(text.to_owned(), &self.src_dir), &self.obj_dir)
     }
 }
 

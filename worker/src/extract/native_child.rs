@@ -241,7 +241,8 @@ fn by_tool(
     symbols: &Symbols,
 ) -> Result<(Extraction, CompileCheck, Vec<Kept>), Error> {
     let (mut extraction, check, kept) = external::extract_and_check(tool, request, inputs, symbols)?;
-    extraction.warnings.extend(changed_headers::warnings(request)?);
+    let changed = changed_headers::warnings(request, &extraction.source)?;
+    extraction.warnings.extend(changed);
     Ok((extraction, check, kept))
 }
 

@@ -33,6 +33,8 @@ pub struct FoundType {
     pub layout: Option<String>,
     /// It is more than named.
     pub whole: bool,
+    /// An enumeration's constants.
+    pub values: String,
     pub spot: Spot,
 }
 
@@ -62,6 +64,16 @@ pub struct Survey {
     pub mentions: BTreeMap<String, BTreeSet<String>>,
     /// What each header that differs includes.
     pub includes: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Survey {
+    /// A type's first definition counts, or what first names it.
+    pub fn add_type(&mut self, name: String, found: FoundType) {
+        let known = self.types.get(&name);
+        if known.is_none_or(|known| found.whole && !known.whole) {
+            self.types.insert(name, found);
+        }
+    }
 }
 
 /// Something to write into a source behind the header's inclusion.
@@ -128,6 +140,10 @@ pub struct Changes {
     pub layouts: BTreeMap<String, Spot>,
     /// Functions and variables declared with another type.
     pub declarations: BTreeMap<String, Spot>,
+    /// Functions and variables that the kernel's public headers define and the fix's do not; where they were.
+    pub left: BTreeMap<String, Spot>,
+    /// Types that the fix takes out of public headers, and that are the same where it puts them.
+    pub types_left: BTreeSet<String>,
     /// By header, in the order of their text.
     pub pieces: BTreeMap<String, Vec<Piece>>,
     /// Macros that lead to changed ones or to changed constants, with the names they mention on the way.
@@ -167,12 +183,19 @@ impl Changes {
         }
     }
 
+    /// Whether this is in a header that a source includes as the kernel has it.
+    fn is_kernels(&self, spot: &Spot) -> bool {
+        spot.public && !self.new_headers.contains(&spot.label)
+    }
+
     fn types(&mut self, before: &Survey, after: &Survey) {
         for (name, now) in &after.types {
             match before.types.get(name) {
                 Some(was) if was.whole && now.whole => {
                     if was.layout != now.layout {
                         self.layouts.insert(name.clone(), now.spot.clone());
+                    } else if was.values == now.values && was.spot.public && !self.is_kernels(&now.spot) {
+                        self.types_left.insert(name.clone());
                     }
                     if now.spot.public && !was.spot.public {
                         self.add(name, &now.spot);
@@ -264,6 +287,12 @@ impl Changes {
     }
 
     fn functions(&mut self, before: &Survey, after: &Survey) {
+        for (name, was) in before.definitions.iter().filter(|(_, was)| was.spot.public) {
+            let now = after.definitions.get(name);
+            if now.is_none_or(|now| !self.is_kernels(&now.spot)) {
+                self.left.insert(name.clone(), was.spot.clone());
+            }
+        }
         for (name, now) in &after.definitions {
             let was = before.definitions.get(name);
             if was.is_none_or(|was| was.text != now.text) {
@@ -325,30 +354,56 @@ impl Changes {
             || self.leads.contains_key(word)
     }
 
-    /// Each change in a line, for a source that another tool made.
-    pub fn told(&self) -> Vec<String> {
+    /// Each change, for a source that another tool made.
+    pub fn told(&self) -> Vec<Told> {
         let mut all = Vec::new();
-        let mut tell = |spot: &Spot, name: &str, what: &str| all.push(format!("{spot}: {name} {what}"));
+        let mut tell = |spot: &Spot, name: &str, what: &str, shared: bool| {
+            let text = format!("{spot}: {name} {what}");
+            let header = spot.label.clone();
+            all.push(Told { header, text, shared });
+        };
         for (name, d) in &self.definitions {
-            tell(&d.spot, name, if d.new { "is new" } else { "has another definition" });
+            tell(
+                &d.spot,
+                name,
+                if d.new { "is new" } else { "has another definition" },
+                false,
+            );
         }
         for (name, (new, spot)) in &self.macros {
-            tell(spot, name, if *new { "is a new macro" } else { "is another macro" });
+            tell(
+                spot,
+                name,
+                if *new { "is a new macro" } else { "is another macro" },
+                false,
+            );
         }
         for (name, c) in &self.constants {
-            tell(&c.spot, name, &format!("is {} instead of {}", c.after, c.before));
+            tell(&c.spot, name, &format!("is {} instead of {}", c.after, c.before), true);
         }
         for (name, spot) in &self.added {
-            tell(spot, name, "is new");
+            tell(spot, name, "is new", false);
         }
         for (name, spot) in &self.declarations {
-            tell(spot, name, "is declared otherwise");
+            tell(spot, name, "is declared otherwise", true);
         }
         for (name, spot) in &self.layouts {
-            tell(spot, name, "has another layout");
+            tell(spot, name, "has another layout", true);
+        }
+        for (name, spot) in &self.left {
+            tell(spot, name, "is defined here no more", false);
         }
         all
     }
+}
+
+/// A change in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub header: String,
+    pub text: String,
+    /// The running kernel goes by what was there before, wherever the source has it from.
+    pub shared: bool,
 }
 
 /// Said of a type with another layout that a source uses.
@@ -373,6 +428,14 @@ pub fn declared_otherwise(name: &str, spot: &Spot) -> String {
     )
 }
 
+/// Said of a function or variable that the fix moves out of a header and into no text of the source.
+pub fn left_behind(name: &str, spot: &Spot) -> String {
+    format!(
+        "{spot}: the fix takes {name} out of this header, and the livepatch uses what the kernel's own has: if that is to change, \
+         define {name} under another name in the file"
+    )
+}
+
 /// Said of a constant with another value that a source uses.
 pub fn renumbered(name: &str, constant: &Renumbered) -> String {
     let Renumbered { before, after, spot } = constant;
@@ -383,88 +446,4 @@ pub fn renumbered(name: &str, constant: &Renumbered) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spot(label: &str) -> Spot {
-        Spot {
-            label: label.into(),
-            line: 1,
-            start: 10,
-            end: 20,
-            public: true,
-        }
-    }
-
-    fn found(text: &str, label: &str) -> Found {
-        Found {
-            text: text.into(),
-            spot: spot(label),
-        }
-    }
-
-    fn between(before: Survey, after: Survey) -> Changes {
-        let headers = BTreeSet::from(["a.h".to_owned(), "b.h".to_owned()]);
-        Changes::between(before, &after, headers, BTreeSet::new())
-    }
-
-    #[test]
-    fn what_moves_between_changed_headers_is_no_change() {
-        let survey = |label: &str| Survey {
-            macros: BTreeMap::from([("M".into(), vec![found("M 1", label)])]),
-            definitions: BTreeMap::from([("f".into(), found("f", label))]),
-            declarations: BTreeMap::from([("g".into(), found("int ( void )", label))]),
-            ..Survey::default()
-        };
-        let changes = between(survey("a.h"), survey("b.h"));
-        assert!(changes.told().is_empty() && changes.pieces.is_empty(), "{changes:?}");
-    }
-
-    #[test]
-    fn macros_are_followed_back_through_macros() {
-        let survey = |text: &str| Survey {
-            macros: BTreeMap::from([("M".into(), vec![found(text, "a.h")])]),
-            mentions: BTreeMap::from([
-                ("M".into(), BTreeSet::new()),
-                ("N".into(), BTreeSet::from(["M".into()])),
-                ("O".into(), BTreeSet::from(["N".into(), "other".into()])),
-                ("P".into(), BTreeSet::from(["other".into()])),
-            ]),
-            ..Survey::default()
-        };
-        let changes = between(survey("M 1"), survey("M 2"));
-        assert!(changes.touches("M") && changes.touches("O") && !changes.touches("P"));
-        assert_eq!(changes.leads["O"], BTreeSet::from(["N".to_owned()]));
-    }
-
-    #[test]
-    fn an_enumeration_is_written_whole_only_if_all_of_it_is_new() {
-        let constant = |value, of_start| FoundConstant {
-            value,
-            spot: spot("a.h"),
-            of: None,
-            of_start,
-        };
-        let before = Survey {
-            constants: BTreeMap::from([("OLD".into(), constant(0, 5)), ("LAST".into(), constant(1, 5))]),
-            ..Survey::default()
-        };
-        let mut after = before.clone();
-        after.constants.insert("MORE".into(), constant(1, 5));
-        after.constants.insert("LAST".into(), constant(2, 5));
-        after.constants.insert("ALONE".into(), constant(7, 90));
-        let changes = between(before, after);
-        let pieces = &changes.pieces["a.h"];
-        assert_eq!(pieces.len(), 3, "{pieces:?}");
-        assert!(pieces.contains(&Piece::Declared { start: 90 }));
-        assert!(
-            pieces
-                .iter()
-                .any(|p| matches!(p, Piece::Constant { name, value: 1, .. } if name == "MORE"))
-        );
-        assert_eq!(
-            (changes.constants["LAST"].before, changes.constants["LAST"].after),
-            (1, 2)
-        );
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use super::changes;
 use super::declare;
 use super::fate::{self, Fate, Fates};
 use super::items::What;
-use super::plan::{Context, Edit, Forward, HeaderCopy, Keep, Plan, Position, is_type_kind};
+use super::plan::{Context, Forward, Keep, Plan, Position, is_type_kind};
 use super::refs::{Ref, To, refs_of_type};
 use super::unit::Unit;
 use crate::extract::{Dependency, Error, PatchedFunction, Request, Symbols};
@@ -29,7 +29,7 @@ pub struct Planner<'p, 't> {
     /// Functions whose text is to be taken whole from the preprocessor.
     pub(super) expand: BTreeSet<String>,
     /// Warnings of what the fix changes and no livepatch can.
-    doubts: BTreeSet<String>,
+    pub(super) doubts: BTreeSet<String>,
 }
 
 pub(super) enum Pending {
@@ -47,8 +47,8 @@ pub(super) enum Pending {
         event: String,
         decl: usize,
     },
-    /// A patched function that only a header declares.
-    Forward,
+    /// A function of the source's own that is used in front of its definition; what its name begins with.
+    Forward(&'static str),
 }
 
 impl<'p, 't> Planner<'p, 't> {
@@ -158,7 +158,8 @@ impl<'p, 't> Planner<'p, 't> {
             .renames
             .insert(function.to_owned(), format!("klpp_{function}"));
         self.want(function, decl);
-        self.name_edits(function, decl);
+        self.name_edits(function, decl, "klpp_");
+        self.expose(function);
         Ok(())
     }
 
@@ -197,6 +198,9 @@ impl<'p, 't> Planner<'p, 't> {
             return;
         };
         let decls = decls.clone();
+        if self.is_the_kernels(&decls) {
+            return;
+        }
         let made: usize = decls
             .iter()
             .filter(|i| {
@@ -329,14 +333,10 @@ impl<'p, 't> Planner<'p, 't> {
         let fate = self.fates.of(self.unit, name);
         match fate {
             Fate::AsIs => self.as_is(context, name),
-            Fate::Copy => {
-                let all: Vec<usize> = self.unit.by_name.get(name).into_iter().flatten().copied().collect();
-                for i in all {
-                    let d = &self.unit.decls[i];
-                    if self.unit.own.contains(&d.file) && (d.definition || !d.from_macro) {
-                        self.want(name, i);
-                    }
-                }
+            Fate::Copy => self.copy(name),
+            Fate::Renamed => {
+                self.copy_renamed(context, name);
+                self.rename(context, r, name, format!("klpr_{name}"));
             }
             Fate::Patched => {
                 if !self
@@ -344,7 +344,7 @@ impl<'p, 't> Planner<'p, 't> {
                     .declarations(name)
                     .any(|d| !d.definition && !d.from_macro && self.unit.own.contains(&d.file))
                 {
-                    self.pending.insert(name.to_owned(), Pending::Forward);
+                    self.pending.insert(name.to_owned(), Pending::Forward("klpp_"));
                     self.used(name, context);
                 }
                 self.rename(context, r, name, format!("klpp_{name}"));
@@ -388,6 +388,11 @@ impl<'p, 't> Planner<'p, 't> {
                 module: export.module.clone(),
                 namespace: Some(export.namespace.clone()).filter(|n| !n.is_empty()),
             });
+        }
+        if let Some(spot) = self.unit.changes.left.get(name)
+            && self.unit.definition(name).is_none()
+        {
+            self.doubts.insert(changes::left_behind(name, spot));
         }
         if self.unit.declared_outside(name) {
             return;
@@ -437,36 +442,6 @@ impl<'p, 't> Planner<'p, 't> {
                 self.reference(context, &t);
             }
         }
-    }
-
-    pub(super) fn header_copy(&mut self, name: &str) {
-        if self.plan.headers.contains_key(name) {
-            return;
-        }
-        let Some(decl) = self.unit.definition_index(name) else {
-            return;
-        };
-        let d = &self.unit.decls[decl];
-        let (file, cursor, from_macro) = (d.file, d.cursor, d.from_macro);
-        let position = match self.unit.known_after(file) {
-            Some(i) => (i, 2, 2 * decl + 1),
-            None => (0, 0, 2 * decl + 1),
-        };
-        self.plan.headers.insert(name.to_owned(), HeaderCopy { decl, position });
-        let context = Context::Header(name.to_owned());
-        self.plan.renames.insert(name.to_owned(), format!("klpr_{name}"));
-        if from_macro || self.expand.contains(name) {
-            self.plan.whole.insert(context.clone());
-        } else if let Some(at) = cursor.spelled_at() {
-            self.plan.edits.insert(
-                (file, at.offset as usize),
-                Edit {
-                    len: name.len(),
-                    text: format!("klpr_{name}"),
-                },
-            );
-        }
-        self.enqueue(context, decl);
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Fate {
     AsIs,
     /// Its definition is copied under its own name.
     Copy,
+    /// As [`Self::Copy`], under `klpr_`: the kernel's headers, from which the fix takes it, still define it.
+    Renamed,
     /// It is one of the functions to patch: `klpp_`.
     Patched,
     /// Reached through a `klpe_` pointer; the object that holds it.
@@ -109,7 +111,10 @@ impl<'a> Fates<'a> {
         let refs = self.refs(unit, decl);
         is_constant(unit.decls[decl].cursor.ty())
             && refs.all.iter().all(|r| match &r.to {
-                To::Symbol(to) if to != name => matches!(self.of(unit, to), Fate::AsIs | Fate::Copy | Fate::Patched),
+                To::Symbol(to) if to != name => matches!(
+                    self.of(unit, to),
+                    Fate::AsIs | Fate::Copy | Fate::Renamed | Fate::Patched
+                ),
                 _ => true,
             })
     }
@@ -144,6 +149,13 @@ impl<'a> Fates<'a> {
         let definition = unit.definition_index(name);
         let own_definition = definition.filter(|i| unit.own.contains(&unit.decls[*i].file));
 
+        if unit.changes.left.contains_key(name) {
+            match (own_definition, definition) {
+                (Some(_), _) => return Fate::Renamed,
+                (None, None) => return Fate::AsIs,
+                _ => {}
+            }
+        }
         if function
             && internal
             && let Some(event) = tracepoint(unit, name)
@@ -240,7 +252,7 @@ impl<'a> Fates<'a> {
                 && to != name
                 && matches!(
                     self.of(unit, to),
-                    Fate::External(_) | Fate::Inline | Fate::Trace(_) | Fate::StaticCall(..)
+                    Fate::External(_) | Fate::Inline | Fate::Renamed | Fate::Trace(_) | Fate::StaticCall(..)
                 )
             {
                 must = true;

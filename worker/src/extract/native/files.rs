@@ -85,6 +85,8 @@ pub struct Files {
     by_handle: HashMap<FileHandle, FileId>,
     /// libclang has a handle for each way a file is named.
     by_path: HashMap<PathBuf, FileId>,
+    /// The text that was read in place of a file's own, and that file's label.
+    instead: Option<(String, String)>,
 }
 
 impl Files {
@@ -103,7 +105,14 @@ impl Files {
             list: Vec::new(),
             by_handle: HashMap::new(),
             by_path: HashMap::new(),
+            instead: None,
         }
+    }
+
+    /// Of the file with this label another text was parsed.
+    pub fn reading(mut self, label: &str, text: &str) -> Self {
+        self.instead = Some((label.to_owned(), text.to_owned()));
+        self
     }
 
     /// The path from a root. A tree may be a view made of links into another: the name a file is reached by counts first.
@@ -133,13 +142,15 @@ impl Files {
         let label = self.label(&path, &real);
         let public = public_part(&label).is_some();
         let id = self.list.len();
+        let instead = self.instead.as_ref().filter(|(of, _)| *of == label);
+        let text = instead.map_or_else(OnceCell::new, |(_, text)| OnceCell::from(text.clone()));
         self.list.push(SourceFile {
             handle,
             label,
             public,
             path,
             real: real.clone(),
-            text: OnceCell::new(),
+            text,
             tokens: OnceCell::new(),
             line_ends: OnceCell::new(),
         });

@@ -123,11 +123,14 @@ impl Planner<'_, '_> {
                         }
                         .map(|p| format!("extern {p};"))
                     }),
-                Pending::Forward => self
-                    .unit
-                    .definition(&name)
-                    .and_then(|d| declare::prototype(d.cursor, &format!("klpp_{name}")))
-                    .map(|p| format!("{p};")),
+                Pending::Forward(prefix) => self.unit.definition(&name).and_then(|d| {
+                    let storage = if d.is_static() && *prefix != "klpp_" {
+                        "static "
+                    } else {
+                        ""
+                    };
+                    declare::prototype(d.cursor, &format!("{prefix}{name}")).map(|p| format!("{storage}{p};"))
+                }),
                 Pending::Trace { event, decl } => {
                     let external = |symbol: String| {
                         if self.plan.externals.iter().any(|e| e.symbol == symbol) {

@@ -105,13 +105,22 @@ pub struct Diagnostic {
 }
 
 impl<'l> Tu<'l> {
-    /// Parses with `args` (compiler's name first); the working directory is given by `-working-directory`.
-    pub fn parse(_library: &'l Library, args: &[String]) -> Result<Self, String> {
+    /// Parses with `args` (compiler's name first); the working directory is given by `-working-directory`. `instead`: the text
+    /// to read in place of a file's own.
+    pub fn parse(_library: &'l Library, args: &[String], instead: Option<(&str, &str)>) -> Result<Self, String> {
         let args: Vec<CString> = args
             .iter()
             .map(|a| CString::new(a.as_str()))
             .collect::<Result<_, _>>()
             .map_err(|_| "an argument holds a NUL byte".to_owned())?;
+        let name =
+            CString::new(instead.map_or("", |(name, _)| name)).map_err(|_| "a path holds a NUL byte".to_owned())?;
+        let text = instead.map_or("", |(_, text)| text);
+        let mut unsaved = CXUnsavedFile {
+            Filename: name.as_ptr(),
+            Contents: text.as_ptr().cast::<c_char>(),
+            Length: text.len() as _,
+        };
         let pointers: Vec<*const c_char> = args.iter().map(|a| a.as_ptr()).collect();
         let options = CXTranslationUnit_DetailedPreprocessingRecord | CXTranslationUnit_KeepGoing;
         // SAFETY: all pointers live across the call; the results are owned by the returned value.
@@ -123,8 +132,8 @@ impl<'l> Tu<'l> {
                 ptr::null(),
                 pointers.as_ptr(),
                 pointers.len() as c_int,
-                ptr::null_mut(),
-                0,
+                &mut unsaved,
+                u32::from(instead.is_some()),
                 options,
                 &mut unit,
             );
@@ -183,6 +192,28 @@ impl<'l> Tu<'l> {
                 let (_, a) = spelling(start);
                 let (_, b) = spelling(clang_getRangeEnd(range));
                 out.push((Entry(start.int_data.wrapping_sub(a)), a, b));
+            }
+            clang_disposeSourceRangeList(list);
+        }
+        out
+    }
+
+    /// All ranges the preprocessor skipped, in whichever file.
+    pub fn all_skipped(&self) -> Vec<(FileHandle, Entry, u32, u32)> {
+        let mut out = Vec::new();
+        // SAFETY: the list is disposed of once, ranges are read while it lives.
+        unsafe {
+            let list = clang_getAllSkippedRanges(self.unit);
+            if list.is_null() {
+                return out;
+            }
+            for i in 0..(*list).count {
+                let range = *(*list).ranges.add(i as usize);
+                let start = clang_getRangeStart(range);
+                if let (Some(file), a) = spelling(start) {
+                    let (_, b) = spelling(clang_getRangeEnd(range));
+                    out.push((file, Entry(start.int_data.wrapping_sub(a)), a, b));
+                }
             }
             clang_disposeSourceRangeList(list);
         }

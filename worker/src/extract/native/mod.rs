@@ -6,6 +6,7 @@
 
 mod changes;
 mod closure;
+mod copies;
 mod declare;
 mod emit;
 mod expand;
@@ -27,13 +28,16 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests_headers;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_moves;
 mod tokens;
 mod unit;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use changes::Changes;
+use changes::{Changes, Told};
 use closure::Planner;
 use files::Files;
 use libclang::{Library, Tu};
@@ -97,11 +101,11 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
     })
 }
 
-/// What the fix changes in the headers that the file reads, each change in a line.
+/// What the fix changes in the headers that the file reads.
 ///
 /// # Errors
 /// As [`extract_and_check`].
-pub fn header_changes(request: &Request) -> Result<Vec<String>, Error> {
+pub fn header_changes(request: &Request) -> Result<Vec<Told>, Error> {
     let library = Library::load()?;
     let builtin = !request.command.is_module();
     let tu = parse(&library, request, builtin)?;
@@ -121,6 +125,11 @@ pub fn extract(request: &Request, symbols: &dyn Symbols) -> Result<Extraction, E
 }
 
 fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<Tu<'l>, Error> {
+    parse_text(library, request, builtin, None)
+}
+
+/// `text`: what to read in place of the request's file.
+fn parse_text<'l>(library: &'l Library, request: &Request, builtin: bool, text: Option<&str>) -> Result<Tu<'l>, Error> {
     let directory = request.command.directory.to_string_lossy();
     let mut args = flags::for_clang(&request.command.args, &directory, request.arch);
     if builtin && request.src_dir.join(STATIC_CALL_TYPES).is_file() {
@@ -131,7 +140,9 @@ fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<T
         )?;
         args.extend(["-include".to_owned(), preamble.to_string_lossy().into_owned()]);
     }
-    let tu = Tu::parse(library, &args).map_err(|why| Error::Parse {
+    let file = request.src_dir.join(&request.file);
+    let file = file.to_string_lossy();
+    let tu = Tu::parse(library, &args, text.map(|text| (&*file, text))).map_err(|why| Error::Parse {
         file: request.file.clone(),
         why,
     })?;
@@ -177,7 +188,7 @@ fn slice(
     warnings.extend(
         tu.errors(5)
             .into_iter()
-            .map(|d| parse_warning(&relative(&d.text, request))),
+            .map(|d| parse_warning(&request.relative(&d.text))),
     );
     let lines = output
         .lines
@@ -228,11 +239,6 @@ fn parse_warning(text: &str) -> String {
         ""
     };
     format!("libclang: {text}{hint}")
-}
-
-fn relative(text: &str, request: &Request) -> String {
-    text.replace(&format!("{}/", request.src_dir.display()), "")
-        .replace(&format!("{}/", request.obj_dir.display()), "")
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {

@@ -10,31 +10,39 @@ use super::plan::{Context, Edit};
 use super::refs::{LocalStatic, Ref, To};
 
 impl Planner<'_, '_> {
-    /// Renames a patched function where it is defined and declared, and takes away what hides it.
-    pub(super) fn name_edits(&mut self, function: &str, definition: usize) {
-        let all: Vec<usize> = self.unit.by_name.get(function).into_iter().flatten().copied().collect();
-        for i in all {
+    /// The own files' declarations whose names are written there: each with its item, its file, and the name's place.
+    fn written_names(&self, name: &str) -> Vec<(usize, usize, FileId, usize)> {
+        let all = self.unit.by_name.get(name).into_iter().flatten().copied();
+        all.filter_map(|i| {
             let d = &self.unit.decls[i];
             if !self.unit.own.contains(&d.file) || d.from_macro {
-                continue;
+                return None;
             }
-            let (file, cursor) = (d.file, d.cursor);
-            let Some(at) = cursor.spelled_at().map(|p| p.offset as usize) else {
-                continue;
-            };
-            let Some(item) = self.unit.item_at(file, at) else {
-                continue;
-            };
+            let at = d.cursor.spelled_at()?.offset as usize;
+            Some((i, self.unit.item_at(d.file, at)?, d.file, at))
+        })
+        .collect()
+    }
+
+    /// Renames a function or variable where it is defined and declared.
+    pub(super) fn name_edits(&mut self, name: &str, definition: usize, prefix: &str) {
+        for (decl, item, file, at) in self.written_names(name) {
             self.plan.edits.insert(
                 (file, at),
                 Edit {
-                    len: function.len(),
-                    text: format!("klpp_{function}"),
+                    len: name.len(),
+                    text: format!("{prefix}{name}"),
                 },
             );
-            if i != definition {
+            if decl != definition {
                 self.keep_item(item, None);
             }
+        }
+    }
+
+    /// Takes away what hides a patched function.
+    pub(super) fn expose(&mut self, function: &str) {
+        for (i, item, file, at) in self.written_names(function) {
             let start = self.unit.items[item].start;
             let source = self.unit.files.get(file);
             let text = source.text();

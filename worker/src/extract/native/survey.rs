@@ -1,5 +1,8 @@
 //! Surveys the sources of a parse for [`Changes`]: definitions, declarations, layouts, constants and macros by name. The
 //! unpatched sources are parsed only if a header, or a type of the file itself, is not as it was.
+//!
+//! A livepatch is compiled from the patched file and the kernel's own headers. So these are read by the patched file, to
+//! know what its source would find in them; only the file's own types are looked for in the file as it was.
 // libclang's constants are named as in C.
 #![allow(non_upper_case_globals)]
 
@@ -10,7 +13,7 @@ use clang_sys::*;
 use super::changes::{Changes, Found, FoundConstant, FoundType, Spot, Survey};
 use super::files::{FileId, Files};
 use super::lexer::{self, Kind};
-use super::libclang::{Cursor, Library, Next, Tu, Type};
+use super::libclang::{Cursor, Entry, Library, Next, Tu, Type};
 use super::plan::is_type_kind;
 use super::unit::{Decl, Private, Unit};
 use crate::extract::{Error, Request};
@@ -28,6 +31,7 @@ pub fn changes(library: &Library, request: &Request, tu: &Tu<'_>, builtin: bool)
         // Told where it is sliced.
         return Ok(none);
     };
+    let now = after.files.get(after.main).text().to_owned();
     let mut headers = BTreeSet::new();
     let mut new = BTreeSet::new();
     for (id, is_new) in after
@@ -43,19 +47,66 @@ pub fn changes(library: &Library, request: &Request, tu: &Tu<'_>, builtin: bool)
         }
     }
     let original = std::fs::read(unpatched.src_dir.join(&request.file)).unwrap_or_default();
-    if headers.is_empty() && types_are_in(&after, &lexer::same_length_text(original)) {
+    let original = lexer::same_length_text(original);
+    if headers.is_empty() && types_are_in(&after, &original) {
         return Ok(none);
     }
-    let survey_after = survey(&after, &headers);
+    let mut survey_before = Survey::default();
+    if !headers.is_empty() {
+        let tu = super::parse_text(library, &unpatched, builtin, Some(&now))?;
+        let files = files_of(&unpatched).reading(&request.file, &now);
+        let before = Unit::new(&tu, files, &request.file, Private::Slice, &none);
+        let before = before.ok_or_else(|| super::not_parsed(&tu, &unpatched))?;
+        headers.extend(read_otherwise(&before, &after));
+        let types = if now == original { Types::All } else { Types::OfHeaders };
+        survey_before = survey(&before, &headers, types);
+    }
+    let survey_after = survey(&after, &headers, Types::All);
     drop(after);
-    let tu = super::parse(library, &unpatched, builtin)?;
-    let before = unit(&tu, &unpatched, &none).ok_or_else(|| super::not_parsed(&tu, &unpatched))?;
-    Ok(Changes::between(survey(&before, &headers), &survey_after, headers, new))
+    if now != original {
+        let tu = super::parse(library, &unpatched, builtin)?;
+        let before = unit(&tu, &unpatched, &none).ok_or_else(|| super::not_parsed(&tu, &unpatched))?;
+        for (name, found) in survey(&before, &BTreeSet::new(), Types::OfTheFile).types {
+            survey_before.add_type(name, found);
+        }
+    }
+    Ok(Changes::between(survey_before, &survey_after, headers, new))
+}
+
+fn files_of(request: &Request) -> Files {
+    Files::new(&request.src_dir, &request.obj_dir, &request.command.directory)
 }
 
 fn unit<'t>(tu: &'t Tu<'_>, request: &Request, none: &'t Changes) -> Option<Unit<'t>> {
-    let files = Files::new(&request.src_dir, &request.obj_dir, &request.command.directory);
-    Unit::new(tu, files, &request.file, Private::Slice, none)
+    Unit::new(tu, files_of(request), &request.file, Private::Slice, none)
+}
+
+/// The headers of which the preprocessor reads other parts: an unchanged one may ask for a macro that changed.
+fn read_otherwise(before: &Unit<'_>, after: &Unit<'_>) -> Vec<String> {
+    let mut after = skipped(after);
+    let before = skipped(before).into_iter();
+    before
+        .filter(|(label, was)| after.remove(label).is_some_and(|now| now != *was))
+        .map(|(label, _)| label)
+        .collect()
+}
+
+/// By header, the parts that each of its readings skips.
+fn skipped(unit: &Unit<'_>) -> BTreeMap<String, BTreeSet<Vec<(u32, u32)>>> {
+    let mut readings: BTreeMap<FileId, BTreeMap<Entry, Vec<(u32, u32)>>> = BTreeMap::new();
+    for (handle, entry, start, end) in unit.tu.all_skipped() {
+        if let Some(file) = unit.files.known(handle).filter(|file| *file != unit.main) {
+            let reading = readings.entry(file).or_default().entry(entry).or_default();
+            reading.push((start, end));
+        }
+    }
+    let mut all = BTreeMap::new();
+    for (file, source) in unit.files.iter() {
+        let mut readings = readings.remove(&file).unwrap_or_default();
+        readings.values_mut().for_each(|reading| reading.sort_unstable());
+        all.insert(source.label.clone(), readings.into_values().collect());
+    }
+    all
 }
 
 /// Whether a text has all types that the unit's main file has.
@@ -89,9 +140,18 @@ fn normalised(text: &str, start: usize, end: usize) -> String {
     out
 }
 
-fn survey(unit: &Unit<'_>, differing: &BTreeSet<String>) -> Survey {
+/// Whose types count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Types {
+    All,
+    OfHeaders,
+    OfTheFile,
+}
+
+fn survey(unit: &Unit<'_>, differing: &BTreeSet<String>, types: Types) -> Survey {
     let mut reader = Reader {
         unit,
+        types,
         differing: unit
             .files
             .iter()
@@ -112,6 +172,7 @@ fn survey(unit: &Unit<'_>, differing: &BTreeSet<String>) -> Survey {
 
 struct Reader<'u, 't> {
     unit: &'u Unit<'t>,
+    types: Types,
     differing: BTreeSet<FileId>,
     found: Survey,
 }
@@ -147,7 +208,7 @@ impl Reader<'_, '_> {
             };
             self.found.definitions.insert(decl.name.clone(), new);
         }
-        let text = spelling(decl.cursor.ty().canonical());
+        let text = written(decl.cursor.ty());
         let known = self
             .found
             .declarations
@@ -177,10 +238,10 @@ impl Reader<'_, '_> {
     }
 
     fn ty(&mut self, decl: &Decl<'_>) {
-        let name = decl.cursor.name();
-        if name.is_empty() || name.contains(' ') || decl.cursor.is_anonymous() {
+        if decl.kind != CXCursor_TypedefDecl && is_nameless(decl.cursor) {
             return;
         }
+        let name = decl.cursor.name();
         let (key, layout, whole) = match decl.kind {
             CXCursor_TypedefDecl => (name, Some(alias(decl.cursor)), true),
             kind => {
@@ -193,18 +254,23 @@ impl Reader<'_, '_> {
     }
 
     fn add_type(&mut self, key: String, decl: &Decl<'_>, layout: Option<String>, whole: bool) {
-        let spot = self.spot(decl.file, decl.start, decl.end);
-        let known = self.found.types.get(&key);
-        if known.is_none_or(|known| whole && !known.whole) {
-            let new = FoundType { layout, whole, spot };
-            self.found.types.insert(key, new);
+        let own = decl.file == self.unit.main;
+        if self.types == Types::OfHeaders && own || self.types == Types::OfTheFile && !own {
+            return;
         }
+        let spot = self.spot(decl.file, decl.start, decl.end);
+        let values = values(decl.cursor);
+        let found = FoundType {
+            layout,
+            whole,
+            values,
+            spot,
+        };
+        self.found.add_type(key, found);
     }
 
     fn enumeration(&mut self, decl: &Decl<'_>) {
-        let name = decl.cursor.name();
-        let tag =
-            (!name.is_empty() && !name.contains(' ') && !decl.cursor.is_anonymous()).then(|| format!("enum {name}"));
+        let tag = (!is_nameless(decl.cursor)).then(|| format!("enum {}", decl.cursor.name()));
         if let Some(tag) = &tag {
             self.add_type(tag.clone(), decl, None, decl.definition);
         }
@@ -274,17 +340,52 @@ impl Reader<'_, '_> {
     }
 }
 
+/// Whether a structure, union or enumeration has no tag; libclang calls it by its first typedef then.
+pub(super) fn is_nameless(cursor: Cursor<'_>) -> bool {
+    is_anonymous(cursor) || cursor.ty().canonical().spelling() == cursor.name()
+}
+
+/// Whether it has no name at all; libclang calls it by its place then.
+fn is_anonymous(cursor: Cursor<'_>) -> bool {
+    let name = cursor.name();
+    name.is_empty() || name.contains(' ') || cursor.is_anonymous()
+}
+
 /// What a typedef stands for.
 fn alias(cursor: Cursor<'_>) -> String {
     let ty = cursor.underlying().canonical();
     match ty.declaration() {
-        // It gives the type its only name.
-        Some(decl) if ty.kind() == CXType_Record && (decl.name().is_empty() || decl.name().contains(' ')) => {
-            layout(decl)
+        // It may give the type its only name.
+        Some(decl) if ty.kind() == CXType_Record && is_nameless(decl) => layout(decl),
+        _ => written(ty),
+    }
+}
+
+/// What a type is: how it is written, and the layout of the structure without a name that it comes to.
+fn written(ty: Type<'_>) -> String {
+    let ty = ty.canonical();
+    let mut inner = ty;
+    while let Some(next) = inner.pointee().or_else(|| inner.element()) {
+        inner = next.canonical();
+    }
+    match inner.declaration() {
+        Some(decl) if inner.kind() == CXType_Record && is_anonymous(decl) => {
+            format!("{} {{{}}}", spelling(ty), layout(decl))
         }
-        Some(decl) if ty.kind() == CXType_Record && decl.name() == cursor.name() && decl.is_anonymous() => layout(decl),
         _ => spelling(ty),
     }
+}
+
+/// The constants of an enumeration, or of the one that a typedef stands for.
+fn values(cursor: Cursor<'_>) -> String {
+    let of = match cursor.kind() {
+        CXCursor_EnumDecl => Some(cursor),
+        CXCursor_TypedefDecl => cursor.underlying().canonical().declaration(),
+        _ => None,
+    };
+    let all = of.into_iter().flat_map(|of| of.children());
+    let constants = all.filter(|child| child.kind() == CXCursor_EnumConstantDecl);
+    constants.map(|c| format!("{}={} ", c.name(), c.enum_value())).collect()
 }
 
 /// A structure's size and its members, with those of structures in it.
