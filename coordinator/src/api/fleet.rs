@@ -132,7 +132,11 @@ impl FleetService for Fleet {
 impl Fleet {
     /// What each worker runs, as far as the database knows, with what it last said of it.
     async fn running(&self) -> Result<BTreeMap<WorkerName, Vec<v1::Running>>, Status> {
-        let leased = self.0.store.read(|db| store::leased_now(db).map_err(Failed::from)).await?;
+        let leased = self
+            .0
+            .store
+            .read(|db| store::leased_now(db).map_err(Failed::from))
+            .await?;
         let mut live = self.0.farm.live(leased.iter().map(|l| l.task).collect()).await;
         let mut running: BTreeMap<WorkerName, Vec<v1::Running>> = BTreeMap::new();
         for leased in leased {
