@@ -68,7 +68,7 @@ pub fn draw(facts: &Facts, view: &mut View, now: i64, theme: Theme, area: Rect, 
     };
     let progress = facts.progress(&grid);
     header(facts, &progress, now, theme, part(1.min(area.height)), buf);
-    counts(facts, &progress, view, now, theme, part(heights.counts), buf);
+    counts(facts, &progress, view, theme, part(heights.counts), buf);
     matrix(&grid, &rows, view, theme, part(heights.matrix), buf);
     let place = part(heights.detail);
     match view.open {
@@ -85,7 +85,7 @@ pub fn draw(facts: &Facts, view: &mut View, now: i64, theme: Theme, area: Rect, 
         }
     }
     events(facts, now, theme, part(heights.events), buf);
-    let keys = "q leave  ↑↓←→ select  Enter all of a cell  f attention first  n next failure  ? help";
+    let keys = "q leave  ? help  ↑↓←→ select  Enter open  f attention first  n next failure";
     paint::line([(keys.into(), theme.dim())], part(heights.keys), buf);
     if view.help {
         paint::help(KEYS, theme, area, buf);
@@ -104,7 +104,7 @@ fn header(facts: &Facts, progress: &Progress, now: i64, theme: Theme, area: Rect
     let done = format!("{}/{}", progress.tasks_done, progress.tasks);
     let right = match area.width {
         ..40 => done,
-        40..80 => format!("{done} tasks  {elapsed}"),
+        _ if area.width < 80 || facts.lost_ms.is_some() => format!("{done} tasks  {elapsed}"),
         _ => {
             let bar = paint::bar(
                 progress.tasks_done as u64,
@@ -115,7 +115,9 @@ fn header(facts: &Facts, progress: &Progress, now: i64, theme: Theme, area: Rect
         }
     };
     let width = u16::try_from(right.width()).unwrap_or(u16::MAX).min(area.width);
-    let left = Rect::new(area.x, area.y, area.width - width, area.height);
+    // With a gap between them.
+    let left = Rect::new(area.x, area.y, (area.width - width).saturating_sub(1), area.height);
+    let place = Rect::new(area.right() - width, area.y, width, area.height);
     let mut spans = vec![(Cow::from(format!("{}  ", spec.name)), theme.strong())];
     match facts.lost_ms {
         Some(since) => spans.push((
@@ -123,7 +125,7 @@ fn header(facts: &Facts, progress: &Progress, now: i64, theme: Theme, area: Rect
             theme.bad(),
         )),
         None => {
-            if !spec.cve.is_empty() {
+            if !spec.cve.is_empty() && area.width >= 60 {
                 spans.push((format!("CVE-{}  ", spec.cve).into(), Style::new()));
             }
             spans.push((livepatch_state(livepatch).into(), theme.busy()));
@@ -140,14 +142,10 @@ fn header(facts: &Facts, progress: &Progress, now: i64, theme: Theme, area: Rect
         }
     }
     paint::line(spans, left, buf);
-    paint::line(
-        [(right.into(), Style::new())],
-        Rect::new(left.right(), area.y, width, area.height),
-        buf,
-    );
+    paint::line([(right.into(), Style::new())], place, buf);
 }
 
-fn counts(facts: &Facts, progress: &Progress, view: &View, _now: i64, theme: Theme, area: Rect, buf: &mut Buffer) {
+fn counts(facts: &Facts, progress: &Progress, view: &View, theme: Theme, area: Rect, buf: &mut Buffer) {
     let all = [
         (Standing::Failed, progress.failed, "failed"),
         (Standing::Cancelled, progress.cancelled, "cancelled"),
@@ -244,12 +242,15 @@ fn matrix(grid: &Grid<'_>, rows: &[Codestream], view: &mut View, theme: Theme, a
         .take(columns.widths.len())
         .collect();
     let mut heading = vec![(pad("CODESTREAM", columns.names), theme.heading())];
-    heading.extend(
-        archs
-            .iter()
-            .zip(&columns.widths)
-            .map(|(arch, width)| (pad(arch, *width), theme.heading())),
-    );
+    heading.extend(archs.iter().zip(&columns.widths).map(|(arch, width)| {
+        // Above marks a beginning is enough, without saying that there is more.
+        let name = if columns.marks {
+            arch.chars().take(width - 1).collect()
+        } else {
+            (*arch).clone()
+        };
+        (pad(&name, *width), theme.heading())
+    }));
     if seen.len() < rows.len() {
         let text = format!("{} to {} of {}", seen.start + 1, seen.end, rows.len());
         heading.push((text.into(), theme.dim()));

@@ -13,7 +13,7 @@ fn frame(facts: &Facts, view: &mut View, width: u16, height: u16) -> String {
     let draw = |frame: &mut ratatui::Frame<'_>| draw(facts, view, 65_000, theme, frame.area(), frame.buffer_mut());
     terminal.draw(draw).unwrap();
     let buffer = terminal.backend().buffer().clone();
-    let lines = buffer.content.chunks(usize::from(width));
+    let lines = buffer.content.chunks(usize::from(width.max(1)));
     lines
         .map(|line| {
             line.iter()
@@ -69,13 +69,41 @@ fn many() -> Facts {
 fn a_frame_tells_all_where_there_is_room() {
     let mut view = View::default();
     view.key(crossterm::event::KeyCode::Char('n').into(), &some().grid());
-    insta::assert_snapshot!(frame(&some(), &mut view, 100, 12), @"");
+    insta::assert_snapshot!(frame(&some(), &mut view, 100, 12), @r"
+    bsc1  CVE-2022-1048  running                         █████████████████░░░░░░░░ 2/3 tasks  1 min 04 s
+    ✗ 1 failed  ▶ 1 running  ✓ 1 succeeded
+    CODESTREAM  s390x         x86_64
+    15.6u1      ▶ check on a  ✓ compiles (1.5 s)
+    15.6u2      -             ✗ extract failed (this codestream's)
+    15.6u2/x86_64  extract failed (this codestream's)  pcm.c:12: no member named `mutex`  see the log
+       5 s ago  15.6u2/x86_64: extract failed
+
+
+
+
+    q leave  ? help  ↑↓←→ select  Enter open  f attention first  n next failure
+    ");
 }
 
 #[test]
 fn a_small_frame_tells_what_matters() {
-    insta::assert_snapshot!(frame(&some(), &mut View::default(), 20, 5), @"");
-    insta::assert_snapshot!(frame(&many(), &mut View::default(), 40, 8), @"");
+    insta::assert_snapshot!(frame(&some(), &mut View::default(), 20, 5), @r"
+    bsc1  running    2/3
+    CODESTREAM  s39 x86
+    15.6u1      ▶   ✓
+    15.6u2      -   ✗
+    15.6u1/s390x  check…
+    ");
+    insta::assert_snapshot!(frame(&many(), &mut View::default(), 40, 8), @r"
+    bsc1  running  120/240 tasks  1 min 04 s
+    ✗ 60 failed  ▶ 60 running  · 60 waiting…
+    CODESTREAM  aarch6 ppc64l s390x  x86_64
+    15.4u0      ✗      ✗      ▶      ·
+    15.4u1      ·      ·      ✓      ▶
+    15.4u2      ▶      ▶      ✗      ✓
+    15.4u0/aarch64  extract failed (the far…
+    q leave  ? help  ↑↓←→ select  Enter ope…
+    ");
 }
 
 #[test]
@@ -103,8 +131,8 @@ fn a_cell_is_opened_and_tells_its_failure_line_by_line() {
 #[test]
 fn every_size_is_drawn_and_shows_the_selected_row() {
     for facts in [many(), some(), Facts::new(answer(1, Vec::new()))] {
-        for width in [0, 1, 5, 20, 37, 80, 200, 300] {
-            for height in [0, 1, 2, 3, 5, 6, 8, 13, 24, 60, 100] {
+        for width in [0, 1, 20, 37, 80, 300] {
+            for height in [0, 1, 2, 5, 6, 8, 14, 100] {
                 let mut view = View::default();
                 for code in [
                     crossterm::event::KeyCode::End,
@@ -153,10 +181,10 @@ fn no_text_of_a_coordinator_steers_the_terminal() {
         ..Default::default()
     });
     for open in [false, true] {
-        let mut view = View {
-            open,
-            ..View::default()
-        };
+        let mut view = View::default();
+        if open {
+            view.key(crossterm::event::KeyCode::Enter.into(), &facts.grid());
+        }
         let shown = frame(&facts, &mut view, 200, 30);
         let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
         assert!(!shown.contains(steers), "{shown:?}");

@@ -96,7 +96,7 @@ pub fn draw(
         }
         false => paint::line([(detail.join("; ").into(), Style::new())], place, buf),
     }
-    let does = "q leave  Tab next part  ↑↓ select  Enter all of a row  s sort  r reverse  ? help";
+    let does = "q leave  ? help  Tab next part  ↑↓ select  Enter open  s sort  r reverse";
     paint::line([(does.into(), theme.dim())], part(keys), buf);
     if view.help {
         paint::help(KEYS, theme, area, buf);

@@ -14,7 +14,7 @@ fn frame(farm: &Farm, view: &mut View, width: u16, height: u16) -> String {
     let draw = |f: &mut ratatui::Frame<'_>| draw(farm, None, view, 65_000, theme, f.area(), f.buffer_mut());
     terminal.draw(draw).unwrap();
     let buffer = terminal.backend().buffer().clone();
-    let lines = buffer.content.chunks(usize::from(width));
+    let lines = buffer.content.chunks(usize::from(width.max(1)));
     lines
         .map(|line| {
             line.iter()
@@ -29,7 +29,28 @@ fn frame(farm: &Farm, view: &mut View, width: u16, height: u16) -> String {
 
 #[test]
 fn a_frame_tells_all_where_there_is_room() {
-    insta::assert_snapshot!(frame(&farm(), &mut View::default(), 120, 20), @"");
+    insta::assert_snapshot!(frame(&farm(), &mut View::default(), 120, 20), @r"
+    klp-farm top  http://farm:7420
+    workers 1 ready 1 held 1 lost   slots █████░░░░░ 4/8   tasks 4 running, 10 waiting, 3 blocked   livepatches 2
+    ▸ Workers, by name
+      WORKER   SLOTS           HEARD    STATE                                    TOOLS   RUNS
+      build2   ████████░░ 3/4  5 s ago  connected                                native  extract 15.6u1/x86_64 of bsc1 for …
+      build3   █████░░░░░ 2/4  5 s ago  lost 5 s ago
+      build10  ███░░░░░░░ 1/4  5 s ago  connected; drained 1 min ago (new disk)
+
+      Livepatches in progress, by age
+      NAME  CVE        DONE              FAILED  AGE         BY  STATE
+      bsc1  2022-1048  ██░░░░░░░░ 1/8    0       1 min 04 s      2 running, 5 waiting
+      bsc2  2022-1048  ███████░░░ 11/18  3       35.0 s          2 running, 5 waiting
+
+      Queue, by tasks
+      TASKS  LONGEST   LIVEPATCHES      WAIT FOR
+      7      15 s ago  bsc1             all 4 slots of build2 are busy
+      3      45 s ago  bsc1 and 1 more  no worker holds 15.5u40/s390x
+
+    build2  connected; extract 15.6u1/x86_64 of bsc1 for 4.0 s: compiling
+    q leave  ? help  Tab next part  ↑↓ select  Enter open  s sort  r reverse
+    ");
 }
 
 #[test]
@@ -127,10 +148,8 @@ fn no_text_of_a_coordinator_steers_the_terminal() {
     farm.workers[1].running[0].progress = hostile.into();
     farm.livepatches[0].submitted_by = hostile.into();
     farm.waiting[0].reason = hostile.into();
-    let mut view = View {
-        open: true,
-        ..View::default()
-    };
+    let mut view = View::default();
+    view.key(KeyCode::Enter.into(), 3);
     let shown = frame(&farm, &mut view, 250, 40);
     let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
     assert!(!shown.contains(steers) && shown.contains("�]0;owned"), "{shown:?}");

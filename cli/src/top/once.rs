@@ -71,7 +71,25 @@ mod tests {
 
     #[test]
     fn a_picture_reads_well() {
-        insta::assert_snapshot!(describe(&farm(), 65_000), @"");
+        insta::assert_snapshot!(describe(&farm(), 65_000), @r"
+        http://farm:7420: 1 workers ready, 1 held, 1 lost; 4 of 8 slots busy; 4 tasks running, 10 waiting, 3 blocked
+
+        Workers, by name
+        WORKER   SLOTS           HEARD    STATE                                    TOOLS   RUNS
+        build2   ████████░░ 3/4  5 s ago  connected                                native  extract 15.6u1/x86_64 of bsc1 for 4.0 s: compiling
+        build3   █████░░░░░ 2/4  5 s ago  lost 5 s ago
+        build10  ███░░░░░░░ 1/4  5 s ago  connected; drained 1 min ago (new disk)
+
+        Livepatches in progress, by age
+        NAME  CVE        DONE              FAILED  AGE         BY  STATE
+        bsc1  2022-1048  ██░░░░░░░░ 1/8    0       1 min 04 s      2 running, 5 waiting
+        bsc2  2022-1048  ███████░░░ 11/18  3       35.0 s          2 running, 5 waiting
+
+        Queue, by tasks
+        TASKS  LONGEST   LIVEPATCHES      WAIT FOR
+        7      15 s ago  bsc1             all 4 slots of build2 are busy
+        3      45 s ago  bsc1 and 1 more  no worker holds 15.5u40/s390x
+        ");
         let empty = describe(&Farm::default(), 0);
         assert!(
             empty.contains("no worker yet") && empty.contains("nothing waits"),

@@ -89,11 +89,11 @@ const WIDEST: usize = 40;
 const GAP: usize = 2;
 
 impl Table<'_> {
-    /// Rows and lines that it takes to draw all of it.
+    /// Lines that it takes to draw all of it, and an empty one.
     pub fn height(&self) -> u16 {
         u16::try_from(self.rows.len().max(1))
             .unwrap_or(u16::MAX)
-            .saturating_add(2)
+            .saturating_add(3)
     }
 
     pub fn draw(&self, scroll: &mut Scroll, theme: Theme, area: Rect, buf: &mut Buffer) {
@@ -154,13 +154,17 @@ impl Table<'_> {
             .zip(widths)
             .enumerate()
             .flat_map(|(column, ((text, style), width))| {
-                let width = if column == last {
-                    usize::from(area.width)
+                let (width, gap) = if column == last {
+                    (usize::from(area.width), 0)
                 } else {
-                    *width
+                    (*width, GAP)
                 };
                 let text = clip(&text, width).into_owned();
-                let fill = " ".repeat((width - text.width().min(width)).min(WIDEST) + GAP);
+                let fill = if gap > 0 {
+                    " ".repeat(width - text.width().min(width) + gap)
+                } else {
+                    String::new()
+                };
                 [(Cow::Owned(text), style), (Cow::Owned(fill), Style::new())]
             });
         line(

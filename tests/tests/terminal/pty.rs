@@ -1,6 +1,7 @@
 //! `klp-farm` on a pseudo-terminal, and what a terminal would show of it.
 
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ fn size(rows: u16, cols: u16) -> PtySize {
         cols,
         ..PtySize::default()
     }
+}
+
+fn some(lines: u16) -> NonZero<u16> {
+    NonZero::new(lines).expect("a terminal has some")
 }
 
 impl Pty {
@@ -62,7 +67,7 @@ impl Pty {
         let child = pair.slave.spawn_command(command).expect("bash starts");
         drop(pair.slave);
         let shown = Arc::new(Mutex::new(Shown {
-            parser: vt100::Parser::new(rows, cols, 1000),
+            parser: vt100::Parser::new(some(rows), some(cols), 1000),
             bytes: Vec::new(),
         }));
         let mut output = pair.master.try_clone_reader().expect("a terminal is read");
@@ -118,7 +123,7 @@ impl Pty {
     }
 
     pub fn resize(&mut self, rows: u16, cols: u16) {
-        self.shown().parser.screen_mut().set_size(rows, cols);
+        self.shown().parser.screen_mut().set_size(some(rows), some(cols));
         self.master.resize(size(rows, cols)).expect("another size");
     }
 
