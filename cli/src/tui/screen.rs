@@ -64,7 +64,7 @@ impl Screen {
         // Keys come from standard input, or else from the controlling terminal; there may be neither.
         self.keys = terminal::enable_raw_mode().is_ok();
         execute!(stderr(), EnterAlternateScreen, Hide)?;
-        self.terminal.clear()
+        self.redraw()
     }
 
     /// Draws a frame, at the size that the terminal has now.
@@ -83,7 +83,9 @@ impl Screen {
     /// # Errors
     /// The terminal's.
     pub fn redraw(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // `Terminal::clear` would ask the terminal where its cursor is, and wait for an answer among the keys.
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 
     /// Gives the terminal back to the shell, stops until the shell goes on with us, and takes it again.

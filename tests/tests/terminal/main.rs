@@ -112,7 +112,7 @@ fn a_stopped_job_leaves_the_terminal_to_the_shell() {
     shell.is_restored();
     // In the background nothing is drawn over what somebody types.
     shell.press("$KLP_FARM watch lp &\r");
-    shell.until("events come as lines", |text| text.matches("x86_64: check").count() > 1);
+    shell.until("events come as lines", |text| text.contains("paused: lunch"));
     shell.is_restored();
     shell.press("kill %1; exit 0\r");
     shell.ends();
