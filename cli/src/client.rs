@@ -52,6 +52,11 @@ impl Client {
         }
     }
 
+    /// Where the coordinator is.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
     pub fn livepatches(&self) -> LivepatchServiceClient<InterceptedService<Channel, Carrier>> {
         let carrier = Carrier(self.trace.get().copied());
         LivepatchServiceClient::with_interceptor(self.channel.clone(), carrier).max_decoding_message_size(MAX_ANSWER)

@@ -9,10 +9,13 @@ mod follow;
 mod local;
 mod matrix;
 mod output;
+mod plain;
 mod results;
 mod settings;
 mod sources;
 mod spec_args;
+mod top;
+mod tui;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -121,6 +124,8 @@ enum Command {
     Codestreams(cmd::codestreams::CodestreamsArgs),
     /// List the workers: how they are, what they run, their trees and tools
     Workers,
+    /// Show the farm on one screen: workers, livepatches in progress, and what waits for what
+    Top(cmd::top::TopArgs),
     /// Give a worker nothing new
     Drain(cmd::fleet::DrainArgs),
     /// Give a worker tasks again
@@ -233,6 +238,7 @@ async fn dispatch(
         Command::Undrain(args) => cmd::fleet::undrain(args, &connect(), global.output).await,
         Command::Forget(args) => cmd::fleet::forget(args, &connect(), global.output).await,
         Command::Workers => cmd::workers::run(&connect(), global.output).await,
+        Command::Top(args) => cmd::top::run(args, &connect(), global.output).await,
         Command::Up(args) => cmd::up::run(args).await,
         Command::Tree(args) => Ok(tree_cli::run(args).await?),
         Command::NativeExtract(_) => Ok(()),

@@ -8,6 +8,7 @@ use klp_proto::v1;
 use klp_proto::view::cell::{Grid, Standing, State};
 
 use crate::output;
+use crate::tui::mark;
 
 /// A livepatch's grid as text.
 pub struct Matrix<'a>(Grid<'a>);
@@ -64,14 +65,14 @@ impl<'a> Matrix<'a> {
 }
 
 fn cell(state: &State) -> Cell {
-    let (mark, colour) = match state.standing {
-        Standing::Failed => ('✗', Color::Red),
-        Standing::Cancelled => ('⊘', Color::Yellow),
-        Standing::Running => ('▶', Color::Cyan),
-        Standing::Waiting => ('·', Color::DarkGrey),
-        Standing::Succeeded => ('✓', Color::Green),
+    let colour = match state.standing {
+        Standing::Failed => Color::Red,
+        Standing::Cancelled => Color::Yellow,
+        Standing::Running => Color::Cyan,
+        Standing::Waiting => Color::DarkGrey,
+        Standing::Succeeded => Color::Green,
     };
-    Cell::new(format!("{mark} {}", state.text)).fg(colour)
+    Cell::new(format!("{} {}", mark(state.standing), state.text)).fg(colour)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use klp_proto::convert::violations_of;
 use klp_telemetry::redact;
 use serde::Serialize;
 
+use crate::plain;
+
 pub use klp_proto::view::words::{ago, duration};
 
 /// One type for all commands, `tree` included: clap hands a global option down by name and type.
@@ -32,16 +34,27 @@ impl Failed {
             Failed::Invalid(violations) => {
                 eprintln!("error: this livepatch is not valid; nothing was stored:");
                 for violation in violations {
-                    eprintln!("  {violation}");
+                    eprintln!("  {}", plain::lines(&violation.to_string()));
                 }
                 ExitCode::from(2)
             }
             Failed::NotAllSucceeded => ExitCode::from(3),
             Failed::Interrupted => ExitCode::from(130),
             Failed::Error(error) => {
-                eprintln!("error: {}", redact::scrub(&format!("{error:#}")));
+                eprintln!("error: {}", plain::lines(&redact::scrub(&format!("{error:#}"))));
                 ExitCode::FAILURE
             }
+        }
+    }
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failed::Invalid(violations) => violations.iter().try_for_each(|violation| write!(f, "{violation}; ")),
+            Failed::NotAllSucceeded => f.write_str("not all succeeded"),
+            Failed::Interrupted => f.write_str("interrupted"),
+            Failed::Error(error) => f.write_str(&redact::scrub(&format!("{error:#}"))),
         }
     }
 }
@@ -79,14 +92,27 @@ pub fn json_line(value: &impl Serialize) -> Result<(), Failed> {
     print(&text)
 }
 
-/// Prints a text and ends its last line.
+/// Says something on standard error that others have worded. None of it steers a terminal.
+pub fn tell(text: &str) {
+    eprintln!("{}", plain::lines(text));
+}
+
+/// Prints a text and ends its last line. A terminal gets none of it that would steer it, but for colours.
 pub fn print(text: &str) -> Result<(), Failed> {
-    Ok(klp_worker::tree_cli::print(text)?)
+    match std::io::stdout().is_terminal() {
+        true => Ok(klp_worker::tree_cli::print(&plain::coloured(text))?),
+        false => Ok(klp_worker::tree_cli::print(text)?),
+    }
+}
+
+/// Whether whoever looks wants colours.
+pub fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// Whether standard output takes colours.
 pub fn colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+    std::io::stdout().is_terminal() && wants_colours()
 }
 
 /// An empty table in the style of all our tables.

@@ -21,6 +21,7 @@ mod span;
 mod trace_parent;
 
 pub use init::{Setup, Telemetry, init};
+pub use logs::held::{Hold, hold};
 pub use logs::{LogArgs, LogFormat};
 pub use opentelemetry::KeyValue;
 pub use opentelemetry::trace::SpanKind;

@@ -1,5 +1,6 @@
 //! Log lines, for people or as JSON. Both carry the fields of the spans they are written in.
 
+pub(crate) mod held;
 mod json;
 
 use std::error::Error;
@@ -84,10 +85,10 @@ fn has_colours() -> bool {
 struct Stderr;
 
 impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Scrubbed<io::Stderr>;
+    type Writer = Scrubbed<held::Out>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Scrubbed(io::stderr())
+        Scrubbed(held::Out)
     }
 }
 

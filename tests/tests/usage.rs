@@ -53,3 +53,12 @@ fn a_list_of_none_is_no_list() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("--limit") && said.contains("1.."), "{said}");
 }
+
+#[test]
+fn a_picture_of_the_farm_is_not_taken_all_the_time() {
+    for wrong in ["0", "0.01", "4000", "often"] {
+        let (code, said) = run("klp-farm", &["top", "--interval", wrong]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("--interval") && said.contains("seconds"), "{said}");
+    }
+}

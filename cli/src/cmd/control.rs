@@ -127,7 +127,7 @@ async fn until_nothing_runs(client: &Client, name: &LivepatchName) -> Result<(),
         }
         let now = format!("{name}: waiting until it is stopped on {}", busy.join(", "));
         if said != now {
-            eprintln!("{now}");
+            output::tell(&now);
             said = now;
         }
         tokio::time::sleep(POLL).await;

@@ -1,6 +1,7 @@
 //! `klp-farm cs-diff`: what keeps two codestreams from having the same source.
 
 use clap::Args;
+use crossterm::style::Stylize;
 use klp_livepatch::difference::{Difference, difference};
 use klp_livepatch::names::LivepatchName;
 use klp_livepatch::{Arch, Codestream};
@@ -100,10 +101,12 @@ pub async fn run(args: DiffArgs, client: &Client, mode: Mode) -> Result<(), Fail
 
 /// A unified diff in colours, where standard output is a terminal that wants them.
 pub fn coloured(diff: &str) -> String {
+    let colours = output::colours();
     let line = |line: &str| match line.as_bytes().first() {
-        Some(b'+') if !line.starts_with("+++") => console::style(line).green().to_string(),
-        Some(b'-') if !line.starts_with("---") => console::style(line).red().to_string(),
-        Some(b'@') => console::style(line).cyan().to_string(),
+        _ if !colours => line.to_owned(),
+        Some(b'+') if !line.starts_with("+++") => line.green().to_string(),
+        Some(b'-') if !line.starts_with("---") => line.red().to_string(),
+        Some(b'@') => line.cyan().to_string(),
         _ => line.to_owned(),
     };
     diff.lines().map(|l| line(l) + "\n").collect()

@@ -57,7 +57,7 @@ pub async fn drain(args: DrainArgs, client: &Client, mode: Mode) -> Result<(), F
         .worker
         .unwrap_or_default();
     if args.wait && worker.slots_busy > 0 {
-        eprintln!("{} still runs {}", worker.name, attempts(worker.slots_busy));
+        output::tell(&format!("{} still runs {}", worker.name, attempts(worker.slots_busy)));
         while worker.slots_busy > 0 {
             tokio::time::sleep(POLL).await;
             let found = client

@@ -256,7 +256,7 @@ impl Writer<'_> {
         let mut files = match render::livepatch(&output) {
             Ok(files) => files,
             Err(why) => {
-                eprintln!("{codestream}: only the bare sources are written: {why}");
+                output::tell(&format!("{codestream}: only the bare sources are written: {why}"));
                 self.bare(&texts, &part.source.report.targets)
             }
         };

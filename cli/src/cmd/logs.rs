@@ -1,7 +1,7 @@
 //! `klp-farm logs`: the logs of a livepatch's tasks.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -13,7 +13,8 @@ use serde::Serialize;
 use tonic::Code;
 
 use crate::client::Client;
-use crate::output::{Failed, Mode};
+use crate::output::{self, Failed, Mode};
+use crate::plain;
 use klp_proto::view;
 
 /// How often it is looked whether another attempt has begun.
@@ -96,7 +97,7 @@ pub async fn run(args: LogsArgs, client: &Client, mode: Mode) -> Result<(), Fail
             let why = selected.iter().find(|t| !t.waiting_for.is_empty());
             let why = why.map(|t| format!("waiting: {}", t.waiting_for)).unwrap_or_default();
             if waiting != why && !why.is_empty() {
-                eprintln!("{why}");
+                output::tell(&why);
             }
             waiting = why;
             tokio::time::sleep(POLL).await;
@@ -141,7 +142,8 @@ impl Printer<'_> {
             } else {
                 String::new()
             };
-            eprintln!("--- {kind} {}/{}{again}", platform.codestream, platform.arch);
+            let of = format!("{}/{}", platform.codestream, platform.arch);
+            output::tell(&format!("--- {kind} {of}{again}"));
         }
         let mut offset = 0;
         loop {
@@ -189,6 +191,8 @@ impl Printer<'_> {
     fn write(&self, piece: Piece<'_>, data: &[u8]) -> Result<Reader, Failed> {
         let mut out = std::io::stdout();
         let written = match self.mode {
+            // A sequence that was cut in two is replaced like any other.
+            Mode::Table if out.is_terminal() => out.write_all(plain::lines(&String::from_utf8_lossy(data)).as_bytes()),
             Mode::Table => out.write_all(data),
             Mode::Json => {
                 let text = String::from_utf8_lossy(data).into_owned();

@@ -15,6 +15,7 @@ pub mod scan;
 pub mod setup;
 pub mod status;
 pub mod submit;
+pub mod top;
 pub mod up;
 pub mod watch;
 pub mod workers;

@@ -130,7 +130,7 @@ fn show(report: &ScanReport) -> Result<(), Failed> {
         show_proposal(proposal)?;
     }
     for problem in &report.problems {
-        eprintln!("warning: {problem}");
+        output::tell(&format!("warning: {problem}"));
     }
     Ok(())
 }
@@ -218,9 +218,9 @@ pub fn fixes_alone(found: &Found) -> Result<Taken, Failed> {
         match &scan.status {
             Status::Patched => eprintln!("{codestream} has the fixes, so it is left out"),
             Status::NotAffected => eprintln!("{codestream} is not affected, so it is left out"),
-            Status::Unknown { why } => {
-                eprintln!("{codestream} is left out, for nobody knows whether it is affected: {why}")
-            }
+            Status::Unknown { why } => output::tell(&format!(
+                "{codestream} is left out, for nobody knows whether it is affected: {why}"
+            )),
             Status::Affected { .. } => {}
         }
     }
@@ -277,7 +277,7 @@ fn exactly(codestreams: &[Codestream]) -> Result<String, Failed> {
 
 fn none_affected(report: &ScanReport) -> Failed {
     for problem in &report.problems {
-        eprintln!("warning: {problem}");
+        output::tell(&format!("warning: {problem}"));
     }
     Failed::Error(anyhow::anyhow!(
         "no selected codestream lacks a fix of CVE-{} that is known of",

@@ -90,7 +90,7 @@ pub async fn send(client: &Client, order: Order, share: Share) -> Result<v1::Liv
                 client.begin(id, root);
                 let v1::SubmitResponse { livepatch, warnings } = response.into_inner();
                 for warning in warnings {
-                    eprintln!("warning: {warning}");
+                    output::tell(&format!("warning: {warning}"));
                 }
                 return Ok(livepatch.unwrap_or_default());
             }

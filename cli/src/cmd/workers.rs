@@ -44,6 +44,9 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
         if worker.memory > 0 {
             busy += &format!(", {} of {} GiB", gib(worker.memory_busy), gib(worker.memory));
         }
+        for running in worker.running {
+            busy += &format!("\n{}", view::Running::from(running).words(now));
+        }
         table.add_row([
             worker.name,
             state,

@@ -27,9 +27,13 @@ impl FleetService for Fleet {
         &self,
         _request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        let workers = self.0.farm.workers().await;
+        let mut running = self.running().await?;
+        let workers = self.0.farm.workers().await.into_iter().map(|view| v1::Worker {
+            running: running.remove(&view.name).unwrap_or_default(),
+            ..wire::worker(view)
+        });
         Ok(Response::new(v1::ListWorkersResponse {
-            workers: workers.into_iter().map(wire::worker).collect(),
+            workers: workers.collect(),
         }))
     }
 
@@ -126,6 +130,27 @@ impl FleetService for Fleet {
 }
 
 impl Fleet {
+    /// What each worker runs, as far as the database knows, with what it last said of it.
+    async fn running(&self) -> Result<BTreeMap<WorkerName, Vec<v1::Running>>, Status> {
+        let leased = self
+            .0
+            .store
+            .read(|db| store::leased_now(db).map_err(Failed::from))
+            .await?;
+        let mut live = self.0.farm.live(leased.iter().map(|l| l.task).collect()).await;
+        let mut running: BTreeMap<WorkerName, Vec<v1::Running>> = BTreeMap::new();
+        for leased in leased {
+            running.entry(leased.worker).or_default().push(v1::Running {
+                livepatch: leased.livepatch.to_string(),
+                kind: v1::TaskKind::from(leased.key.kind).into(),
+                platform: Some((&leased.key.platform).into()),
+                since_ms: leased.started,
+                progress: live.remove(&leased.task).unwrap_or_default().progress,
+            });
+        }
+        Ok(running)
+    }
+
     async fn view(&self, worker: &WorkerName) -> Option<WorkerView> {
         let workers = self.0.farm.workers().await;
         workers.into_iter().find(|view| view.name == *worker)

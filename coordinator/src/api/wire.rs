@@ -131,6 +131,7 @@ pub fn event(row: EventRow, livepatch: Option<v1::Livepatch>) -> v1::Event {
     }
 }
 
+/// A worker, but for what it runs: the database knows that.
 pub fn worker(view: WorkerView) -> v1::Worker {
     use v1::unready::What;
     let tool = |(backend, version): (String, String)| v1::Tool { backend, version };
@@ -164,6 +165,7 @@ pub fn worker(view: WorkerView) -> v1::Worker {
         registered_ms: view.registered,
         replaced: view.replaced,
         unleased_tasks: view.unleased.iter().map(ToString::to_string).collect(),
+        running: Vec::new(),
     }
 }
 

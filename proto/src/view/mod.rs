@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::v1;
 
 pub use report::{Check, CompileCheck, Externalized, Extraction, FixFinding, Fixes, Function, Patched, Verified};
-pub use worker::{Platform, Tool, Unready, Worker, worker_state};
+pub use worker::{Platform, Running, Tool, Unready, Worker, worker_state};
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Livepatch {
@@ -146,7 +146,11 @@ pub fn task_state(task: &v1::Task) -> &'static str {
 }
 
 pub fn task_kind(task: &v1::Task) -> &'static str {
-    match task.kind() {
+    kind_word(task.kind())
+}
+
+fn kind_word(kind: v1::TaskKind) -> &'static str {
+    match kind {
         v1::TaskKind::Check => "check",
         v1::TaskKind::Extract => "extract",
         v1::TaskKind::Verify => "verify",

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::words::{ago, duration};
-use super::{text, time};
+use super::{kind_word, text, time};
 use crate::v1;
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -31,6 +31,8 @@ pub struct Worker {
     pub trees: Vec<Platform>,
     pub tools: Vec<Tool>,
     pub unready: Vec<Unready>,
+    /// What it works at now, the oldest first.
+    pub running: Vec<Running>,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -51,6 +53,17 @@ pub struct Unready {
     /// As in `15.6u1/x86_64`, or a backend's name.
     pub what: String,
     pub reason: String,
+}
+
+/// An attempt that a worker holds.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Running {
+    pub livepatch: String,
+    pub kind: &'static str,
+    pub codestream: String,
+    pub arch: String,
+    pub since_ms: i64,
+    pub progress: Option<String>,
 }
 
 impl Worker {
@@ -85,7 +98,39 @@ impl Worker {
             trees: w.trees.into_iter().map(tree).collect(),
             tools: w.tools.into_iter().map(tool).collect(),
             unready: w.unready.into_iter().map(Unready::from).collect(),
+            running: w.running.into_iter().map(Running::from).collect(),
         }
+    }
+}
+
+impl From<v1::Running> for Running {
+    fn from(running: v1::Running) -> Self {
+        let kind = kind_word(running.kind());
+        let platform = running.platform.unwrap_or_default();
+        Running {
+            livepatch: running.livepatch,
+            kind,
+            codestream: platform.codestream,
+            arch: platform.arch,
+            since_ms: running.since_ms,
+            progress: text(running.progress),
+        }
+    }
+}
+
+impl Running {
+    /// In words, as in `extract 15.6u1/x86_64 of bsc1 for 4.2 s: compiling`.
+    pub fn words(&self, now_ms: i64) -> String {
+        let Running {
+            livepatch,
+            kind,
+            codestream,
+            arch,
+            ..
+        } = self;
+        let time = duration((now_ms - self.since_ms).max(0));
+        let doing = self.progress.iter().map(|progress| format!(": {progress}"));
+        format!("{kind} {codestream}/{arch} of {livepatch} for {time}") + &doing.collect::<String>()
     }
 }
 
