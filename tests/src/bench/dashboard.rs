@@ -8,7 +8,7 @@ use klp_proto::v1;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use tokio_util::sync::CancellationToken;
 
-use super::coordinator::{Coordinator, PATIENCE, submit};
+use super::coordinator::{Coordinator, submit};
 use super::pollers::{Polled, Pollers};
 use super::scenario::{Fleet, percentiles};
 use super::table::Table;
