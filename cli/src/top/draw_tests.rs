@@ -45,7 +45,7 @@ fn a_frame_tells_all_where_there_is_room() {
 
       Queue, by tasks
       TASKS  LONGEST   LIVEPATCHES      WAIT FOR
-      7      15 s ago  bsc1             all 4 slots of build2 are busy
+      7      15 s ago  bsc1             a free slot on build2
       3      45 s ago  bsc1 and 1 more  no worker holds 15.5u40/s390x
 
     build2  connected; extract 15.6u1/x86_64 of bsc1 for 4.0 s: compiling

@@ -136,7 +136,7 @@ pub mod tests {
             livepatches: vec![livepatch("bsc1", 1_000, 1, 0), livepatch("bsc2", 30_000, 8, 3)],
             waiting: vec![
                 v1::Waiting {
-                    reason: "all 4 slots of build2 are busy".into(),
+                    reason: "a free slot on build2".into(),
                     tasks: 7,
                     oldest_ms: 50_000,
                     livepatches: vec!["bsc1".into()],

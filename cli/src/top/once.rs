@@ -87,7 +87,7 @@ mod tests {
 
         Queue, by tasks
         TASKS  LONGEST   LIVEPATCHES      WAIT FOR
-        7      15 s ago  bsc1             all 4 slots of build2 are busy
+        7      15 s ago  bsc1             a free slot on build2
         3      45 s ago  bsc1 and 1 more  no worker holds 15.5u40/s390x
         ");
         let empty = describe(&Farm::default(), 0);

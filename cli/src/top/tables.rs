@@ -15,6 +15,9 @@ use crate::tui::paint::{Cell, Table, bar};
 
 const BAR: usize = 10;
 
+/// A row, and all that is known of it, in lines.
+type Row = (Vec<Cell>, Vec<String>);
+
 /// A part's table, and what is known of each of its rows.
 pub struct Told<'a> {
     pub table: Table<'a>,
@@ -23,7 +26,7 @@ pub struct Told<'a> {
 
 pub fn told(part: Part, farm: &Farm, view: &View, now: i64, theme: Theme) -> Told<'static> {
     let (order, reversed) = view.order(part);
-    let (name, heads, empty, mut rows): (_, &[&str], _, Vec<(Vec<Cell>, Vec<String>)>) = match part {
+    let (name, heads, empty, mut rows): (_, &[&str], _, Vec<Row>) = match part {
         Part::Workers => (
             "Workers",
             &["WORKER", "SLOTS", "HEARD", "STATE", "TOOLS", "RUNS"],
@@ -106,7 +109,7 @@ fn name(livepatch: &v1::Livepatch) -> &str {
     livepatch.spec.as_ref().map_or("", |spec| &spec.name)
 }
 
-fn worker_row(worker: &v1::Worker, now: i64, theme: Theme) -> (Vec<Cell>, Vec<String>) {
+fn worker_row(worker: &v1::Worker, now: i64, theme: Theme) -> Row {
     let plain = Style::new();
     let style = match health(worker, now) {
         Health::Lost => theme.bad(),
@@ -151,7 +154,7 @@ fn worker_row(worker: &v1::Worker, now: i64, theme: Theme) -> (Vec<Cell>, Vec<St
     (cells, detail)
 }
 
-fn livepatch_row(livepatch: &v1::Livepatch, now: i64, theme: Theme) -> (Vec<Cell>, Vec<String>) {
+fn livepatch_row(livepatch: &v1::Livepatch, now: i64, theme: Theme) -> Row {
     let plain = Style::new();
     let (done, all) = progress(livepatch);
     let counts = livepatch.counts.unwrap_or_default();
@@ -184,7 +187,7 @@ fn livepatch_row(livepatch: &v1::Livepatch, now: i64, theme: Theme) -> (Vec<Cell
     (cells, detail)
 }
 
-fn waiting_row(waiting: &v1::Waiting, now: i64, theme: Theme) -> (Vec<Cell>, Vec<String>) {
+fn waiting_row(waiting: &v1::Waiting, now: i64, theme: Theme) -> Row {
     let style = if waiting.blocked { theme.warning() } else { Style::new() };
     let who = match waiting.livepatches.as_slice() {
         [] => String::new(),

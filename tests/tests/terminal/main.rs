@@ -181,9 +181,7 @@ fn the_farm_is_seen_on_one_screen() {
     );
     assert_eq!(farm.cli(SUBMIT).code, Some(0));
     top.until("what it runs is seen", |text| text.contains(" of lp for "));
-    top.until("what waits is seen", |text| {
-        text.contains("the only slot of a") || text.contains("slots of a")
-    });
+    top.until_shown("a free slot on a");
     let json = farm.cli(["top", "--output", "json"]).json();
     assert_eq!(json["livepatches"][0]["name"], "lp");
     assert_eq!(json["workers"][0]["running"][0]["livepatch"], "lp");
