@@ -179,45 +179,18 @@ impl<'l> Tu<'l> {
 
     /// The ranges the preprocessor skipped in `file`, as byte offsets, each with the entry of the file it belongs to.
     pub fn skipped(&self, file: FileHandle) -> Vec<(Entry, u32, u32)> {
-        let mut out = Vec::new();
-        // SAFETY: the list is disposed of once, ranges are read while it lives.
-        unsafe {
-            let list = clang_getSkippedRanges(self.unit, file.0);
-            if list.is_null() {
-                return out;
-            }
-            for i in 0..(*list).count {
-                let range = *(*list).ranges.add(i as usize);
-                let start = clang_getRangeStart(range);
-                let (_, a) = spelling(start);
-                let (_, b) = spelling(clang_getRangeEnd(range));
-                out.push((Entry(start.int_data.wrapping_sub(a)), a, b));
-            }
-            clang_disposeSourceRangeList(list);
-        }
-        out
+        // SAFETY: the unit and the file in it are alive; the list is handed over.
+        let ranges = unsafe { ranges(clang_getSkippedRanges(self.unit, file.0)) };
+        ranges
+            .into_iter()
+            .map(|(_, entry, start, end)| (entry, start, end))
+            .collect()
     }
 
     /// All ranges the preprocessor skipped, in whichever file.
     pub fn all_skipped(&self) -> Vec<(FileHandle, Entry, u32, u32)> {
-        let mut out = Vec::new();
-        // SAFETY: the list is disposed of once, ranges are read while it lives.
-        unsafe {
-            let list = clang_getAllSkippedRanges(self.unit);
-            if list.is_null() {
-                return out;
-            }
-            for i in 0..(*list).count {
-                let range = *(*list).ranges.add(i as usize);
-                let start = clang_getRangeStart(range);
-                if let (Some(file), a) = spelling(start) {
-                    let (_, b) = spelling(clang_getRangeEnd(range));
-                    out.push((file, Entry(start.int_data.wrapping_sub(a)), a, b));
-                }
-            }
-            clang_disposeSourceRangeList(list);
-        }
-        out
+        // SAFETY: the unit is alive; the list is handed over.
+        unsafe { ranges(clang_getAllSkippedRanges(self.unit)) }
     }
 
     /// Calls `f(included file, the include directives that lead to it, innermost first)` for every inclusion in order.
@@ -240,6 +213,30 @@ impl<'l> Tu<'l> {
         // SAFETY: the callback runs only during this call.
         unsafe { clang_getInclusions(self.unit, call, ptr::from_mut(&mut dynamic).cast::<c_void>()) }
     }
+}
+
+/// What a list of ranges holds; it is disposed of.
+///
+/// # Safety
+/// The list is libclang's, or null, and of a unit that is alive.
+unsafe fn ranges(list: *mut CXSourceRangeList) -> Vec<(FileHandle, Entry, u32, u32)> {
+    let mut out = Vec::new();
+    // SAFETY: the list is disposed of once, ranges are read while it lives.
+    unsafe {
+        if list.is_null() {
+            return out;
+        }
+        for i in 0..(*list).count {
+            let range = *(*list).ranges.add(i as usize);
+            let start = clang_getRangeStart(range);
+            if let (Some(file), a) = spelling(start) {
+                let (_, b) = spelling(clang_getRangeEnd(range));
+                out.push((file, Entry(start.int_data.wrapping_sub(a)), a, b));
+            }
+        }
+        clang_disposeSourceRangeList(list);
+    }
+    out
 }
 
 fn is_about_constraint(text: &str) -> bool {
