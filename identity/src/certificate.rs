@@ -1,5 +1,7 @@
 //! Reading certificates: whose they are and until when. Whether to believe them is decided elsewhere.
 
+use std::net::IpAddr;
+
 use klp_livepatch::names::WorkerName;
 use rcgen::PublicKeyData;
 use rustls::pki_types::pem::PemObject as _;
@@ -108,4 +110,26 @@ pub(crate) fn first_block(pem: &str) -> Option<String> {
 /// Whether a certificate is of this key.
 pub(crate) fn has_key(der: &CertificateDer<'_>, key: &rcgen::KeyPair) -> Result<bool, Problem> {
     Ok(parse(der)?.public_key().raw == key.subject_public_key_info().as_slice())
+}
+
+/// The names and addresses that a server's certificate is for.
+///
+/// # Errors
+/// It can't be read.
+pub fn names(der: &CertificateDer<'_>) -> Result<Vec<String>, Problem> {
+    let certificate = parse(der)?;
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names
+        .map(|names| names.value.general_names.as_slice())
+        .unwrap_or_default();
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+            address.ok().map(|address| address.to_string())
+        }
+        _ => None,
+    };
+    Ok(names.iter().filter_map(name).collect())
 }

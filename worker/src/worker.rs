@@ -22,8 +22,9 @@ use uuid::Uuid;
 use crate::attempt_log::AttemptLog;
 use crate::attempts::Attempts;
 use crate::config::{SUSE_INDEXES, WorkerConfig};
-use crate::delivery::{self, Courier};
+use crate::delivery::Courier;
 use crate::errands::Errands;
+use crate::identity;
 use crate::inventory::Inventory;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::runner;
@@ -78,7 +79,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     let outbox = Outbox::open(data_dir).with_context(|| format!("can't open the outbox in {}", data_dir.display()))?;
     let left_over = outbox.list()?;
 
-    let channel = delivery::endpoint(config.coordinator.clone()).connect_lazy();
+    let line = identity::line(&config.coordinator, data_dir, &config.name)?;
     let trees = Arc::new(open_trees(&config)?);
     let inventory = Inventory::new(trees.clone(), config.codestreams.clone(), config.readiness_period);
     inventory.refresh().await;
@@ -90,7 +91,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         courier: Courier {
             worker: config.name.clone(),
             outbox: Arc::new(outbox),
-            channel,
+            line: line.clone(),
         },
         errands: Errands::new(config.kernel_source.clone()),
         draining: CancellationToken::new(),
@@ -110,6 +111,12 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         }
     });
 
+    let renewing = tokio::spawn(identity::keep_renewed(
+        line,
+        shared.config.coordinator.clone(),
+        shared.config.data_dir.clone(),
+    ));
+
     let stop_session = CancellationToken::new();
     let session = tokio::spawn({
         let (shared, stop) = (shared.clone(), stop_session.clone());
@@ -126,6 +133,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     };
 
     refreshing.abort();
+    renewing.abort();
     shared.draining.cancel();
     shared.attempts.close();
     shared.finish_or_hand_back().await;
