@@ -14,7 +14,7 @@ use klp_proto::v1::{self, Assignment, WorkerState};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::transport::Uri;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -80,6 +80,9 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     let left_over = outbox.list()?;
 
     let line = identity::line(&config.coordinator, data_dir, &config.name)?;
+    // Before the trees are looked at, which may take long.
+    let renewing = identity::keep_renewed(line.clone(), config.coordinator.clone(), config.data_dir.clone());
+    let renewing = AbortOnDropHandle::new(tokio::spawn(renewing));
     let trees = Arc::new(open_trees(&config)?);
     let inventory = Inventory::new(trees.clone(), config.codestreams.clone(), config.readiness_period);
     inventory.refresh().await;
@@ -91,7 +94,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         courier: Courier {
             worker: config.name.clone(),
             outbox: Arc::new(outbox),
-            line: line.clone(),
+            line,
         },
         errands: Errands::new(config.kernel_source.clone()),
         draining: CancellationToken::new(),
@@ -111,12 +114,6 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         }
     });
 
-    let renewing = tokio::spawn(identity::keep_renewed(
-        line,
-        shared.config.coordinator.clone(),
-        shared.config.data_dir.clone(),
-    ));
-
     let stop_session = CancellationToken::new();
     let session = tokio::spawn({
         let (shared, stop) = (shared.clone(), stop_session.clone());
@@ -133,7 +130,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     };
 
     refreshing.abort();
-    renewing.abort();
+    drop(renewing);
     shared.draining.cancel();
     shared.attempts.close();
     shared.finish_or_hand_back().await;
