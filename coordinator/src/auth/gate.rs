@@ -69,9 +69,10 @@ impl Gate {
         let caller = match needs {
             Some(Needs::Nothing) => self.recognise(peer, presented).unwrap_or_else(|_| stranger(address)),
             _ => {
-                self.limits
-                    .may_try(address)
-                    .map_err(|wait| too_often(wait, "this address failed to say who it is"))?;
+                // A worker whose certificate is good is not to suffer for its neighbours.
+                if !matches!(peer.certificate, Some(Ok(_))) {
+                    self.may_try(address)?;
+                }
                 self.recognise(peer, presented).inspect_err(|status| {
                     if presented.authorization.is_some() || matches!(peer.certificate, Some(Err(_))) {
                         tracing::warn!(

@@ -62,7 +62,6 @@ pub const GRPC: &[(&str, Needs)] = &[
     ("/klpfarm.v1.AccessService/ListAudit", ADMIN),
     // What operators' tools ask before anything else; they tell nothing of what the farm does.
     ("/grpc.health.v1.Health/Check", ANYBODY),
-    ("/grpc.health.v1.Health/List", ANYBODY),
     ("/grpc.health.v1.Health/Watch", ANYBODY),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", ANYBODY),
 ];
