@@ -225,3 +225,45 @@ pub fn prune_audit(db: &Connection, before: Millis) -> rusqlite::Result<usize> {
     db.execute("DELETE FROM certificates WHERE expires_ms < ?", [before])?;
     db.execute("DELETE FROM audit WHERE time_ms < ?", [before])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+    use crate::store::direct::Direct;
+
+    #[test]
+    fn what_is_pruned_is_old_and_of_no_use() {
+        let mut db = Direct::new().unwrap();
+        let entry = |time| AuditRow {
+            number: 0,
+            time,
+            caller: "jane".to_owned(),
+            role: "admin".to_owned(),
+            address: String::new(),
+            method: "AccessService/CreateToken".to_owned(),
+            object: String::new(),
+            outcome: "done".to_owned(),
+        };
+        let certificate = |serial: &str, expires| CertificateRow {
+            serial: serial.to_owned(),
+            worker: "w".parse().unwrap(),
+            issued: 0,
+            expires,
+            revoked: None,
+        };
+        let fill = |tx: &mut Tx<'_>| {
+            append_audit(tx, &entry(10))?;
+            append_audit(tx, &entry(20))?;
+            put_certificate(tx, &certificate("a", 10))?;
+            put_certificate(tx, &certificate("b", 20))?;
+            Ok::<_, StoreError>(())
+        };
+        db.write(fill).unwrap();
+        assert_eq!(prune_audit(&db, 15).unwrap(), 1);
+        let left = audit_before(&db, u64::MAX, 10).unwrap();
+        // Numbers are never given twice.
+        assert_eq!((left.len(), left[0].number, left[0].time), (1, 2, 20));
+        assert_eq!(certificates(&db).unwrap(), [certificate("b", 20)]);
+    }
+}

@@ -31,7 +31,7 @@ pub struct Secure {
     pub config: Config,
     ca: String,
     admin: String,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A caller's way to the farm.
@@ -80,8 +80,13 @@ impl Secure {
             ca: std::fs::read_to_string(made.ca).unwrap(),
             admin: made.token.unwrap(),
             config,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// The same people and workers, with another coordinator.
+    pub fn moved_to(self, coordinator: Coordinator) -> Self {
+        Self { coordinator, ..self }
     }
 
     pub fn now(&self) -> i64 {
