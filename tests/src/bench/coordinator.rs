@@ -128,12 +128,18 @@ impl Drop for Coordinator {
 /// # Errors
 /// It is refused.
 pub async fn upload_source(channel: Channel) -> Result<()> {
+    upload(channel, SOURCE).await
+}
+
+/// # Errors
+/// It is refused.
+pub async fn upload(channel: Channel, bytes: &[u8]) -> Result<()> {
     use v1::upload_artifact_request::Part;
     let header = Part::Header(v1::UploadHeader {
-        digest: Digest::of(SOURCE).to_string(),
-        size: SOURCE.len() as u64,
+        digest: Digest::of(bytes).to_string(),
+        size: bytes.len() as u64,
     });
-    let parts = [header, Part::Data(SOURCE.to_vec())];
+    let parts = [header, Part::Data(bytes.to_vec())];
     let parts = parts.map(|part| v1::UploadArtifactRequest { part: Some(part) });
     WorkerServiceClient::new(channel)
         .upload_artifact(tokio_stream::iter(parts))
@@ -146,10 +152,17 @@ pub async fn upload_source(channel: Channel) -> Result<()> {
 /// # Errors
 /// It is refused.
 pub async fn submit(mut client: LivepatchServiceClient<Channel>, codestreams: &str) -> Result<String> {
+    let request = order(codestreams);
+    let name = request.spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default();
+    client.submit(request).await?;
+    Ok(name)
+}
+
+/// A livepatch of one function, for the codestreams that match, under a name of its own.
+pub fn order(codestreams: &str) -> v1::SubmitRequest {
     let id = Uuid::now_v7();
-    let name = format!("bench-{id}");
     let spec = v1::Spec {
-        name: name.clone(),
+        name: format!("bench-{id}"),
         codestreams: codestreams.to_owned(),
         targets: vec![v1::Target {
             file: "sound/core/pcm.c".into(),
@@ -159,15 +172,11 @@ pub async fn submit(mut client: LivepatchServiceClient<Channel>, codestreams: &s
         }],
         ..Default::default()
     };
-    let request = v1::SubmitRequest {
+    v1::SubmitRequest {
         id: id.to_string(),
         spec: Some(spec),
-        share: None,
-        fix_contents: Vec::new(),
         ..Default::default()
-    };
-    client.submit(request).await?;
-    Ok(name)
+    }
 }
 
 /// The artifact of a simulated extraction.

@@ -21,7 +21,7 @@ use super::coordinator::{PATIENCE, source};
 
 /// A worker that is yet to open its session.
 pub struct Simulated {
-    state: v1::WorkerState,
+    pub state: v1::WorkerState,
 }
 
 /// What attempts do before they are committed.
@@ -156,7 +156,29 @@ impl Session {
     /// # Errors
     /// It is refused.
     pub async fn commit(&mut self, of: &v1::Assignment) -> Result<()> {
-        commit(&mut self.client, &self.state, of).await
+        self.end(success(of)?).await
+    }
+
+    /// Ends an attempt.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn end(&mut self, request: v1::CommitRequest) -> Result<()> {
+        commit(&mut self.client, &self.state, request).await
+    }
+
+    /// Puts this into an attempt's log, as all there is of it.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn log(&mut self, of: &v1::Assignment, data: &[u8]) -> Result<()> {
+        let request = v1::AppendLogRequest {
+            attempt: of.attempt.clone(),
+            offset: 0,
+            data: data.to_vec(),
+        };
+        self.client.append_log(request).await?;
+        Ok(())
     }
 
     /// Works until cancelled.
@@ -185,7 +207,7 @@ impl Session {
                             Work::Process => run_true().await?,
                             Work::For(time) => tokio::time::sleep(time).await,
                         }
-                        commit(&mut client, &state, &assignment).await?;
+                        commit(&mut client, &state, success(&assignment)?).await?;
                         count.add();
                         anyhow::Ok(())
                     });
@@ -243,16 +265,12 @@ async fn run_true() -> Result<()> {
 async fn commit(
     client: &mut WorkerServiceClient<Channel>,
     worker: &v1::WorkerState,
-    of: &v1::Assignment,
+    request: v1::CommitRequest,
 ) -> Result<()> {
-    let (report, artifacts) = outcome(of)?;
     let request = v1::CommitRequest {
-        attempt: of.attempt.clone(),
         worker: worker.worker.clone(),
         incarnation: worker.incarnation.clone(),
-        ending: Some(v1::commit_request::Ending::Succeeded(v1::Succeeded {})),
-        report: Some(v1::Report { report: Some(report) }),
-        artifacts,
+        ..request
     };
     let answer = client.commit(request).await?.into_inner();
     ensure!(
@@ -261,6 +279,21 @@ async fn commit(
         answer.disposition()
     );
     Ok(())
+}
+
+/// A success of the assignment, whoever had it.
+///
+/// # Errors
+/// The assignment has no target.
+pub fn success(of: &v1::Assignment) -> Result<v1::CommitRequest> {
+    let (report, artifacts) = outcome(of)?;
+    Ok(v1::CommitRequest {
+        attempt: of.attempt.clone(),
+        ending: Some(v1::commit_request::Ending::Succeeded(v1::Succeeded {})),
+        report: Some(v1::Report { report: Some(report) }),
+        artifacts,
+        ..Default::default()
+    })
 }
 
 /// The smallest success that fits the assignment.

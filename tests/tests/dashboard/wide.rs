@@ -23,7 +23,9 @@ async fn sixty_codestreams_on_four_architectures_are_shown_and_kept_up_to_date()
         .connect()
         .await
         .unwrap();
-    let session = worker.open(channel).await.unwrap();
+    let mut session = worker.open(channel).await.unwrap();
+    // From now on the farm knows its trees.
+    session.hear().await.unwrap();
     let stop = CancellationToken::new();
     let holding = tokio::spawn(session.hold(stop.clone()));
     let submitted =
