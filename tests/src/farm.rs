@@ -60,7 +60,7 @@ impl Default for WorkerOptions<'_> {
 const LOOPBACK: &str = "127.0.0.1";
 
 /// Submits the livepatch `lp`: a function of a module, on all of bookworm's own kernels.
-pub const SUBMIT: [&str; 12] = [
+pub const SUBMIT: [&str; 14] = [
     "submit",
     "--name",
     "lp",
@@ -73,6 +73,9 @@ pub const SUBMIT: [&str; 12] = [
     "snd_pcm_attach_substream",
     "--codestreams",
     "debian12-6.1",
+    // Whatever else this machine has.
+    "--type",
+    "native",
 ];
 
 /// What a CLI call gave.

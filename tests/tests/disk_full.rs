@@ -33,7 +33,7 @@ fn add_worker(farm: &mut Farm, name: &str, trees: &Path, tools: Option<&Path>) {
 }
 
 /// The one that was submitted second.
-fn another() -> [&'static str; 12] {
+fn another() -> [&'static str; SUBMIT.len()] {
     let mut submit = SUBMIT;
     submit[2] = "another";
     submit

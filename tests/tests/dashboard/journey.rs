@@ -66,6 +66,12 @@ async fn a_livepatch_is_followed_from_the_list_to_its_source_without_a_reload() 
             "document.querySelector('.source .p')?.textContent.startsWith('klpp_')",
         )
         .await;
+    browser
+        .until(
+            "the pieces are told",
+            "document.querySelector('details.pieces summary')",
+        )
+        .await;
     browser.click(Locator::Css("details.pieces summary")).await;
     browser.click(Locator::Css("details.pieces a")).await;
     browser

@@ -24,6 +24,7 @@ async fn sixty_codestreams_on_four_architectures_are_shown_and_kept_up_to_date()
         .await
         .unwrap();
     let mut session = worker.open(channel).await.unwrap();
+    // From now on the farm knows its trees.
     session.hear().await.unwrap();
     let stop = CancellationToken::new();
     let holding = tokio::spawn(session.hold(stop.clone()));
