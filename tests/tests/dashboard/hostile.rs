@@ -15,8 +15,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{SETTINGS, home, no_complaint};
 
-const HOSTILE: &str =
-    "\"'><img data-hostile src=x onerror=pwned=1></pre></script><script data-hostile>pwned=1</script>{{7*7}}&lt;";
+/// As long as a name may be, and no longer.
+const HOSTILE: &str = "\"'><img data-hostile src=x onerror=pwned=1></pre><script data-hostile>pwned=1</script>&lt;";
 /// Its mark-up, if it became any; and its scripts, if they ran.
 const HARM: &str = "document.querySelectorAll('[data-hostile]').length > 0 || typeof pwned !== 'undefined'";
 
