@@ -12,13 +12,12 @@ use klp_proto::v1::{UploadArtifactRequest, UploadHeader};
 use klp_telemetry::{TraceParent, grpc};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-
-use crate::line::Line;
+use tonic::transport::Channel;
 
 /// # Errors
 /// The file can't be read, or the coordinator refused or was lost.
 pub async fn upload(
-    client: &mut WorkerServiceClient<Line>,
+    client: &mut WorkerServiceClient<Channel>,
     artifact: &Artifact,
     path: &Path,
     parent: Option<TraceParent>,

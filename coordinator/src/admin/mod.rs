@@ -4,7 +4,6 @@
 mod backup;
 mod check;
 pub mod gc;
-pub mod init;
 
 use std::fs::{File, TryLockError};
 use std::io;

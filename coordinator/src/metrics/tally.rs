@@ -151,11 +151,7 @@ impl Tally {
                 }
             }
             Change::Task(task) => self.task(task, now, tell),
-            Change::Worker { .. }
-            | Change::Forgotten { .. }
-            | Change::Event { .. }
-            | Change::Token(_)
-            | Change::Certificate(_) => {}
+            Change::Worker { .. } | Change::Forgotten { .. } | Change::Event { .. } => {}
         }
     }
 

@@ -3,7 +3,6 @@
 //!
 //! Times are milliseconds since the Unix epoch.
 
-pub mod access;
 pub mod cell;
 pub mod findings;
 mod report;
