@@ -37,16 +37,19 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
+# What follows only tests need.
+[ "${1:-}" = --tests ] || exit 0
+cache="${KLP_FARM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/klp-farm}"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+chmod 755 "$work"
+
 # prometheus: tests have it scrape a farm. Its package would start a server of its own, so it is not installed: its two
 # programs are unpacked to where `make test` looks for them.
-cache="${KLP_FARM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/klp-farm}"
 tools="$cache/prometheus"
-if [ "${1:-}" = --tests ] && ! "$tools/promtool" --version >/dev/null 2>&1; then
+if ! "$tools/promtool" --version >/dev/null 2>&1; then
     echo "unpacking prometheus from its Debian package into $tools, for the tests" >&2
     mkdir -p "$tools"
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    chmod 755 "$work"
     (cd "$work" && apt-get download -q prometheus >&2 && dpkg-deb -x prometheus_*.deb unpacked)
     for program in prometheus promtool; do
         # Whole or not at all.
@@ -60,15 +63,13 @@ axe="$cache/axe-core"
 axe_version=4.14.1
 axe_sha256=29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 whole() { echo "$axe_sha256  $1" | sha256sum --check --status 2>/dev/null; }
-if [ "${1:-}" = --tests ] && ! whole "$axe/axe.min.js"; then
+if ! whole "$axe/axe.min.js"; then
     echo "fetching axe-core $axe_version with npm into $axe, for the tests" >&2
     mkdir -p "$axe"
-    work_axe=$(mktemp -d)
-    trap 'rm -rf "${work:-}" "$work_axe"' EXIT
-    (cd "$work_axe" && npm pack --silent "axe-core@$axe_version" >&2 && tar -xzf axe-core-*.tgz package/axe.min.js)
-    if ! whole "$work_axe/package/axe.min.js"; then
+    (cd "$work" && npm pack --silent "axe-core@$axe_version" >&2 && tar -xzf axe-core-*.tgz package/axe.min.js)
+    if ! whole "$work/package/axe.min.js"; then
         echo "error: axe.min.js of axe-core $axe_version is not the one that was looked at: its SHA-256 is another" >&2
         exit 1
     fi
-    mv "$work_axe/package/axe.min.js" "$axe/axe.min.js"
+    mv "$work/package/axe.min.js" "$axe/axe.min.js"
 fi
