@@ -6,7 +6,7 @@ use klp_livepatch::names::LivepatchName;
 use klp_proto::v1;
 use tonic::Code;
 
-use crate::client::{Client, by_name};
+use crate::client::{Client, by_name, is_broken};
 use crate::output::Failed;
 
 const RECONNECT: Duration = Duration::from_secs(1);
@@ -60,10 +60,7 @@ pub async fn read(
             Err(status) if !connected => return Err(client.explain(status)),
             Err(status) => status,
         };
-        if !matches!(
-            broken.code(),
-            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::ResourceExhausted
-        ) {
+        if !is_broken(&broken) && broken.code() != Code::ResourceExhausted {
             return Err(client.explain(broken));
         }
         hear(News::Lost)?;
