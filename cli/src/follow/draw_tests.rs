@@ -1,29 +1,14 @@
 //! Frames at many sizes, as a terminal would show them.
 
 use klp_proto::v1::{self, TaskKind, TaskState};
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::follow::facts::tests::{answer, task};
+use crate::tui::testing;
 
 fn frame(facts: &Facts, view: &mut View, width: u16, height: u16) -> String {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let theme = Theme { colours: false };
-    let draw = |frame: &mut ratatui::Frame<'_>| draw(facts, view, 65_000, theme, frame.area(), frame.buffer_mut());
-    terminal.draw(draw).unwrap();
-    let buffer = terminal.backend().buffer().clone();
-    let lines = buffer.content.chunks(usize::from(width.max(1)));
-    lines
-        .map(|line| {
-            line.iter()
-                .map(|cell| cell.symbol())
-                .collect::<String>()
-                .trim_end()
-                .to_owned()
-                + "\n"
-        })
-        .collect()
+    testing::frame(width, height, |area, buf| draw(facts, view, 65_000, theme, area, buf))
 }
 
 fn some() -> Facts {

@@ -2,29 +2,16 @@
 
 use crossterm::event::KeyCode;
 use klp_proto::v1;
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
 
 use super::super::farm::tests::farm;
 use super::*;
+use crate::tui::testing;
 
 fn frame(farm: &Farm, view: &mut View, width: u16, height: u16) -> String {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let theme = Theme { colours: false };
-    let draw = |f: &mut ratatui::Frame<'_>| draw(farm, None, view, 65_000, theme, f.area(), f.buffer_mut());
-    terminal.draw(draw).unwrap();
-    let buffer = terminal.backend().buffer().clone();
-    let lines = buffer.content.chunks(usize::from(width.max(1)));
-    lines
-        .map(|line| {
-            line.iter()
-                .map(|cell| cell.symbol())
-                .collect::<String>()
-                .trim_end()
-                .to_owned()
-                + "\n"
-        })
-        .collect()
+    testing::frame(width, height, |area, buf| {
+        draw(farm, None, view, 65_000, theme, area, buf)
+    })
 }
 
 #[test]

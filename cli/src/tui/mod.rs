@@ -5,6 +5,8 @@ mod inputs;
 pub mod paint;
 mod screen;
 mod scroll;
+#[cfg(test)]
+pub mod testing;
 mod theme;
 
 pub use inputs::{Input, Inputs};
