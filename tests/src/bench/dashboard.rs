@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use klp_proto::v1;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +12,7 @@ use super::pollers::{Polled, Pollers};
 use super::scenario::{Fleet, percentiles};
 use super::table::Table;
 use super::worker::{Simulated, Work};
-use super::{Sizes, mib};
+use super::{LARGE_ARCHS, LARGE_CODESTREAMS, Sizes, mib};
 use crate::{Browser, Http};
 
 const SECTION: &str = "Dashboard";
@@ -25,9 +24,6 @@ const LOOKED_AT: usize = 10;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Measurements without and with pollers, by turns, so that what else this machine does concerns both.
 const ROUNDS: usize = 5;
-/// A large livepatch: these architectures, and so many codestreams.
-const ARCHS: [&str; 4] = ["x86_64", "ppc64le", "s390x", "aarch64"];
-const CODESTREAMS: usize = 60;
 
 /// # Errors
 /// The coordinator's, or the browser's.
@@ -117,14 +113,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 async fn large_livepatch(table: &mut Table, disk: &Path) -> Result<()> {
     let coordinator = Coordinator::start(disk)?;
     coordinator.prepare().await?;
-    let platforms = (0..CODESTREAMS).flat_map(|n| {
-        ARCHS.map(|arch| v1::Platform {
-            codestream: format!("15.5u{n}"),
-            arch: arch.to_owned(),
-        })
-    });
-    let worker = Simulated::with_platforms("large", 4, platforms);
-    let session = worker.open(coordinator.connect().await?).await?;
+    let worker = Simulated::large("large", 4);
+    let mut session = worker.open(coordinator.connect().await?).await?;
+    // From now on the farm knows its trees.
+    session.hear().await?;
     let name = submit(LivepatchServiceClient::new(coordinator.connect().await?), "15.5u.*").await?;
     let page = format!("/livepatches/{name}");
     let browser = match Path::new("/usr/bin/chromedriver").exists() {
@@ -143,7 +135,7 @@ async fn large_livepatch(table: &mut Table, disk: &Path) -> Result<()> {
         std::sync::Arc::clone(&count),
         stop.clone(),
     );
-    let all = 2 * CODESTREAMS * ARCHS.len();
+    let all = 2 * LARGE_CODESTREAMS * LARGE_ARCHS.len();
     tokio::select! {
         () = count.reached(all) => stop.cancel(),
         ended = working => ended?,

@@ -32,6 +32,10 @@ pub struct Sizes {
 /// Platforms that every simulated worker claims.
 pub const PLATFORMS: usize = 100;
 
+/// A large livepatch: so many codestreams, `15.5u0` and on, each on these architectures.
+pub const LARGE_CODESTREAMS: usize = 60;
+pub const LARGE_ARCHS: [&str; 4] = ["x86_64", "ppc64le", "s390x", "aarch64"];
+
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }

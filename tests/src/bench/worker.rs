@@ -16,8 +16,8 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use super::PLATFORMS;
 use super::coordinator::{PATIENCE, source};
+use super::{LARGE_ARCHS, LARGE_CODESTREAMS, PLATFORMS};
 
 /// A worker that is yet to open its session.
 pub struct Simulated {
@@ -76,7 +76,18 @@ impl Simulated {
         Self::with_platforms(name, slots, trees.map(platform))
     }
 
-    pub fn with_platforms(name: &str, slots: u32, trees: impl Iterator<Item = v1::Platform>) -> Self {
+    /// A worker with a tree for each platform of a large livepatch.
+    pub fn large(name: &str, slots: u32) -> Self {
+        let platforms = (0..LARGE_CODESTREAMS).flat_map(|n| {
+            LARGE_ARCHS.map(|arch| v1::Platform {
+                codestream: format!("15.5u{n}"),
+                arch: arch.to_owned(),
+            })
+        });
+        Self::with_platforms(name, slots, platforms)
+    }
+
+    fn with_platforms(name: &str, slots: u32, trees: impl Iterator<Item = v1::Platform>) -> Self {
         Self {
             state: v1::WorkerState {
                 worker: name.to_owned(),

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
-use klp_proto::v1;
 use klp_tests::bench::coordinator::upload_source;
 use klp_tests::bench::worker::{Simulated, Work};
 use klp_tests::{Browser, Farm, SUBMIT, Theme, WIDTHS, WorkerOptions};
@@ -70,26 +69,19 @@ async fn real(farm: &Farm, browser: &Browser, out: &Path) {
 
 /// A large livepatch half way, on a simulated worker, and the pages of the whole farm.
 async fn large(farm: &Farm, browser: &Browser, out: &Path) {
-    let platforms = (0..60).flat_map(|n| {
-        ["x86_64", "ppc64le", "s390x", "aarch64"].map(|arch| v1::Platform {
-            codestream: format!("15.{}u{}", 4 + n / 20, n % 20),
-            arch: arch.to_owned(),
-        })
-    });
     let channel = tonic::transport::Endpoint::new(farm.url.clone())
         .unwrap()
         .connect()
         .await
         .unwrap();
     upload_source(channel.clone()).await.unwrap();
-    let session = Simulated::with_platforms("build-2", 8, platforms)
-        .open(channel)
-        .await
-        .unwrap();
+    let mut session = Simulated::large("build-2", 8).open(channel).await.unwrap();
+    // From now on the farm knows its trees.
+    session.hear().await.unwrap();
     let name = "snd-pcm-everywhere";
     let order = SUBMIT.map(|arg| match arg {
         "lp" => name,
-        "debian12-6.1" => "15\\.",
+        "debian12-6.1" => "15.5",
         other => other,
     });
     let submitted = tokio::task::block_in_place(|| farm.cli(order));

@@ -1,8 +1,7 @@
 //! What workers and people say is shown as text, whatever it is: a worker here answers, logs and uploads nothing but mark-up and
 //! scripts.
 
-use klp_livepatch::outcome::Artifact;
-use klp_livepatch::outcome::Digest;
+use klp_livepatch::outcome::{Artifact, Digest};
 use klp_proto::v1;
 use klp_proto::v1::commit_request::Ending;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
@@ -75,7 +74,7 @@ async fn hostile_words_are_shown_and_do_nothing() {
         .await
         .unwrap();
     let source = format!("/* {HOSTILE} */\nint klpp_f(void)\n{{\n\treturn sizeof(\"{HOSTILE}\");\n}}\n");
-    // Two checks, then two extractions, one of which is left running.
+    // Two checks, then two extractions, one of which fails.
     let mut answered = 0;
     while answered < 4 {
         for of in session.take().await.unwrap() {
@@ -87,7 +86,7 @@ async fn hostile_words_are_shown_and_do_nothing() {
     assert_eq!(drained.code, Some(0), "{drained:?}");
 
     let browser = Browser::start().await;
-    let searched: String = form_urlencoded(HOSTILE);
+    let searched: String = percent_encoded(HOSTILE);
     for (path, shows) in [
         ("/".to_owned(), true),
         (format!("/?search={searched}"), true),
@@ -135,6 +134,6 @@ async fn hostile_words_are_shown_and_do_nothing() {
 }
 
 /// A text as a part of an address.
-fn form_urlencoded(text: &str) -> String {
+fn percent_encoded(text: &str) -> String {
     text.bytes().map(|b| format!("%{b:02X}")).collect()
 }

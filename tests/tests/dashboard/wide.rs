@@ -1,6 +1,5 @@
 //! Sixty codestreams on four architectures, which is what a large livepatch looks like.
 
-use klp_proto::v1;
 use klp_tests::bench::worker::Simulated;
 use klp_tests::{Browser, Farm, SUBMIT, keys};
 use tokio_util::sync::CancellationToken;
@@ -10,14 +9,7 @@ use super::{SETTINGS, home, is_fit, no_complaint};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_codestreams_on_four_architectures_are_shown_and_kept_up_to_date() {
     let farm = Farm::with_settings(&format!("{SETTINGS}tryout_ms = 0\nlease_ms = 60000\n"));
-    let archs = ["x86_64", "ppc64le", "s390x", "aarch64"];
-    let platforms = (0..60).flat_map(|n| {
-        archs.map(|arch| v1::Platform {
-            codestream: format!("15.5u{n}"),
-            arch: arch.to_owned(),
-        })
-    });
-    let worker = Simulated::with_platforms("simulated", 16, platforms);
+    let worker = Simulated::large("simulated", 16);
     let channel = tonic::transport::Endpoint::new(farm.url.clone())
         .unwrap()
         .connect()
