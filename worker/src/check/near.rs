@@ -1,5 +1,7 @@
 //! Names that somebody may have meant.
 
+use strsim::levenshtein as distance;
+
 /// As many as are suggested.
 const SUGGESTIONS: usize = 3;
 
@@ -21,21 +23,6 @@ pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
     scored.dedup();
     scored.truncate(SUGGESTIONS);
     scored.into_iter().map(|(_, name)| name.to_owned()).collect()
-}
-
-/// The least number of insertions, removals and replacements of a byte that make `b` of `a` (Levenshtein's distance).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// `a, b or c`

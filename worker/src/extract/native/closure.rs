@@ -174,7 +174,9 @@ impl<'p, 't> Planner<'p, 't> {
             .filter(|d| d.is_function() && d.definition && self.unit.own.contains(&d.file))
             .filter(|d| {
                 let name = bare(&d.name);
-                name.contains(&wanted) || (wanted.contains(&name) && name.len() > 4) || distance(&name, &wanted) <= 2
+                name.contains(&wanted)
+                    || (wanted.contains(&name) && name.len() > 4)
+                    || strsim::levenshtein(&name, &wanted) <= 2
             })
             .map(|d| d.name.clone())
             .collect();
@@ -443,22 +445,4 @@ impl<'p, 't> Planner<'p, 't> {
             }
         }
     }
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut left = i + 1;
-        let mut diagonal = row[0];
-        row[0] = left;
-        for (j, cb) in b.iter().enumerate() {
-            let here = (diagonal + usize::from(ca != *cb)).min(left + 1).min(row[j + 1] + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = here;
-            left = here;
-        }
-    }
-    row[b.len()]
 }
