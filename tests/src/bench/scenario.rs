@@ -196,14 +196,14 @@ pub fn percentiles(table: &mut Table, section: &'static str, what: &str, mut tim
     let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
     let ms = |percent| at(percent).map_or(f64::NAN, |time: &Duration| time.as_secs_f64() * 1e3);
     let syncs = |value: f64, table: &Table| match table.value(yardstick::FSYNC) {
-        Some(rate) => format!("{:.1} fsyncs", value * rate / 1e3),
+        Some(rate) => format!("{:.1} fsyncs; ", value * rate / 1e3),
         None => String::new(),
     };
     let (median, tail) = (ms(50), ms(99));
-    let beside = syncs(median, table);
+    let beside = syncs(median, table).trim_end_matches("; ").to_owned();
     table.add(section, format!("{what}, p50"), median, "ms").beside = beside;
     let beside = syncs(tail, table);
-    table.add(section, format!("{what}, p99"), tail, "ms").beside = format!("{beside}; aim: {aim}");
+    table.add(section, format!("{what}, p99"), tail, "ms").beside = format!("{beside}aim: {aim}");
 }
 
 /// Latency, idle and on the large farm; memory and restart of the large farm.
