@@ -36,7 +36,7 @@ if [ "${#codestreams[@]}" != 2 ]; then
 fi
 
 echo "== a coordinator and two workers on loopback"
-"$bin/klp-coordinator" --listen 127.0.0.1:0 --data-dir "$work/coordinator" >"$work/coordinator.out" 2>"$work/coordinator.log" &
+"$bin/klp-coordinator" --insecure --listen 127.0.0.1:0 --data-dir "$work/coordinator" >"$work/coordinator.out" 2>"$work/coordinator.log" &
 pids+=($!)
 for _ in $(seq 100); do
     url=$(sed -n 's/^listening on //p' "$work/coordinator.out")

@@ -3,29 +3,55 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use klp_identity::{Trust, explain, trust};
 use klp_livepatch::names::LivepatchName;
 use klp_livepatch::outcome::{Artifact, Digest};
 use klp_livepatch::task::LivepatchId;
+use klp_proto::v1::access_service_client::AccessServiceClient;
 use klp_proto::v1::fleet_service_client::FleetServiceClient;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use klp_proto::v1::{self, livepatch_ref::Ref};
 use klp_proto::{MAX_ANSWER, MAX_ARTIFACT};
 use klp_telemetry::grpc::Carrier;
 use klp_telemetry::{Root, TraceParent, redact};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use crate::output::Failed;
+use crate::settings::Settings;
 
 pub struct Client {
     uri: Uri,
     channel: Channel,
+    /// The token that says who asks, as it travels.
+    bearer: Option<MetadataValue<Ascii>>,
     /// The trace of the livepatch that the command is about, once that is known.
     trace: OnceLock<TraceParent>,
     /// Its first span, if it began here; it ends with the command.
     root: OnceLock<Root>,
 }
+
+/// What every request carries: whose it is, and the trace that it is of.
+#[derive(Clone)]
+pub struct Carried {
+    bearer: Option<MetadataValue<Ascii>>,
+    trace: Carrier,
+}
+
+impl Interceptor for Carried {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(bearer) = &self.bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        self.trace.call(request)
+    }
+}
+
+type Carrying = InterceptedService<Channel, Carried>;
 
 /// Whether the connection could not be made, or broke before the answer was there: it may have been done or not.
 pub fn is_broken(status: &Status) -> bool {
@@ -37,18 +63,44 @@ pub fn is_broken(status: &Status) -> bool {
 }
 
 impl Client {
-    /// Connects at the first call.
-    pub fn new(uri: Uri) -> Self {
-        let channel = Endpoint::from(uri.clone())
-            .connect_timeout(Duration::from_secs(5))
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .connect_lazy();
+    /// The configured coordinator, asked by whom the settings say. Connects at the first call.
+    ///
+    /// # Errors
+    /// The CA or the token can't be read, or one is missing.
+    pub fn configured(settings: &Settings) -> anyhow::Result<Self> {
+        let uri = settings.coordinator.clone();
+        let token = trust::token(settings.token_file.clone(), std::env::var("KLP_FARM_TOKEN").ok())?;
+        let bearer = token.as_ref().and_then(trust::bearer);
+        if uri.scheme_str() != Some("https") {
+            return Ok(Self::over(uri.clone(), endpoint(uri), bearer));
+        }
+        let ca = settings.ca.as_deref().context(
+            "over https the farm's CA has to be known: name its ca.pem with --ca or KLP_FARM_CA, or as `ca` in the configuration; \
+             it is no secret, and in the coordinator's data_dir/tls",
+        )?;
+        let secured = Trust::read(ca)?.secure(endpoint(uri.clone()), None)?;
+        Ok(Self::over(uri, secured, bearer))
+    }
+
+    /// A coordinator in this process.
+    pub fn own(uri: Uri) -> Self {
+        Self::over(uri.clone(), endpoint(uri), None)
+    }
+
+    fn over(uri: Uri, endpoint: Endpoint, bearer: Option<MetadataValue<Ascii>>) -> Self {
         Self {
             uri,
-            channel,
+            channel: endpoint.connect_lazy(),
+            bearer,
             trace: OnceLock::new(),
             root: OnceLock::new(),
+        }
+    }
+
+    fn carried(&self) -> Carried {
+        Carried {
+            bearer: self.bearer.clone(),
+            trace: Carrier(self.trace.get().copied()),
         }
     }
 
@@ -57,9 +109,14 @@ impl Client {
         &self.uri
     }
 
-    pub fn livepatches(&self) -> LivepatchServiceClient<InterceptedService<Channel, Carrier>> {
-        let carrier = Carrier(self.trace.get().copied());
-        LivepatchServiceClient::with_interceptor(self.channel.clone(), carrier).max_decoding_message_size(MAX_ANSWER)
+    pub fn livepatches(&self) -> LivepatchServiceClient<Carrying> {
+        let carried = self.carried();
+        LivepatchServiceClient::with_interceptor(self.channel.clone(), carried).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub fn access(&self) -> AccessServiceClient<Carrying> {
+        AccessServiceClient::with_interceptor(self.channel.clone(), self.carried())
+            .max_decoding_message_size(MAX_ANSWER)
     }
 
     /// The command is about this livepatch: what is asked from now on belongs to its trace.
@@ -76,12 +133,18 @@ impl Client {
         let _ = self.root.set(root);
     }
 
-    pub fn fleet(&self) -> FleetServiceClient<Channel> {
-        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub fn fleet(&self) -> FleetServiceClient<Carrying> {
+        FleetServiceClient::with_interceptor(self.channel.clone(), self.carried()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// A status as an error for people: a connection that failed says where to, and what to do.
     pub fn explain(&self, status: Status) -> Failed {
+        if let Some(why) = explain::tls(&status) {
+            return Failed::Error(anyhow::anyhow!(
+                "can't talk to the coordinator at {}: {why}",
+                redact::url(&self.uri)
+            ));
+        }
         if status.code() == Code::Unavailable {
             return Failed::Error(anyhow::anyhow!(
                 "can't reach the coordinator at {}: {}. Start one with `klp-coordinator` or `klp-farm up`, or name another with --coordinator",
@@ -162,6 +225,13 @@ impl Client {
         }
         Ok(bytes)
     }
+}
+
+fn endpoint(uri: Uri) -> Endpoint {
+    Endpoint::from(uri)
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10))
 }
 
 pub fn by_name(name: &LivepatchName) -> v1::LivepatchRef {

@@ -113,6 +113,8 @@ impl LocalFarm {
         fs::write(&record, serde_json::to_vec(local)?).with_context(|| format!("can't write {}", record.display()))?;
         let coordinator = Coordinator::start(Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            // For this process alone.
+            insecure: true,
             data_dir: folder.join("coordinator"),
             catalog: catalog.clone(),
             ..Config::default()
@@ -149,7 +151,7 @@ impl LocalFarm {
     }
 
     pub fn client(&self) -> Client {
-        Client::new(self.uri.clone())
+        Client::own(self.uri.clone())
     }
 
     async fn until_ready(&self) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ mod spec_args;
 mod top;
 mod tui;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -76,6 +77,18 @@ struct Global {
         value_parser = config::parse_coordinator
     )]
     coordinator: Option<Uri>,
+    /// The farm's CA, by which the coordinator is recognised over https [default: the configured one]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "KLP_FARM_CA",
+        hide_env_values = true
+    )]
+    ca: Option<PathBuf>,
+    /// Holds the token that says who asks [default: the configured one, or what KLP_FARM_TOKEN holds]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// What standard output holds: a table for people, or JSON
     #[arg(long, short = 'O', global = true, value_enum, default_value_t = Mode::Table)]
     output: Mode,
@@ -132,6 +145,16 @@ enum Command {
     Undrain(cmd::fleet::UndrainArgs),
     /// Forget a worker that is gone for good
     Forget(cmd::fleet::ForgetArgs),
+    /// Make, list and revoke the tokens of people and scripts
+    Token(cmd::token::TokenArgs),
+    /// Let a worker in: print what it runs to get its certificate
+    Enroll(cmd::enroll::EnrollArgs),
+    /// Put a worker out at once: its certificates are refused from now on
+    Revoke(cmd::enroll::RevokeArgs),
+    /// List the certificates of workers
+    Certificates,
+    /// Show who did what
+    Audit(cmd::audit::AuditArgs),
     /// Run a coordinator and a worker in this process, for a laptop
     Up(cmd::up::UpArgs),
     /// Add, list, verify and remove the kernel trees of this machine
@@ -172,7 +195,8 @@ async fn run(command: Command, global: &Global) -> Result<(), Failed> {
 
 /// Runs a command, with the livepatch's own farm if it has one.
 async fn with_farm(command: Command, global: &Global) -> Result<(), Failed> {
-    let settings = Settings::load(global.coordinator.clone()).map_err(|error| Failed::Error(anyhow::anyhow!(error)))?;
+    let settings = Settings::load(global.coordinator.clone(), global.ca.clone(), global.token_file.clone())
+        .map_err(|error| Failed::Error(anyhow::anyhow!(error)))?;
     let farm = match own_name(&command) {
         Some((name, local)) => {
             LocalFarm::for_livepatch(local, name, &settings.work_dir, settings.catalog.clone()).await?
@@ -181,8 +205,8 @@ async fn with_farm(command: Command, global: &Global) -> Result<(), Failed> {
     };
     let result = {
         let connect = || match &farm {
-            Some(farm) => farm.client(),
-            None => Client::new(settings.coordinator.clone()),
+            Some(farm) => Ok(farm.client()),
+            None => Client::configured(&settings),
         };
         dispatch(command, connect, &settings, global).await
     };
@@ -210,35 +234,40 @@ fn own_name(command: &Command) -> Option<(&str, Option<&LocalArgs>)> {
 
 async fn dispatch(
     command: Command,
-    connect: impl Fn() -> Client,
+    connect: impl Fn() -> anyhow::Result<Client>,
     settings: &Settings,
     global: &Global,
 ) -> Result<(), Failed> {
     match command {
-        Command::Scan(args) => cmd::scan::run(args, &connect(), global.output).await,
-        Command::Setup(args) => cmd::setup::run(args, &connect(), global.output).await,
-        Command::Extract(args) => cmd::extract::run(args, &connect(), settings, global.output).await,
-        Command::Groups(args) => cmd::groups::run(args, &connect(), global.output).await,
-        Command::Import(args) => cmd::import::run(args, &connect(), global.output).await,
-        Command::FormatPatches(args) => cmd::format_patches::run(args, &connect(), settings, global.output).await,
-        Command::CsDiff(args) => cmd::diff::run(args, &connect(), global.output).await,
-        Command::Codestreams(args) => cmd::codestreams::run(args, &connect(), global.output).await,
-        Command::Submit(args) => cmd::submit::run(args, &connect(), global.output).await,
-        Command::List(args) => cmd::list::run(args, &connect(), global.output).await,
-        Command::Status(args) => cmd::status::run(args, &connect(), global.output).await,
-        Command::Watch(args) => cmd::watch::run(args, &connect(), global.output).await,
-        Command::Logs(args) => cmd::logs::run(args, &connect(), global.output).await,
-        Command::Get(args) => cmd::get::run(args, &connect(), settings, global.output).await,
-        Command::Cancel(args) => cmd::control::cancel(args, &connect(), global.output).await,
-        Command::Retry(args) => cmd::control::retry(args, &connect(), global.output).await,
-        Command::Pause(args) => cmd::control::pause(args, &connect(), global.output).await,
-        Command::Resume(args) => cmd::control::resume(args, &connect(), global.output).await,
-        Command::Priority(args) => cmd::control::priority(args, &connect(), global.output).await,
-        Command::Drain(args) => cmd::fleet::drain(args, &connect(), global.output).await,
-        Command::Undrain(args) => cmd::fleet::undrain(args, &connect(), global.output).await,
-        Command::Forget(args) => cmd::fleet::forget(args, &connect(), global.output).await,
-        Command::Workers => cmd::workers::run(&connect(), global.output).await,
-        Command::Top(args) => cmd::top::run(args, &connect(), global.output).await,
+        Command::Scan(args) => cmd::scan::run(args, &connect()?, global.output).await,
+        Command::Setup(args) => cmd::setup::run(args, &connect()?, global.output).await,
+        Command::Extract(args) => cmd::extract::run(args, &connect()?, settings, global.output).await,
+        Command::Groups(args) => cmd::groups::run(args, &connect()?, global.output).await,
+        Command::Import(args) => cmd::import::run(args, &connect()?, global.output).await,
+        Command::FormatPatches(args) => cmd::format_patches::run(args, &connect()?, settings, global.output).await,
+        Command::CsDiff(args) => cmd::diff::run(args, &connect()?, global.output).await,
+        Command::Codestreams(args) => cmd::codestreams::run(args, &connect()?, global.output).await,
+        Command::Submit(args) => cmd::submit::run(args, &connect()?, global.output).await,
+        Command::List(args) => cmd::list::run(args, &connect()?, global.output).await,
+        Command::Status(args) => cmd::status::run(args, &connect()?, global.output).await,
+        Command::Watch(args) => cmd::watch::run(args, &connect()?, global.output).await,
+        Command::Logs(args) => cmd::logs::run(args, &connect()?, global.output).await,
+        Command::Get(args) => cmd::get::run(args, &connect()?, settings, global.output).await,
+        Command::Cancel(args) => cmd::control::cancel(args, &connect()?, global.output).await,
+        Command::Retry(args) => cmd::control::retry(args, &connect()?, global.output).await,
+        Command::Pause(args) => cmd::control::pause(args, &connect()?, global.output).await,
+        Command::Resume(args) => cmd::control::resume(args, &connect()?, global.output).await,
+        Command::Priority(args) => cmd::control::priority(args, &connect()?, global.output).await,
+        Command::Drain(args) => cmd::fleet::drain(args, &connect()?, global.output).await,
+        Command::Undrain(args) => cmd::fleet::undrain(args, &connect()?, global.output).await,
+        Command::Forget(args) => cmd::fleet::forget(args, &connect()?, global.output).await,
+        Command::Workers => cmd::workers::run(&connect()?, global.output).await,
+        Command::Top(args) => cmd::top::run(args, &connect()?, global.output).await,
+        Command::Token(args) => cmd::token::run(args, &connect()?, global.output).await,
+        Command::Enroll(args) => cmd::enroll::enroll(args, &connect()?, global.output).await,
+        Command::Revoke(args) => cmd::enroll::revoke(args, &connect()?, global.output).await,
+        Command::Certificates => cmd::enroll::certificates(&connect()?, global.output).await,
+        Command::Audit(args) => cmd::audit::run(args, &connect()?, global.output).await,
         Command::Up(args) => cmd::up::run(args).await,
         Command::Tree(args) => Ok(tree_cli::run(args).await?),
         Command::NativeExtract(_) => Ok(()),

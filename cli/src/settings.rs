@@ -16,7 +16,9 @@ const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7420";
 /// For `--help`: what counts when several say something.
 pub const PRECEDENCE: &str = "\
 Settings: a flag counts before the environment, the environment before the configuration file, and that before the default.
-  KLP_FARM_COORDINATOR  where the coordinator listens            coordinator = \"http://farm:7420\"
+  KLP_FARM_COORDINATOR  where the coordinator listens            coordinator = \"https://farm:7420\"
+  KLP_FARM_CA           the farm's CA                            ca = \"/etc/klp-farm/ca.pem\"
+  KLP_FARM_TOKEN        the token itself                         token_file = \"/home/me/.config/klp-farm/token\"
   KLP_WORK_DIR          where livepatches are written            work_dir = \"/home/me/livepatches\"
   KLP_FARM_CONFIG       the file [default: ~/.config/klp-farm/config.toml]
   In the file alone, whose name is on what is written:           [author] name, mail, company, licence";
@@ -27,6 +29,10 @@ Settings: a flag counts before the environment, the environment before the confi
 struct File {
     /// URL of the coordinator.
     coordinator: Option<String>,
+    /// Certificates by which the coordinator is recognised over https.
+    ca: Option<PathBuf>,
+    /// Holds the token that says who asks. `~/` is the home folder.
+    token_file: Option<PathBuf>,
     /// Where livepatches are written.
     work_dir: Option<PathBuf>,
     /// The catalog of codestreams, for `--data-dir`.
@@ -49,6 +55,9 @@ struct AuthorFile {
 #[derive(Debug)]
 pub struct Settings {
     pub coordinator: Uri,
+    pub ca: Option<PathBuf>,
+    /// `None`: the environment may hold the token itself.
+    pub token_file: Option<PathBuf>,
     pub work_dir: PathBuf,
     /// The catalog of codestreams, for a farm in this process.
     pub catalog: Option<PathBuf>,
@@ -60,7 +69,7 @@ impl Settings {
     ///
     /// # Errors
     /// The file can't be read or holds what makes no sense, in words for whoever wrote it.
-    pub fn load(coordinator: Option<Uri>) -> Result<Self, String> {
+    pub fn load(coordinator: Option<Uri>, ca: Option<PathBuf>, token_file: Option<PathBuf>) -> Result<Self, String> {
         let file = match env::var_os("KLP_FARM_CONFIG") {
             Some(path) => Some(PathBuf::from(path)),
             None => usual().filter(|path| path.exists()),
@@ -79,10 +88,18 @@ impl Settings {
         let work_dir = env::var_os("KLP_WORK_DIR")
             .filter(|dir| !dir.is_empty())
             .map(PathBuf::from);
-        Self::of(&text, coordinator, work_dir).map_err(|error| {
+        let mut settings = Self::of(&text, coordinator, work_dir).map_err(|error| {
             let file = file.unwrap_or_default();
             format!("{}: {error}", file.display())
-        })
+        })?;
+        settings.ca = ca.or(settings.ca);
+        let in_environment = env::var_os("KLP_FARM_TOKEN").is_some_and(|token| !token.is_empty());
+        settings.token_file = match (token_file, in_environment) {
+            (Some(named), _) => Some(named),
+            (None, true) => None,
+            (None, false) => settings.token_file,
+        };
+        Ok(settings)
     }
 
     /// The settings by the file's text, and what flags and the environment say.
@@ -95,6 +112,8 @@ impl Settings {
                 Some(uri) => uri,
                 None => parse_coordinator(configured).map_err(|error| format!("coordinator: {error}"))?,
             },
+            ca: file.ca.map(from_home),
+            token_file: file.token_file.map(from_home),
             work_dir: work_dir.or(file.work_dir).unwrap_or_else(|| PathBuf::from(".")),
             catalog: env::var_os("KLP_FARM_CATALOG").map(PathBuf::from).or(file.catalog),
             author: Author {
@@ -112,6 +131,14 @@ impl Settings {
                 licence: file.author.licence.unwrap_or_else(|| Author::LICENCE.to_owned()),
             },
         })
+    }
+}
+
+/// A path in a file, where no shell reads it.
+fn from_home(path: PathBuf) -> PathBuf {
+    match (path.strip_prefix("~"), env::var_os("HOME")) {
+        (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => path,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use klp_identity::Role;
 use klp_livepatch::names::{Product, RefName};
 use klp_livepatch::scan::branches::Branches;
 use klp_livepatch::spec::Spec;
@@ -21,21 +22,51 @@ use crate::web::SiteOrigin;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The address that clients and workers connect to. There is no authentication yet, so anything but loopback trusts
-    /// its whole network. Port 0 picks a free one. Default: 127.0.0.1:7420.
+    /// The address that clients and workers connect to, over TLS with the certificate that `klp-coordinator init` makes. Port
+    /// 0 picks a free one. Default: 127.0.0.1:7420.
     pub listen: SocketAddr,
 
-    /// The address of the dashboard, the JSON API and the metrics. Whoever reaches it may look; only whoever sits at this
-    /// machine may act there. Port 0 picks a free one. Default: none, nothing is served over HTTP.
+    /// The address of the dashboard, the JSON API and the metrics, over TLS too; people log in there with their token. Port 0
+    /// picks a free one. Default: none, nothing is served over HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_listen: Option<SocketAddr>,
 
-    /// Names beside this machine's own by which browsers may ask for the dashboard, as in `farm.example.org`. Default: none.
+    /// Names beside this machine's own by which browsers may ask for the dashboard without TLS, as in `farm.example.org`, where a
+    /// proxy on this machine speaks TLS. Default: none.
     pub http_names: Vec<String>,
 
     /// Other sites whose pages may read the JSON API and gRPC-web, as in `https://dashboards.example.org`; they never act.
     /// Default: none.
     pub http_origins: Vec<SiteOrigin>,
+
+    /// Serves without TLS and without asking who calls, for a farm on one machine: whoever is on it may do everything. Only
+    /// where both addresses are of loopback. Default: false.
+    pub insecure: bool,
+
+    /// The role of whoever comes without a token: viewer, submitter, operator or admin. Only where both addresses are of
+    /// loopback; workers need certificates all the same. Default: none, everybody says who they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<Role>,
+
+    /// How long a worker's certificate lasts, in milliseconds; workers renew theirs when two thirds have passed. Default:
+    /// 2592000000 (30 days).
+    pub worker_certificate_ms: u64,
+
+    /// How many requests a token, or an address without one, may send each second, and how many at once after a pause: `get`
+    /// fetches a large livepatch with some thousands. Defaults: 500 and 20000.
+    pub requests_per_second: u32,
+    pub requests_burst: u32,
+
+    /// The same for a worker, which sends several for each attempt. Defaults: 5000 and 20000.
+    pub worker_requests_per_second: u32,
+    pub worker_requests_burst: u32,
+
+    /// How often within a minute one address may come with a token or certificate that is not valid, before it is not
+    /// listened to for a while. Default: 30.
+    pub auth_failures_per_minute: u32,
+
+    /// How many days the audit log keeps who did what. 0: for ever. Default: 365.
+    pub retain_audit_days: u32,
 
     /// The folder of the database, the artifacts and the logs; made if absent. Default: /var/lib/klp-farm for root,
     /// else `$XDG_STATE_HOME/klp-farm`, else `~/.local/state/klp-farm`.
@@ -168,6 +199,15 @@ impl Default for Config {
             http_listen: None,
             http_names: Vec::new(),
             http_origins: Vec::new(),
+            insecure: false,
+            anonymous: None,
+            worker_certificate_ms: 30 * 86_400_000,
+            requests_per_second: 500,
+            requests_burst: 20_000,
+            worker_requests_per_second: 5_000,
+            worker_requests_burst: 20_000,
+            auth_failures_per_minute: 30,
+            retain_audit_days: 365,
             data_dir: default_data_dir(),
             catalog: None,
             log_format: LogFormat::Human,
@@ -271,6 +311,20 @@ impl Config {
         check("log_compact_ms", self.log_compact_ms.into(), 10, DAY);
         check("gc_period_ms", self.gc_period_ms.into(), 10, DAY);
         check("retain_ended_days", self.retain_ended_days.into(), 0, 36_500);
+        check("worker_certificate_ms", self.worker_certificate_ms, 5_000, 3650 * DAY);
+        const MANY: u64 = 1_000_000;
+        check("requests_per_second", self.requests_per_second.into(), 1, MANY);
+        check("requests_burst", self.requests_burst.into(), 1, MANY);
+        let (each, burst) = (self.worker_requests_per_second, self.worker_requests_burst);
+        check("worker_requests_per_second", each.into(), 1, MANY);
+        check("worker_requests_burst", burst.into(), 1, MANY);
+        check(
+            "auth_failures_per_minute",
+            self.auth_failures_per_minute.into(),
+            1,
+            MANY,
+        );
+        check("retain_audit_days", self.retain_audit_days.into(), 0, 36_500);
         check("request_timeout_ms", self.request_timeout_ms.into(), 1_000, DAY);
         check(
             "max_requests_per_connection",
@@ -294,6 +348,25 @@ impl Config {
         }
         if self.data_dir.as_os_str().is_empty() {
             bad.push("setting data_dir is empty; name the folder that holds the coordinator's data".to_owned());
+        }
+        for (setting, address) in [("listen", Some(self.listen)), ("http_listen", self.http_listen)] {
+            let Some(address) = address.filter(|address| !address.ip().to_canonical().is_loopback()) else {
+                continue;
+            };
+            if self.insecure {
+                bad.push(format!(
+                    "setting insecure is true, and {setting} is {address}; without TLS only loopback is served: leave insecure \
+                     out, and make certificates with `klp-coordinator init`"
+                ));
+            } else if self.anonymous.is_some() {
+                bad.push(format!(
+                    "setting anonymous is for loopback alone, and {setting} is {address}; leave it out, and make tokens with \
+                     `klp-farm token create`"
+                ));
+            }
+        }
+        if self.anonymous == Some(Role::Worker) {
+            bad.push("setting anonymous is worker; workers need certificates, see `klp-farm enroll`".to_owned());
         }
         if let Some(Err(why)) = self.otlp_endpoint.as_deref().map(export::parse_endpoint) {
             bad.push(format!("setting otlp_endpoint {why}"));
@@ -361,103 +434,4 @@ fn default_data_dir() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_valid_and_survive_a_file() {
-        let config = Config::default();
-        config.validate().unwrap();
-        assert_eq!(toml::from_str::<Config>(&config.to_toml()).unwrap(), config);
-    }
-
-    #[test]
-    fn the_sample_names_every_setting_with_its_default() {
-        let sample = include_str!("../../deploy/coordinator.toml");
-        // As shipped, nothing is set.
-        assert_eq!(toml::from_str::<Config>(sample).unwrap(), Config::default());
-        let uncommented: String = sample
-            .lines()
-            .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
-            .flat_map(|line| [line, "\n"])
-            .collect();
-        let set: toml::Table = toml::from_str(&uncommented).unwrap();
-        let all: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
-        assert_eq!(set.keys().collect::<Vec<_>>(), all.keys().collect::<Vec<_>>());
-        let mut config: Config = toml::from_str(&uncommented).unwrap();
-        assert_eq!(config.data_dir, Path::new("/var/lib/klp-farm"));
-        config.data_dir = Config::default().data_dir;
-        assert_eq!(config, Config::default());
-    }
-
-    #[test]
-    fn every_bad_setting_is_named() {
-        let config = Config {
-            lease_ms: 9_000,
-            heartbeat_ms: 3_000,
-            fault_limit: 0,
-            backoff_max_ms: 1,
-            data_dir: PathBuf::new(),
-            otlp_endpoint: Some("http://jane:hunter2@collector:4317".to_owned()),
-            ..Config::default()
-        };
-        let error = config.validate().unwrap_err().to_string();
-        for setting in [
-            "heartbeat_ms",
-            "fault_limit",
-            "backoff_max_ms",
-            "data_dir",
-            "otlp_endpoint",
-        ] {
-            assert!(error.contains(&format!("setting {setting} ")), "{error}");
-        }
-        assert_eq!(error.lines().count(), 5, "{error}");
-        assert!(!error.contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn branches_are_read_and_bad_names_refused_with_their_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("c.toml");
-        let read = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            Config::read(&path)
-        };
-        let config = read("readers = 4\n[branches]\n\"15.8\" = \"SLE15-SP8\"\n\"15.7\" = \"mine/15.7\"\n").unwrap();
-        config.validate().unwrap();
-        assert_eq!(toml::from_str::<Config>(&config.to_toml()).unwrap(), config);
-        let all = config.all_branches();
-        let branch = |product: &str| {
-            let found = all.iter().find(|(name, _)| *name == product);
-            found.map(|(_, branch)| branch.as_str()).unwrap_or_default()
-        };
-        assert_eq!(
-            [branch("15.8"), branch("15.7"), branch("15.6")],
-            ["SLE15-SP8", "mine/15.7", "SLE15-SP6-LTSS"]
-        );
-        for (bad, said) in [
-            ("\"15.8\" = \"--output=x\"", "--output=x"),
-            ("\"../x\" = \"SLE15-SP8\"", "../x"),
-            ("\"15.8\" = 15", "15"),
-        ] {
-            let error = read(&format!("[branches]\n{bad}\n")).unwrap_err().to_string();
-            assert!(error.contains("line 2") && error.contains(said), "{error}");
-        }
-        let many = (0..=MAX_BRANCHES).map(|i| (format!("15.{i}").parse().unwrap(), "b".parse().unwrap()));
-        let config = Config {
-            branches: many.collect(),
-            ..Config::default()
-        };
-        let error = config.validate().unwrap_err().to_string();
-        assert!(error.contains("setting branches "), "{error}");
-    }
-
-    #[test]
-    fn an_unknown_setting_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("c.toml");
-        std::fs::write(&path, "leese_ms = 3\n").unwrap();
-        let error = Config::read(&path).unwrap_err().to_string();
-        assert!(error.contains("c.toml") && error.contains("leese_ms"), "{error}");
-    }
-}
+mod tests;

@@ -120,6 +120,11 @@ impl Errands {
         open.map(errand).collect()
     }
 
+    /// The worker that is to find something out; `None`: nobody waits for it any more.
+    pub fn whose(&self, id: Uuid) -> Option<WorkerName> {
+        self.table().open.get(&id).map(|open| open.worker.clone())
+    }
+
     /// Takes an answer; says whether somebody waited for it.
     pub fn settle(&self, id: Uuid, answer: Answer) -> bool {
         let open = self.table().open.remove(&id);

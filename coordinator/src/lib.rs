@@ -6,6 +6,8 @@
 //! commits: one `ledger` transaction over the [`store`] with outcome, event and what `plan` wants next, until
 //! the livepatch has its verdict.
 //!
+//! Who may ask for what is decided in [`auth`].
+//!
 //! What happens is counted in [`metrics`], for whoever watches the farm.
 //!
 //! Beside it, the data is looked after: [`logs`] compresses, [`admin`] checks, copies and clears away, [`space`] says what
@@ -25,6 +27,7 @@ pub mod store;
 
 mod api;
 mod aside;
+mod auth;
 mod bell;
 mod blobs;
 mod clock;
@@ -46,6 +49,7 @@ mod versions;
 mod web;
 
 pub use aside::Aside;
+pub use auth::methods;
 pub use clock::Clock;
 pub use config::{Config, ConfigError};
 pub use server::{Connection, Coordinator, Ground, StartError};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use klp_coordinator::admin::{self, Backup, Findings, gc, size};
+use klp_coordinator::admin::{self, Backup, Findings, gc, init, size};
 use klp_coordinator::{Config, Coordinator};
 use klp_livepatch::words::amount;
 use klp_telemetry::{LogFormat, Setup, redact};
@@ -20,7 +20,7 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// The coordinator of a klp-farm: takes livepatches and hands their tasks to workers.
 ///
-/// Prints `listening on http://ADDRESS` when it is ready; its log goes to standard error (RUST_LOG sets its level).
+/// Prints `listening on https://ADDRESS` when it is ready; its log goes to standard error (RUST_LOG sets its level).
 /// SIGTERM and SIGINT stop it; nothing that was acknowledged is lost, and workers carry on until it is back.
 ///
 /// The commands look after its data folder; without one it serves.
@@ -42,6 +42,9 @@ struct Args {
     /// Overrides the setting `log_format`
     #[arg(long, value_name = "FORMAT", env = "KLP_FARM_LOG_FORMAT", global = true)]
     log_format: Option<LogFormat>,
+    /// Overrides the setting `insecure`: serve without TLS, and without asking who calls; on loopback alone
+    #[arg(long)]
+    insecure: bool,
     /// Print the settings in force as a configuration file, and end
     #[arg(long)]
     print_config: bool,
@@ -51,6 +54,22 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make what a farm needs to know who is who: a CA, the coordinator's certificate, and a first admin's token
+    ///
+    /// The token is shown once and kept nowhere. Nothing is overwritten. Exit codes: 0 done, 2 it could not be done.
+    Init {
+        /// A name or address by which the coordinator is asked, beside this machine's own name and loopback
+        #[arg(long = "name", value_name = "HOST")]
+        names: Vec<String>,
+        /// Only renew the coordinator's certificate, keeping its names; a running coordinator takes it without a restart
+        #[arg(long, conflicts_with = "new_token")]
+        rotate_server: bool,
+        /// Only make another admin's token, for a stopped coordinator whose admins lost theirs
+        #[arg(long)]
+        new_token: bool,
+        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+        output: Output,
+    },
     /// Verify the database, and the artifacts and logs it speaks of, against each other
     ///
     /// Reads every file and changes none. Exit codes: 0 all is well, 1 there are problems, 2 it could not be checked.
@@ -113,6 +132,12 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
         otlp_endpoint: config.otlp_endpoint.as_deref(),
     });
     let done = match command {
+        Some(Command::Init {
+            names,
+            rotate_server,
+            new_token,
+            output,
+        }) => begin(&config, &names, (rotate_server, new_token), output).await,
         Some(command) => look_after(command, &config),
         None => serve(args, config).await.map(|()| ExitCode::SUCCESS),
     };
@@ -131,6 +156,7 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
     if args.http_listen.is_some() {
         config.http_listen = args.http_listen;
     }
+    config.insecure |= args.insecure;
     if let Some(data_dir) = &args.data_dir {
         config.data_dir.clone_from(data_dir);
     }
@@ -141,11 +167,49 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// Makes what a farm needs to know who is who.
+async fn begin(
+    config: &Config,
+    names: &[String],
+    (rotate_server, new_token): (bool, bool),
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout();
+    if new_token {
+        let token = init::new_token(config).await?;
+        let value = serde_json::json!({ "token": token });
+        tell(&mut out, output, &value, |out| writeln!(out, "{token}"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let made = match rotate_server {
+        true => init::rotate_server(config, names)?,
+        false => init::init(config, names).await?,
+    };
+    let (ca, port) = (made.ca.display(), config.listen.port());
+    tell(&mut out, output, &made, |out| {
+        writeln!(out, "certificate for {}", made.names.join(", "))?;
+        writeln!(out, "CA in {ca}, SHA-256 {}", made.ca_sha256)?;
+        let Some(token) = &made.token else {
+            return Ok(());
+        };
+        writeln!(out, "the first admin's token, shown this once:\n\n{token}\n")?;
+        writeln!(
+            out,
+            "in ~/.config/klp-farm/config.toml, with a copy of ca.pem and the token in a file:\n"
+        )?;
+        writeln!(out, "coordinator = \"https://{}:{port}\"", made.names[0])?;
+        writeln!(out, "ca = \"{ca}\"\ntoken_file = \"~/.config/klp-farm/token\"")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Runs a command on the data folder.
 fn look_after(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
     let dir = &config.data_dir;
     let mut out = std::io::stdout();
     match command {
+        // Done before.
+        Command::Init { .. } => Ok(ExitCode::SUCCESS),
         Command::Check { online, output } => {
             let findings = admin::check(dir, online)?;
             tell(&mut out, output, &findings, |out| tell_findings(out, &findings))?;
@@ -248,9 +312,10 @@ async fn serve(args: &Args, config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
     let mut coordinator = Coordinator::start(config).await?;
     let mut out = std::io::stdout();
-    writeln!(out, "listening on http://{}", coordinator.local_addr())?;
+    let scheme = coordinator.scheme();
+    writeln!(out, "listening on {scheme}://{}", coordinator.local_addr())?;
     if let Some(address) = coordinator.http_addr() {
-        writeln!(out, "dashboard at http://{address}/")?;
+        writeln!(out, "dashboard at {scheme}://{address}/")?;
     }
     out.flush()?;
     let broken = tokio::select! {

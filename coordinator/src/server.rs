@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use klp_livepatch::task::LivepatchId;
 use klp_proto::v1;
+use klp_proto::v1::access_service_server::AccessServiceServer;
 use klp_proto::v1::fleet_service_server::FleetServiceServer;
 use klp_proto::v1::livepatch_service_server::LivepatchServiceServer;
 use klp_proto::v1::worker_service_server::WorkerServiceServer;
@@ -20,11 +21,13 @@ use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, Router, TcpIncoming};
+use tonic::transport::server::{Connected, Router};
+use tower::layer::util::{Identity, Stack};
 
 use crate::admin::{Folder, gc};
-use crate::api::{Fleet, Livepatches, Shared, Workers};
+use crate::api::{Access, Fleet, Livepatches, Shared, Workers};
 use crate::aside::Aside;
+use crate::auth::{self, Book, Door, Gate, Guard, Tls, files};
 use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::CatalogFile;
@@ -39,6 +42,9 @@ use crate::store::{Change, Group, Sink, Store, StoreError, Writing};
 use crate::tryout::Tryouts;
 use crate::versions::Versions;
 use crate::web;
+
+/// The largest message about tokens and certificates, in bytes.
+const MAX_SMALL: usize = 64 << 10;
 
 /// Why a coordinator can't start.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,13 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    #[error(
+        "there are no certificates in {0}: make them, and a first token, with `klp-coordinator init`; or serve this machine alone, \
+         without TLS and tokens, with --insecure"
+    )]
+    Unprotected(PathBuf),
+    #[error("TLS can't be served: {0}")]
+    Tls(#[from] klp_identity::Problem),
     #[error("can't serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
@@ -92,6 +105,8 @@ impl<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static> Connection 
 /// A running coordinator. Dropped without [`Coordinator::shutdown`], it goes on until its runtime ends.
 pub struct Coordinator {
     address: SocketAddr,
+    /// Connections are over TLS.
+    tls: bool,
     http_address: Option<SocketAddr>,
     stop: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -119,11 +134,15 @@ impl Coordinator {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        if !address.ip().is_loopback() {
-            tracing::warn!(%address, "there is no authentication: whoever reaches this address may use the farm");
+        let (door, stop) = (door(&config)?, CancellationToken::new());
+        if let Door::Tls(tls) = &door {
+            tokio::spawn(tls.clone().keep_fresh(stop.clone()));
         }
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Self::open(config, lock, (address, http), incoming, Ground::system()).await
+        let incoming = auth::incoming(listener, door.clone(), stop.clone());
+        let http = http.map(|(listener, address)| (listener, address, door.clone()));
+        let mut coordinator = Self::open(config, lock, (address, http), incoming, Ground::system(), stop).await?;
+        coordinator.tls = matches!(door, Door::Tls(_));
+        Ok(coordinator)
     }
 
     /// Starts a coordinator that serves the connections that come `incoming`, and listens at no address of its own.
@@ -137,25 +156,35 @@ impl Coordinator {
     ) -> Result<Self, StartError> {
         config.validate()?;
         let (lock, address) = (lock_data_dir(&config)?, config.listen);
-        Self::open(config, lock, (address, None), incoming, ground).await
+        Self::open(
+            config,
+            lock,
+            (address, None),
+            incoming,
+            ground,
+            CancellationToken::new(),
+        )
+        .await
     }
 
     async fn open<C: Connection>(
         config: Config,
         lock: File,
-        (address, http): (SocketAddr, Option<(TcpListener, SocketAddr)>),
+        (address, http): (SocketAddr, Option<(TcpListener, SocketAddr, Door)>),
         incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
         Ground { clock, aside }: Ground,
+        stop: CancellationToken,
     ) -> Result<Self, StartError> {
         let folder = Folder::new(&config.data_dir);
         let config = Arc::new(config);
-        let stop = CancellationToken::new();
         let events = Bells::default();
         let (inbox, inputs) = mpsc::unbounded_channel();
         // Two starts never begin the same count.
         let versions = Versions::new(clock.roll() as u64);
         let metrics = Metrics::new();
+        let book = Book::default();
         let sink = Listeners {
+            book: book.clone(),
             farm: inbox.clone(),
             events: events.clone(),
             versions: versions.clone(),
@@ -165,6 +194,10 @@ impl Coordinator {
         let corrupt = |error| corrupt(&folder, error);
         let opened = Store::open(&folder.database(), config.readers as usize, aside, sink);
         let (store, writer) = opened.map_err(corrupt)?;
+        let reading = book.clone();
+        let read = store.read(move |db| reading.read(db).map_err(StoreError::from)).await;
+        read.map_err(corrupt)?;
+        let gate = Arc::new(Gate::new(&config, book, clock, store.clone()));
         let tryouts = Tryouts::default();
         let parts = (inbox, inputs);
         let started = farm::start(
@@ -186,6 +219,7 @@ impl Coordinator {
         let shared = Arc::new(Shared {
             metrics,
             scrape,
+            gate,
             blobs,
             logs,
             space,
@@ -204,15 +238,16 @@ impl Coordinator {
         let router = router(&config, shared.clone()).await?;
         let stopped = stop.clone().cancelled_owned();
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped));
-        let http_address = http.as_ref().map(|(_, address)| *address);
-        let web = http.map(|(listener, address)| {
+        let http_address = http.as_ref().map(|(_, address, _)| *address);
+        let web = http.map(|(listener, address, door)| {
             tracing::info!(%address, "serving the dashboard");
             let pages = web::router(shared.clone(), browser_services(shared));
-            tokio::spawn(web::serve(listener, pages, stop.clone(), patience))
+            tokio::spawn(web::serve(listener, door, pages, stop.clone(), patience))
         });
         tracing::info!(%address, data_dir = %config.data_dir.display(), "serving");
         Ok(Self {
             address,
+            tls: false,
             http_address,
             stop,
             serving,
@@ -228,6 +263,11 @@ impl Coordinator {
     /// The address it listens on, with its real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How it is asked: by `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
     }
 
     /// The address of the dashboard, if there is one.
@@ -277,8 +317,21 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, address))
 }
 
-/// Who hears what was committed: the farm first, then those who wait for events.
+/// How connections are taken: by TLS, unless it is asked to do without.
+fn door(config: &Config) -> Result<Door, StartError> {
+    if config.insecure {
+        return Ok(Door::Plain);
+    }
+    let folder = files::folder(&config.data_dir);
+    if !files::server(&folder).exists() {
+        return Err(StartError::Unprotected(folder));
+    }
+    Ok(Door::Tls(Tls::open(&folder)?))
+}
+
+/// Who hears what was committed: whoever lets callers in first, so that who is put out is out; then the farm, then those who wait for events.
 struct Listeners {
+    book: Book,
     farm: farm::Inbox,
     events: Bells<LivepatchId>,
     versions: Versions,
@@ -288,6 +341,7 @@ struct Listeners {
 
 impl Sink for Listeners {
     fn changed(&self, changes: Vec<Change>) {
+        self.book.take_in(&changes);
         self.versions.count(&changes);
         self.metrics.take_in(&changes, self.clock.now());
         let rings: Vec<_> = changes
@@ -350,7 +404,7 @@ fn lock_data_dir(config: &Config) -> Result<File, StartError> {
     lock.ok_or_else(|| StartError::InUse(path.to_owned()))
 }
 
-async fn router(config: &Config, shared: Arc<Shared>) -> Result<Router, StartError> {
+async fn router(config: &Config, shared: Arc<Shared>) -> Result<Router<Stack<Guard, Identity>>, StartError> {
     let ms = |ms: u32| Duration::from_millis(ms.into());
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -363,23 +417,30 @@ async fn router(config: &Config, shared: Arc<Shared>) -> Result<Router, StartErr
     let fleet = FleetServiceServer::new(Fleet(shared.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_ANSWER);
+    let access = AccessServiceServer::new(Access(shared.clone()))
+        .max_decoding_message_size(MAX_SMALL)
+        .max_encoding_message_size(MAX_ANSWER);
+    let guard = Guard::new(shared.gate.clone(), shared.clock);
     let workers = WorkerServiceServer::new(Workers(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_ANSWER);
     reporter.set_serving::<LivepatchServiceServer<Livepatches>>().await;
     reporter.set_serving::<FleetServiceServer<Fleet>>().await;
     reporter.set_serving::<WorkerServiceServer<Workers>>().await;
+    reporter.set_serving::<AccessServiceServer<Access>>().await;
     let router = Server::builder()
         .trace_fn(klp_telemetry::grpc::serving)
         .http2_keepalive_interval(Some(ms(config.keepalive_ms)))
         .http2_keepalive_timeout(Some(ms(config.keepalive_timeout_ms)))
         .concurrency_limit_per_connection(config.max_requests_per_connection as usize)
         .timeout(ms(config.request_timeout_ms))
+        .layer(guard)
         .add_service(health)
         .add_service(reflection)
         .add_service(livepatches)
         .add_service(fleet)
-        .add_service(workers);
+        .add_service(workers)
+        .add_service(access);
     Ok(router)
 }
 

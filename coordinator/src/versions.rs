@@ -98,7 +98,7 @@ impl Versions {
                     Change::Ended { livepatch } | Change::Event { livepatch, .. } => count.touch(*livepatch),
                     Change::Task(task) => count.touch(task.livepatch),
                     // Its task is told, too.
-                    Change::Attempt(_) => {}
+                    Change::Attempt(_) | Change::Token(_) | Change::Certificate(_) => {}
                     Change::Worker { .. } | Change::Forgotten { .. } => count.position += 1,
                 }
             }

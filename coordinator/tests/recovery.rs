@@ -146,7 +146,7 @@ async fn data_that_can_not_be_used_is_refused_with_the_next_step() {
         ),
     ];
     for (dir, said) in cases {
-        let (code, out, err) = run(dir, &["--listen", "127.0.0.1:0"]).await;
+        let (code, out, err) = run(dir, &["--insecure", "--listen", "127.0.0.1:0"]).await;
         assert!(code == 1 && out.is_empty(), "{code} {out}");
         for text in said {
             assert!(err.contains(text), "{err}");

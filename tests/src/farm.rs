@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::identity::Identity;
 use crate::net::{ADDRESS, Net};
 use crate::proc::{Proc, command_on, wait_until};
 
@@ -16,6 +17,8 @@ pub struct Farm {
     coordinator: Option<Proc>,
     /// Where the coordinator and the CLI run, if not on this host.
     host: Option<String>,
+    /// Who may call it; `None`: it is on loopback, and asks nobody.
+    pub identity: Option<Identity>,
     /// Of all its processes.
     env: Env,
     pub url: String,
@@ -108,7 +111,7 @@ impl Farm {
         Self::start_with(None, env.collect(), settings)
     }
 
-    /// As [`Farm::with_settings`], with the coordinator on a host of its own.
+    /// As [`Farm::with_settings`], with the coordinator on a host of its own, and so with TLS and tokens.
     pub fn start_on(net: Option<&Net>, settings: &str) -> Self {
         Self::start_with(net, Env::new(), settings)
     }
@@ -119,6 +122,7 @@ impl Farm {
         let host = net.map(|net| net.here.clone());
         let address = if host.is_some() { ADDRESS } else { LOOPBACK };
         let listen = format!("{address}:0");
+        let identity = host.as_deref().map(|host| Identity::make(Some(host), dir.path()));
         let mut coordinator = Self::spawn_coordinator(host.as_deref(), &env, dir.path(), &listen);
         let url = coordinator.wait_for_line("listening on ");
         let wants = settings.contains("http_listen");
@@ -130,6 +134,7 @@ impl Farm {
         });
         Self {
             http,
+            identity,
             workers: Vec::new(),
             coordinator: Some(coordinator),
             host,
@@ -154,6 +159,7 @@ impl Farm {
         Self {
             workers: Vec::new(),
             coordinator: None,
+            identity: None,
             host: None,
             env: Env::new(),
             url,
@@ -187,13 +193,20 @@ impl Farm {
         ];
         let mut command = command_on(host, "klp-coordinator");
         command.args(args).envs(env.iter().cloned());
+        if host.is_none() {
+            command.arg("--insecure");
+        }
         Proc::start_as("coordinator", command, dir)
     }
 
     /// Starts the coordinator again, on the same port and data, after it was killed.
     pub fn restart_coordinator(&mut self) {
         self.kill_coordinator();
-        let address = self.url.trim_start_matches("http://").to_owned();
+        let address = self
+            .url
+            .trim_start_matches("http://")
+            .trim_start_matches("https://")
+            .to_owned();
         let mut coordinator = Self::spawn_coordinator(self.host.as_deref(), &self.env, self.dir.path(), &address);
         coordinator.wait_for_line("listening on ");
         self.coordinator = Some(coordinator);
@@ -217,6 +230,10 @@ impl Farm {
     /// As [`Farm::add_worker`], on a host of its own.
     pub fn add_worker_on(&mut self, host: Option<&str>, options: WorkerOptions<'_>) {
         let data_dir = self.dir.path().join(options.name);
+        if let Some(identity) = &self.identity {
+            let printed = self.cli(["enroll", options.name, "--output", "json"]);
+            identity.enroll(&printed.json(), host, &data_dir);
+        }
         let slots = options.slots.to_string();
         let args = [
             "--coordinator".as_ref(),
@@ -261,7 +278,13 @@ impl Farm {
 
     /// Runs `klp-farm` with these arguments against this farm.
     pub fn cli<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> CommandResult {
-        let output = command_on(self.host.as_deref(), "klp-farm")
+        let mut command = command_on(self.host.as_deref(), "klp-farm");
+        if let Some(identity) = &self.identity {
+            command
+                .env("KLP_FARM_CA", &identity.ca)
+                .env("KLP_FARM_TOKEN", &identity.admin);
+        }
+        let output = command
             .envs(self.env.iter().cloned())
             .env("KLP_FARM_COORDINATOR", &self.url)
             .env_remove("KLP_WORK_DIR")

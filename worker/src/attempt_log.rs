@@ -14,8 +14,9 @@ use klp_proto::v1::{AppendLogRequest, AppendLogResponse};
 use klp_proto::{MAX_CHUNK, MAX_LOG};
 use klp_telemetry::{TraceParent, grpc};
 use tokio::sync::Notify;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+use crate::line::Line;
 
 /// How long written lines are gathered before they are sent.
 const GATHER: Duration = Duration::from_millis(200);
@@ -118,12 +119,7 @@ impl AttemptLog {
     }
 
     /// Sends the log as it grows, until it is closed and all of it has arrived, or the coordinator wants no more of it.
-    pub async fn send(
-        &self,
-        attempt: AttemptId,
-        mut client: WorkerServiceClient<Channel>,
-        parent: Option<TraceParent>,
-    ) {
+    pub async fn send(&self, attempt: AttemptId, mut client: WorkerServiceClient<Line>, parent: Option<TraceParent>) {
         let mut offset = 0;
         loop {
             let (chunk, closed) = {

@@ -18,7 +18,7 @@ pub const SUSE_INDEXES: &str = "suse-symbols";
 
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// Where the coordinator listens, as in `http://127.0.0.1:7420`.
+    /// Where the coordinator listens, as in `https://farm.example:7420`.
     pub coordinator: Uri,
     /// Unique on the farm.
     pub name: WorkerName,
@@ -157,15 +157,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// Parses a coordinator's address.
 ///
 /// # Errors
-/// It is not of the form `http://HOST:PORT`.
+/// It is not of the form `https://HOST:PORT` or `http://HOST:PORT`.
 pub fn parse_coordinator(text: &str) -> Result<Uri, String> {
     let uri: Uri = text
         .parse()
-        .map_err(|e| format!("{e}; give it like http://127.0.0.1:7420"))?;
+        .map_err(|e| format!("{e}; give it like https://farm.example:7420"))?;
     match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(_)) => Ok(uri),
-        (Some("https"), _) => Err("TLS is not supported yet; give it like http://127.0.0.1:7420".to_owned()),
-        _ => Err("give it like http://127.0.0.1:7420".to_owned()),
+        (Some("http" | "https"), Some(_)) => Ok(uri),
+        _ => Err("give it like https://farm.example:7420, or on its own machine http://127.0.0.1:7420".to_owned()),
     }
 }
 

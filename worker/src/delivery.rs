@@ -11,9 +11,10 @@ use klp_proto::v1::{CommitResponse, Disposition};
 use klp_proto::{MAX_ANSWER, convert};
 use klp_telemetry::{attribute, grpc};
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 use tracing::Instrument as _;
 
+use crate::line::Line;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::upload::upload;
 
@@ -36,12 +37,12 @@ pub fn endpoint(coordinator: Uri) -> Endpoint {
 pub struct Courier {
     pub worker: WorkerName,
     pub outbox: Arc<Outbox>,
-    pub channel: Channel,
+    pub line: Line,
 }
 
 impl Courier {
-    pub fn client(&self) -> WorkerServiceClient<Channel> {
-        WorkerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub fn client(&self) -> WorkerServiceClient<Line> {
+        WorkerServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// To be called in the attempt's span. Returns when the coordinator has acknowledged the outcome, with what became of it. One that it can never take is

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use klp_identity::{Fingerprint, trust};
 use klp_livepatch::CodestreamFilter;
 use klp_livepatch::names::WorkerName;
 use klp_telemetry::{LogArgs, Setup, redact};
+use klp_worker::identity::{self, Papers};
 use klp_worker::session::SessionError;
 use klp_worker::{WorkerConfig, config, extract, tree_cli, usage, worker};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +23,9 @@ const EXAMPLES: &str = "\
 Examples:
   klp-worker tree add debian --latest 2             provision the two newest kernels of this Debian
   klp-worker tree list
-  klp-worker --coordinator http://farm:7420 --slots 8
+  KLP_FARM_TOKEN=klpe_... klp-worker enroll --coordinator https://farm:7420 --ca-sha256 ...
+                                                    let this worker in, as `klp-farm enroll NAME` says
+  klp-worker --coordinator https://farm:7420 --slots 8
 
 klp-ccp and clang-extract are used where they are in PATH, or where KLP_FARM_CCP and KLP_FARM_CLANG_EXTRACT say they are;
 KLP_CCP_PYTHONPOLICY_PATH names the folder of klp-ccp's policy where it isn't installed with the program.
@@ -41,9 +46,39 @@ struct Cli {
 enum Command {
     /// Add, list, verify and remove kernel trees
     Tree(tree_cli::TreeArgs),
+    /// Get this worker's first certificate, with what `klp-farm enroll` printed
+    Enroll(EnrollArgs),
     /// One native extraction in a process of its own; the worker calls this itself
     #[command(hide = true, name = extract::NATIVE_COMMAND)]
     NativeExtract(extract::NativeArgs),
+}
+
+/// The token is in the environment's KLP_FARM_TOKEN or in a file, where no other user of this machine sees it.
+#[derive(Args)]
+struct EnrollArgs {
+    /// Where the coordinator listens
+    #[arg(long, value_name = "URL", env = "KLP_FARM_COORDINATOR", hide_env_values = true, value_parser = config::parse_coordinator)]
+    coordinator: Uri,
+    /// The SHA-256 fingerprint of the farm's CA
+    #[arg(long, value_name = "HEX")]
+    ca_sha256: Fingerprint,
+    /// Holds the enrollment token [default: KLP_FARM_TOKEN does]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The worker's folder, as it is started with
+    #[arg(long, value_name = "DIR", env = "KLP_FARM_DATA_DIR", default_value_os_t = config::default_data_dir())]
+    data_dir: PathBuf,
+}
+
+async fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
+    let token = trust::token(args.token_file, std::env::var("KLP_FARM_TOKEN").ok())?;
+    let token =
+        token.context("the enrollment token is missing: set KLP_FARM_TOKEN, or name its file with --token-file")?;
+    let name = identity::enroll(&args.coordinator, &token, args.ca_sha256, &args.data_dir).await?;
+    let (coordinator, dir) = (redact::url(&args.coordinator), args.data_dir.display());
+    Ok(tree_cli::print(&format!(
+        "this is worker {name} now; start it with: klp-worker --coordinator {coordinator} --data-dir {dir}"
+    ))?)
 }
 
 #[derive(Args)]
@@ -80,7 +115,7 @@ struct RunArgs {
     /// How often trees and tools are looked at thoroughly; what can't be used is announced with the reason
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     readiness_period: u64,
-    /// This worker's name, unique on the farm [default: the host's name]
+    /// This worker's name, unique on the farm [default: its certificate's, or the host's]
     #[arg(long, value_name = "NAME")]
     name: Option<WorkerName>,
     /// A clone of SUSE's kernel-source: scans look for fixes in it
@@ -102,10 +137,15 @@ fn default_slots() -> u32 {
 }
 
 impl RunArgs {
-    fn into_config(self) -> WorkerConfig {
-        WorkerConfig {
+    fn into_config(self) -> anyhow::Result<WorkerConfig> {
+        let name = match self.name {
+            Some(name) => name,
+            None if identity::is_secure(&self.coordinator) => Papers::of(&self.data_dir).name()?,
+            None => config::default_name(),
+        };
+        Ok(WorkerConfig {
+            name,
             coordinator: self.coordinator,
-            name: self.name.unwrap_or_else(config::default_name),
             trees_dir: self.trees.unwrap_or_else(|| self.data_dir.join("trees")),
             catalog: self.catalog,
             suse_data_dir: self.suse_data_dir,
@@ -116,7 +156,7 @@ impl RunArgs {
             memory: self.memory.unwrap_or_else(config::default_memory),
             readiness_period: Duration::from_secs(self.readiness_period),
             grace: Duration::from_secs(self.grace),
-        }
+        })
     }
 }
 
@@ -142,8 +182,10 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(command: Option<Command>, args: RunArgs) -> anyhow::Result<()> {
-    if let Some(Command::Tree(args)) = command {
-        return tree_cli::run(args).await;
+    match command {
+        Some(Command::Tree(args)) => return tree_cli::run(args).await,
+        Some(Command::Enroll(args)) => return enroll(args).await,
+        _ => {}
     }
     let telemetry = klp_telemetry::init(&Setup {
         service: "klp-worker",
@@ -166,7 +208,10 @@ async fn run(command: Option<Command>, args: RunArgs) -> anyhow::Result<()> {
             std::process::exit(130);
         });
     };
-    let done = worker::run(args.into_config(), shutdown).await;
+    let done = match args.into_config() {
+        Ok(config) => worker::run(config, shutdown).await,
+        Err(error) => Err(error),
+    };
     telemetry.shutdown(LAST_SPANS).await;
     done
 }

@@ -62,16 +62,20 @@ pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), Se
     let mut reported = false;
     loop {
         let mut connected = false;
+        let line = party.courier().line.watch();
         let ended = tokio::select! {
             ended = drive(party, &mut connected) => ended,
             () = stop.cancelled() => return Ok(()),
         };
         match ended.code() {
             Code::Aborted => return Err(SessionError::Replaced(ended.message().to_owned())),
-            Code::InvalidArgument | Code::Unimplemented | Code::PermissionDenied => {
+            Code::InvalidArgument | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => {
                 return Err(SessionError::Refused(ended.message().to_owned()));
             }
             _ => {}
+        }
+        if line.has_changed().unwrap_or(false) {
+            continue;
         }
         if connected {
             pause = FIRST_PAUSE;
@@ -108,6 +112,7 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
     };
     let mut heartbeat = FIRST_HEARTBEAT;
     let mut next_beat = Instant::now() + heartbeat;
+    let mut line = party.courier().line.watch();
     loop {
         tokio::select! {
             biased;
@@ -129,6 +134,7 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
                 }
                 continue;
             }
+            Ok(()) = line.changed() => return Status::unavailable("there is a new connection to go on with"),
             () = party.attempts().changed() => {}
             () = tokio::time::sleep_until(next_beat) => next_beat = Instant::now() + heartbeat,
         }

@@ -12,12 +12,13 @@ use klp_proto::v1::{UploadArtifactRequest, UploadHeader};
 use klp_telemetry::{TraceParent, grpc};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+
+use crate::line::Line;
 
 /// # Errors
 /// The file can't be read, or the coordinator refused or was lost.
 pub async fn upload(
-    client: &mut WorkerServiceClient<Channel>,
+    client: &mut WorkerServiceClient<Line>,
     artifact: &Artifact,
     path: &Path,
     parent: Option<TraceParent>,

@@ -14,7 +14,7 @@ use klp_proto::v1::{self, Assignment, WorkerState};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::transport::Uri;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -22,8 +22,9 @@ use uuid::Uuid;
 use crate::attempt_log::AttemptLog;
 use crate::attempts::Attempts;
 use crate::config::{SUSE_INDEXES, WorkerConfig};
-use crate::delivery::{self, Courier};
+use crate::delivery::Courier;
 use crate::errands::Errands;
+use crate::identity;
 use crate::inventory::Inventory;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::runner;
@@ -78,7 +79,10 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     let outbox = Outbox::open(data_dir).with_context(|| format!("can't open the outbox in {}", data_dir.display()))?;
     let left_over = outbox.list()?;
 
-    let channel = delivery::endpoint(config.coordinator.clone()).connect_lazy();
+    let line = identity::line(&config.coordinator, data_dir, &config.name)?;
+    // Before the trees are looked at, which may take long.
+    let renewing = identity::keep_renewed(line.clone(), config.coordinator.clone(), config.data_dir.clone());
+    let renewing = AbortOnDropHandle::new(tokio::spawn(renewing));
     let trees = Arc::new(open_trees(&config)?);
     let inventory = Inventory::new(trees.clone(), config.codestreams.clone(), config.readiness_period);
     inventory.refresh().await;
@@ -90,7 +94,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         courier: Courier {
             worker: config.name.clone(),
             outbox: Arc::new(outbox),
-            channel,
+            line,
         },
         errands: Errands::new(config.kernel_source.clone()),
         draining: CancellationToken::new(),
@@ -126,6 +130,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     };
 
     refreshing.abort();
+    drop(renewing);
     shared.draining.cancel();
     shared.attempts.close();
     shared.finish_or_hand_back().await;

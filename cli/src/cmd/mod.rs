@@ -1,8 +1,10 @@
 //! The commands, a file each.
 
+pub mod audit;
 pub mod codestreams;
 pub mod control;
 pub mod diff;
+pub mod enroll;
 pub mod extract;
 pub mod fleet;
 pub mod format_patches;
@@ -15,6 +17,7 @@ pub mod scan;
 pub mod setup;
 pub mod status;
 pub mod submit;
+pub mod token;
 pub mod top;
 pub mod up;
 pub mod watch;

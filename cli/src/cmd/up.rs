@@ -45,6 +45,7 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
     let mut coordinator = Coordinator::start(Config {
         listen: args.listen,
         http_listen: args.http_listen.or_else(usual_dashboard),
+        insecure: true,
         data_dir: args.data_dir.join("coordinator"),
         catalog: args.catalog.clone(),
         ..Config::default()

@@ -14,6 +14,7 @@ use rusqlite::backup::StepResult;
 
 use super::Folder;
 use super::check::{Findings, examine};
+use crate::auth::files;
 use crate::blobs::Blobs;
 use crate::disk::{link_or_copy, sync_folder};
 use crate::logs;
@@ -48,6 +49,7 @@ pub fn backup(dir: &Path, destination: &Path) -> anyhow::Result<Backup> {
     copy_database(&folder, &copy).context("can't copy the database")?;
     copy_artifacts(&folder, &copy).context("can't copy the artifacts")?;
     copy_logs(&folder, &copy).context("can't copy the logs")?;
+    copy_identity(&folder, &copy).context("can't copy the certificates")?;
     drop(kept);
     let mut findings = examine(&copy).context("can't check the copy")?;
     if !findings.sound {
@@ -121,6 +123,22 @@ fn copy_logs(from: &Folder, to: &Folder) -> anyhow::Result<()> {
         }
     }
     sync_tree(&to.logs())?;
+    Ok(())
+}
+
+/// The farm's CA and certificate go along: without them every worker would have to be let in anew.
+fn copy_identity(from: &Folder, to: &Folder) -> anyhow::Result<()> {
+    let (from, to) = (files::folder(from.path()), files::folder(to.path()));
+    if !from.try_exists()? {
+        return Ok(());
+    }
+    klp_identity::files::private_folder(&to)?;
+    for path in [files::ca, files::server] {
+        klp_identity::files::write_public(&path(&to), &klp_identity::files::read(&path(&from))?)?;
+    }
+    for path in [files::ca_key, files::server_key] {
+        klp_identity::files::write_private(&path(&to), &klp_identity::files::read(&path(&from))?)?;
+    }
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::lifecycle::Millis;
 use crate::logs;
-use crate::store::{audit, forget};
+use crate::store::{self, audit, forget};
 
 /// How long content is kept for an outcome to name it.
 const GRACE: Duration = Duration::from_secs(3600);
@@ -67,7 +67,11 @@ pub async fn keep_clear(config: Config, blobs: Blobs, clock: Clock, aside: Aside
     while !stop.is_cancelled() {
         let before = cutoff(clock.now(), config.retain_ended_days);
         let (folder, blobs, stopped) = (folder.clone(), blobs.clone(), stop.clone());
-        let clearing = move || clear(&folder, &blobs, before, &stopped);
+        let audit = cutoff(clock.now(), config.retain_audit_days);
+        let clearing = move || {
+            prune(&folder, audit)?;
+            clear(&folder, &blobs, before, &stopped)
+        };
         match aside.run(clearing).await {
             Ok(Ok(Some(cleared))) if cleared != Cleared::default() => tracing::info!(
                 livepatches = cleared.livepatches.join(" "),
@@ -88,9 +92,9 @@ pub async fn keep_clear(config: Config, blobs: Blobs, clock: Clock, aside: Aside
     }
 }
 
-/// Livepatches that ended before this are forgotten.
-fn cutoff(now: Millis, retain_ended_days: u32) -> Millis {
-    match retain_ended_days {
+/// What ended before this is forgotten.
+fn cutoff(now: Millis, retain_days: u32) -> Millis {
+    match retain_days {
         0 => Millis::MIN,
         days => now - DAY * Millis::from(days),
     }
@@ -126,6 +130,17 @@ fn look(folder: &Folder, before: Millis) -> anyhow::Result<Cleared> {
         Ok::<_, anyhow::Error>(())
     })?;
     Ok(cleared)
+}
+
+/// Forgets who did what so long ago that it is not to be kept.
+fn prune(folder: &Folder, before: Millis) -> anyhow::Result<()> {
+    drop(audit::open_existing(&folder.database())?);
+    let db = forget::open_to_forget(&folder.database())?;
+    let pruned = store::prune_audit(&db, before).context("can't prune the audit log")?;
+    if pruned > 0 {
+        tracing::info!(entries = pruned, "the audit log is pruned");
+    }
+    Ok(())
 }
 
 /// Clears; `None` if somebody is reading the whole folder.

@@ -4,6 +4,7 @@
 mod backup;
 mod check;
 pub mod gc;
+pub mod init;
 
 use std::fs::{File, TryLockError};
 use std::io;

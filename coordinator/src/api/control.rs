@@ -9,6 +9,7 @@ use klp_telemetry::grpc;
 use tonic::{Request, Response, Status};
 
 use super::{Failed, Name, Shared, look_up, store_status, submit, traced, wire};
+use crate::auth::Deed;
 use crate::ledger::{self, ChangeError, Extraction, Now, Selection};
 use crate::plan::Progress;
 use crate::store::{self, LivepatchRow, Tx};
@@ -21,37 +22,66 @@ pub fn reason(text: &str) -> Result<Option<Reason>, Status> {
 /// Runs `change` on the livepatch that is named, and answers it as it is then.
 pub async fn change(
     shared: &Shared,
+    deed: Deed,
     livepatch: Option<v1::LivepatchRef>,
     what: &str,
     change: impl FnOnce(&mut Tx<'_>, LivepatchId, Now) -> Result<LivepatchRow, ChangeError> + Send + 'static,
 ) -> Result<Response<v1::ChangeResponse>, Status> {
     let id = super::find(shared, livepatch).await?;
-    change_this(shared, id, what, change).await
+    change_this(shared, deed, id, what, change).await
 }
 
 async fn change_this(
     shared: &Shared,
+    deed: Deed,
     id: LivepatchId,
     what: &str,
     change: impl FnOnce(&mut Tx<'_>, LivepatchId, Now) -> Result<LivepatchRow, ChangeError> + Send + 'static,
 ) -> Result<Response<v1::ChangeResponse>, Status> {
     let now = Now::of(&shared.clock);
-    let changed = shared.store.write(move |tx| change(tx, id, now)).await;
-    let row = changed.map_err(status)?;
+    let done = deed.clone();
+    let record = move |tx: &mut Tx<'_>| {
+        let row = change(tx, id, now)?;
+        done.done(tx, &about(&row))?;
+        Ok::<_, ChangeError>(row)
+    };
+    let row = match shared.store.write(record).await.map_err(status) {
+        Ok(row) => row,
+        Err(status) => return Err(refused(shared, &deed, id, status).await),
+    };
     tracing::info!(klp.livepatch = %row.id, klp.name = %row.spec.name, "{what}");
     let livepatch = Some(wire::livepatch(&row));
     Ok(Response::new(v1::ChangeResponse { livepatch }))
 }
 
-pub async fn retry(shared: &Shared, request: v1::RetryRequest) -> Result<Response<v1::RetryResponse>, Status> {
+/// What the audit log calls a livepatch.
+pub fn about(row: &LivepatchRow) -> String {
+    format!("livepatch {}", row.spec.name)
+}
+
+async fn refused(shared: &Shared, deed: &Deed, id: LivepatchId, status: Status) -> Status {
+    deed.refused(&shared.store, &format!("livepatch {id}"), &status).await;
+    status
+}
+
+pub async fn retry(
+    shared: &Shared,
+    deed: Deed,
+    request: v1::RetryRequest,
+) -> Result<Response<v1::RetryResponse>, Status> {
     let selection = selection(&request)?;
     let id = super::find(shared, request.livepatch).await?;
     let now = Now::of(&shared.clock);
-    let changed = shared
-        .store
-        .write(move |tx| ledger::retry(tx, id, &selection, now))
-        .await;
-    let (row, retried) = changed.map_err(status)?;
+    let done = deed.clone();
+    let record = move |tx: &mut Tx<'_>| {
+        let (row, retried) = ledger::retry(tx, id, &selection, now)?;
+        done.done(tx, &about(&row))?;
+        Ok::<_, ChangeError>((row, retried))
+    };
+    let (row, retried) = match shared.store.write(record).await.map_err(status) {
+        Ok(changed) => changed,
+        Err(status) => return Err(refused(shared, &deed, id, status).await),
+    };
     tracing::info!(klp.livepatch = %row.id, klp.name = %row.spec.name, retried, "retried");
     let livepatch = Some(wire::livepatch(&row));
     Ok(Response::new(v1::RetryResponse { livepatch, retried }))
@@ -63,15 +93,18 @@ pub async fn extract(
     request: Request<v1::ExtractRequest>,
 ) -> Result<Response<v1::ChangeResponse>, Status> {
     let parent = grpc::parent(request.metadata());
+    let deed = shared.deed(&request, "LivepatchService/Extract")?;
     let request = request.into_inner();
     let how = extraction(&request)?;
     let id = super::find(shared, request.livepatch).await?;
     let span = traced::about("klpfarm.v1.LivepatchService/Extract", id, parent);
-    traced::within(span, extract_this(shared, id, how, submit::is_auto(&request.backend))).await
+    let choose = submit::is_auto(&request.backend);
+    traced::within(span, extract_this(shared, deed, id, how, choose)).await
 }
 
 async fn extract_this(
     shared: &Shared,
+    deed: Deed,
     id: LivepatchId,
     mut how: Extraction,
     choose: bool,
@@ -94,7 +127,7 @@ async fn extract_this(
         };
     }
     let change_to = move |tx: &mut Tx<'_>, id, now| ledger::extract(tx, id, &how, now);
-    change_this(shared, id, "to be extracted", change_to).await
+    change_this(shared, deed, id, "to be extracted", change_to).await
 }
 
 fn extraction(request: &v1::ExtractRequest) -> Result<Extraction, Status> {

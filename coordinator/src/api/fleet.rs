@@ -12,9 +12,10 @@ use klp_proto::v1::fleet_service_server::FleetService;
 use tonic::{Request, Response, Status};
 
 use super::{Failed, Shared, store_status, wire};
+use crate::auth::Deed;
 use crate::farm::WorkerView;
 use crate::ledger::{self, ForgetError, Now};
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, Tx};
 
 /// How many names an error lists.
 const LISTED: usize = 20;
@@ -90,38 +91,55 @@ impl FleetService for Fleet {
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::WorkerResponse>, Status> {
+        let deed = self.0.deed(&request, "FleetService/Drain")?;
         let request = request.into_inner();
         let worker: WorkerName = field("worker", &request.worker)?;
         let reason: Reason = field("reason", &request.reason)?;
         let now = Now::of(&self.0.clock);
-        let name = worker.clone();
-        let drained = self
-            .0
-            .store
-            .write(move |tx| ledger::drain(tx, &name, &reason, now))
-            .await;
-        self.thought_of(&worker, drained, "drained").await
+        let (name, done) = (worker.clone(), deed.clone());
+        let drain = move |tx: &mut Tx<'_>| {
+            let drained = ledger::drain(tx, &name, &reason, now)?;
+            recorded(tx, &done, &name, drained)
+        };
+        let drained = self.0.store.write(drain).await;
+        self.thought_of(&deed, &worker, drained, "drained").await
     }
 
     async fn undrain(&self, request: Request<v1::UndrainRequest>) -> Result<Response<v1::WorkerResponse>, Status> {
+        let deed = self.0.deed(&request, "FleetService/Undrain")?;
         let worker: WorkerName = field("worker", &request.into_inner().worker)?;
-        let name = worker.clone();
-        let undrained = self.0.store.write(move |tx| ledger::undrain(tx, &name)).await;
-        self.thought_of(&worker, undrained, "undrained").await
+        let (name, done) = (worker.clone(), deed.clone());
+        let undrain = move |tx: &mut Tx<'_>| {
+            let undrained = ledger::undrain(tx, &name)?;
+            recorded(tx, &done, &name, undrained)
+        };
+        let undrained = self.0.store.write(undrain).await;
+        self.thought_of(&deed, &worker, undrained, "undrained").await
     }
 
     async fn forget(&self, request: Request<v1::ForgetRequest>) -> Result<Response<v1::ForgetResponse>, Status> {
+        let deed = self.0.deed(&request, "FleetService/Forget")?;
         let worker: WorkerName = field("worker", &request.into_inner().worker)?;
+        let refused = async |status: Status| {
+            deed.refused(&self.0.store, &about(&worker), &status).await;
+            status
+        };
         if self.view(&worker).await.is_some_and(|view| view.connected) {
             let message = format!("worker `{worker}` is connected; stop it first, then forget it");
-            return Err(Status::failed_precondition(message));
+            return Err(refused(Status::failed_precondition(message)).await);
         }
-        let name = worker.clone();
-        let forgotten = self.0.store.write(move |tx| ledger::forget(tx, &name)).await;
+        let (name, done) = (worker.clone(), deed.clone());
+        let forget = move |tx: &mut Tx<'_>| {
+            ledger::forget(tx, &name)?;
+            Ok(done.done(tx, &about(&name))?)
+        };
+        let forgotten: Result<(), ForgetError> = self.0.store.write(forget).await;
         match forgotten {
             Ok(()) => {}
-            Err(ForgetError::Unknown(_)) => return Err(self.unknown(&worker).await),
-            Err(error @ ForgetError::Holds(_)) => return Err(Status::failed_precondition(error.to_string())),
+            Err(ForgetError::Unknown(_)) => return Err(refused(self.unknown(&worker).await).await),
+            Err(error @ ForgetError::Holds(_)) => {
+                return Err(refused(Status::failed_precondition(error.to_string())).await);
+            }
             Err(ForgetError::Store(error)) => return Err(store_status(error)),
         }
         tracing::info!(klp.worker = %worker, "forgotten");
@@ -169,18 +187,34 @@ impl Fleet {
     /// The worker after the farm has changed its mind about it.
     async fn thought_of(
         &self,
+        deed: &Deed,
         worker: &WorkerName,
         changed: Result<Option<()>, StoreError>,
         what: &str,
     ) -> Result<Response<v1::WorkerResponse>, Status> {
         if changed.map_err(store_status)?.is_none() {
-            return Err(self.unknown(worker).await);
+            let status = self.unknown(worker).await;
+            deed.refused(&self.0.store, &about(worker), &status).await;
+            return Err(status);
         }
         tracing::info!(klp.worker = %worker, "{what}");
         // The farm heard of the change before the store answered.
         let worker = self.view(worker).await.map(wire::worker);
         Ok(Response::new(v1::WorkerResponse { worker }))
     }
+}
+
+/// What the audit log calls a worker.
+fn about(worker: &WorkerName) -> String {
+    format!("worker {worker}")
+}
+
+/// Records a change with whose it is, if there was something to change.
+fn recorded(tx: &Tx<'_>, deed: &Deed, worker: &WorkerName, changed: Option<()>) -> Result<Option<()>, StoreError> {
+    if changed.is_some() {
+        deed.done(tx, &about(worker))?;
+    }
+    Ok(changed)
 }
 
 fn field<T>(name: &str, text: &str) -> Result<T, Status>

@@ -163,25 +163,30 @@ impl LivepatchService for Livepatches {
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let deed = self.0.deed(&request, "LivepatchService/Cancel")?;
         let request = request.into_inner();
         let reason = control::reason(&request.reason)?;
         let change = move |tx: &mut Tx<'_>, id, now| ledger::cancel(tx, id, reason.as_ref(), now);
-        control::change(&self.0, request.livepatch, "cancelled", change).await
+        control::change(&self.0, deed, request.livepatch, "cancelled", change).await
     }
 
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
-        control::retry(&self.0, request.into_inner()).await
+        let deed = self.0.deed(&request, "LivepatchService/Retry")?;
+        control::retry(&self.0, deed, request.into_inner()).await
     }
 
     async fn pause(&self, request: Request<v1::PauseRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let deed = self.0.deed(&request, "LivepatchService/Pause")?;
         let request = request.into_inner();
         let reason = control::reason(&request.reason)?;
         let change = move |tx: &mut Tx<'_>, id, now| ledger::pause(tx, id, reason.as_ref(), now);
-        control::change(&self.0, request.livepatch, "paused", change).await
+        control::change(&self.0, deed, request.livepatch, "paused", change).await
     }
 
     async fn resume(&self, request: Request<v1::ResumeRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        control::change(&self.0, request.into_inner().livepatch, "resumed", ledger::resume).await
+        let deed = self.0.deed(&request, "LivepatchService/Resume")?;
+        let livepatch = request.into_inner().livepatch;
+        control::change(&self.0, deed, livepatch, "resumed", ledger::resume).await
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
@@ -193,10 +198,11 @@ impl LivepatchService for Livepatches {
     }
 
     async fn set_share(&self, request: Request<v1::SetShareRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let deed = self.0.deed(&request, "LivepatchService/SetShare")?;
         let request = request.into_inner();
         let share = convert::share(request.share).map_err(|violations| convert::invalid_argument(&violations))?;
         let change = move |tx: &mut Tx<'_>, id, now| ledger::set_share(tx, id, share, now);
-        control::change(&self.0, request.livepatch, "given another share", change).await
+        control::change(&self.0, deed, request.livepatch, "given another share", change).await
     }
 }
 

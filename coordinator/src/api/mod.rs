@@ -1,6 +1,7 @@
 //! The gRPC services. Each request is checked here, at the boundary, and answered from the store; what changes things
 //! goes through [`crate::ledger`].
 
+mod access;
 mod control;
 mod fleet;
 mod listing;
@@ -21,10 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::Span;
 
+pub use access::Access;
 pub use fleet::Fleet;
 pub use livepatch::Livepatches;
 pub use worker::Workers;
 
+use crate::auth::{Caller, Deed, Gate};
 use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::CatalogFile;
@@ -56,8 +59,16 @@ pub struct Shared {
     pub versions: Versions,
     pub metrics: Metrics,
     pub scrape: Scrape,
+    pub gate: Arc<Gate>,
     /// Open streams end with it.
     pub stop: CancellationToken,
+}
+
+impl Shared {
+    /// What the sender of a request is about to do.
+    fn deed<T>(&self, request: &tonic::Request<T>, method: &'static str) -> Result<Deed, Status> {
+        Ok(Deed::new(&Caller::of(request)?, method, self.clock.now()))
+    }
 }
 
 /// How a service's streams are sent.

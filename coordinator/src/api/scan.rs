@@ -13,6 +13,7 @@ use tonic::{Response, Status};
 use uuid::Uuid;
 
 use super::{Shared, blob_status, stopping, submit, wire};
+use crate::auth::Caller;
 use crate::config::Config;
 
 /// How long a scan may take.
@@ -108,10 +109,14 @@ fn check(request: &v1::ScanRequest) -> Result<CodestreamFilter, Status> {
 
 pub async fn answer(
     shared: &Shared,
+    caller: &Caller,
     request: v1::AnswerErrandRequest,
 ) -> Result<Response<v1::AnswerErrandResponse>, Status> {
     use v1::answer_errand_request::Answer;
     let id: Uuid = convert::parse("id", &request.id).map_err(|violation| invalid_argument(&[violation]))?;
+    if let Some(worker) = shared.errands.whose(id) {
+        caller.speaks_for(&worker)?;
+    }
     let answer = match request.answer {
         None => return Err(wire::invalid("answer", "missing")),
         Some(Answer::Failed(why)) => Err(why.chars().take(2000).collect()),

@@ -15,7 +15,8 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::Instrument as _;
 
-use super::{Failed, Shared, blob_status, stopping, store_status, traced, wire};
+use super::{Failed, Shared, blob_status, control, stopping, store_status, traced, wire};
+use crate::auth::Deed;
 use crate::clock::utc;
 use crate::farm::WorkerView;
 use crate::ledger::{self, Now, Submission, SubmitError};
@@ -30,13 +31,19 @@ pub async fn submit(
     request: Request<v1::SubmitRequest>,
 ) -> Result<Response<v1::SubmitResponse>, Status> {
     let parent = grpc::parent(request.metadata());
+    let deed = shared.deed(&request, "LivepatchService/Submit")?;
     let parsed = parse(request.into_inner())?;
+    let object = format!("livepatch {}", parsed.spec.name);
     let span = traced::about("klpfarm.v1.LivepatchService/Submit", parsed.id, parent);
     span.record("klp.name", parsed.spec.name.as_str());
-    traced::within(span, store(shared, parsed)).await
+    let done = traced::within(span, store(shared, &deed, parsed)).await;
+    if let Err(status) = &done {
+        deed.refused(&shared.store, &object, status).await;
+    }
+    done
 }
 
-async fn store(shared: &Shared, parsed: Parsed) -> Result<Response<v1::SubmitResponse>, Status> {
+async fn store(shared: &Shared, deed: &Deed, parsed: Parsed) -> Result<Response<v1::SubmitResponse>, Status> {
     let Parsed {
         id,
         spec,
@@ -61,8 +68,10 @@ async fn store(shared: &Shared, parsed: Parsed) -> Result<Response<v1::SubmitRes
         max_open: shared.config.max_open_livepatches,
         max_platforms: shared.config.max_platforms,
     };
+    let deed = deed.clone();
     let store = move |tx: &mut Tx<'_>| {
         let row = ledger::submit(tx, submission, now)?;
+        deed.done(tx, &control::about(&row))?;
         let warnings = ledger::idle_fixes(tx, row.id, &row.spec)?;
         Ok((row, warnings))
     };

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use super::{Failed, Shared, Stream, blob_status, livepatch, log_status, scan, stopping, store_status, traced, wire};
+use crate::auth::Caller;
 use crate::errands::Errands;
 use crate::farm::{Report, Running, Signal};
 use crate::ledger::{self, CommitError, Committing, Disposition, Now};
@@ -43,10 +44,11 @@ impl WorkerService for Workers {
         &self,
         request: Request<Streaming<v1::WorkerState>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = Caller::of(&request)?;
         let (worker, messages) = mpsc::channel(1);
         let shared = Arc::clone(&self.0);
         tokio::spawn(async move {
-            if let Err(status) = drive(&shared, request.into_inner(), &worker).await {
+            if let Err(status) = drive(&shared, &caller, request.into_inner(), &worker).await {
                 // A worker that is gone needs no last word.
                 let _ = worker.send(Err(status)).await;
             }
@@ -58,6 +60,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<v1::AppendLogRequest>,
     ) -> Result<Response<v1::AppendLogResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let id = attempt(request.attempt)?;
         if request.data.len() > MAX_CHUNK {
@@ -70,9 +73,10 @@ impl WorkerService for Workers {
             return Ok(Response::new(v1::AppendLogResponse { next_offset }));
         }
         let known = move |db: &rusqlite::Connection| store::attempt(db, id.task, id.number).map_err(Failed::from);
-        if self.0.store.read(known).await?.is_none() {
+        let Some(row) = self.0.store.read(known).await? else {
             return Err(unknown(id));
-        }
+        };
+        caller.speaks_for(&row.holder.worker)?;
         let appended = self.0.logs.append(id, request.offset, request.data).await;
         let next_offset = appended.map_err(log_status)?;
         Ok(Response::new(v1::AppendLogResponse { next_offset }))
@@ -121,7 +125,8 @@ impl WorkerService for Workers {
         &self,
         request: Request<v1::AnswerErrandRequest>,
     ) -> Result<Response<v1::AnswerErrandResponse>, Status> {
-        scan::answer(&self.0, request.into_inner()).await
+        let caller = Caller::of(&request)?;
+        scan::answer(&self.0, &caller, request.into_inner()).await
     }
 
     type DownloadArtifactStream = Stream<v1::ArtifactChunk>;
@@ -135,7 +140,9 @@ impl WorkerService for Workers {
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let parent = grpc::parent(request.metadata());
+        let caller = Caller::of(&request)?;
         let (attempt, by, outcome) = commit(request.into_inner()).map_err(|v| invalid_argument(&[v]))?;
+        caller.speaks_for(&by.worker)?;
         let committing = settle(&self.0, attempt, by, outcome);
         // Without a parent nobody knows here which livepatch's trace it is.
         match parent.map(|parent| traced::span("klpfarm.v1.WorkerService/Commit", parent)) {
@@ -225,6 +232,7 @@ fn commit(mut wire: v1::CommitRequest) -> Result<(AttemptId, Holder, Outcome), V
 /// One session, until either side ends it.
 async fn drive(
     shared: &Shared,
+    caller: &Caller,
     mut states: Streaming<v1::WorkerState>,
     worker: &mpsc::Sender<Result<v1::FarmState, Status>>,
 ) -> Result<(), Status> {
@@ -266,6 +274,7 @@ async fn drive(
                 silent_at = Instant::now() + patience;
                 let has_source = state.kernel_source;
                 let report = report(state).map_err(|violations| invalid_argument(&violations))?;
+                caller.speaks_for(&report.worker)?;
                 let said = (report.worker.clone(), report.registration.incarnation);
                 if *identity.get_or_insert(said.clone()) != said {
                     return Err(wire::invalid("worker", "a session belongs to one incarnation of one worker"));

@@ -109,7 +109,7 @@ impl Mind {
             Change::Worker { name, standing } => self.roster.think(&name, standing),
             Change::Forgotten { name } => self.roster.forget(&name),
             Change::Task(task) => self.fold(task, now),
-            Change::Attempt(_) | Change::Event { .. } => {}
+            Change::Attempt(_) | Change::Event { .. } | Change::Token(_) | Change::Certificate(_) => {}
         }
     }
 

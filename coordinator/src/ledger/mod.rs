@@ -1,6 +1,7 @@
 //! The transactions: everything that changes what the farm knows. Each is one function over a write transaction that
 //! reads the state, lets the pure parts decide, and records state and event together.
 
+pub mod access;
 mod control;
 mod extract;
 mod fixes;

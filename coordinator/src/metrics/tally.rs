@@ -151,7 +151,11 @@ impl Tally {
                 }
             }
             Change::Task(task) => self.task(task, now, tell),
-            Change::Worker { .. } | Change::Forgotten { .. } | Change::Event { .. } => {}
+            Change::Worker { .. }
+            | Change::Forgotten { .. }
+            | Change::Event { .. }
+            | Change::Token(_)
+            | Change::Certificate(_) => {}
         }
     }
 

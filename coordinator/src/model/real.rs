@@ -116,7 +116,7 @@ impl View {
                 self.tasks.insert(task.id, task);
             }
             Change::Task(task) => drop(self.tasks.remove(&task.id)),
-            Change::Attempt(_) => {}
+            Change::Attempt(_) | Change::Token(_) | Change::Certificate(_) => {}
             Change::Worker { name, standing } => drop(self.standings.insert(name, standing)),
             Change::Forgotten { name } => drop(self.standings.remove(&name)),
             Change::Event { livepatch, number } => {

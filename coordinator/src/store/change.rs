@@ -8,6 +8,7 @@ use klp_livepatch::outcome::Cause;
 use klp_livepatch::round::Input;
 use klp_livepatch::task::{LivepatchId, TaskId, TaskKey, TaskKind};
 
+use super::access::{CertificateRow, TokenRow};
 use super::livepatches::OpenLivepatch;
 use crate::lifecycle::{AttemptState, Millis, State, Status};
 use crate::standing::Standing;
@@ -28,6 +29,10 @@ pub enum Change {
     Forgotten { name: WorkerName },
     /// The livepatch has an event of this number.
     Event { livepatch: LivepatchId, number: u64 },
+    /// A token is now as this says.
+    Token(TokenRow),
+    /// A worker's certificate is now as this says.
+    Certificate(CertificateRow),
 }
 
 /// An attempt's end, for those who count.

@@ -4,6 +4,7 @@
 //! once, hands their [`Change`]s to the farm in commit order, and only then answers them: what was answered is durable,
 //! and whoever hears an answer knows that the farm was told before.
 
+mod access;
 mod attempts;
 pub mod audit;
 mod change;
@@ -29,6 +30,10 @@ use rusqlite_migration::{M, Migrations};
 
 use crate::aside::Aside;
 
+pub use access::{
+    AuditRow, CertificateRow, EnrollmentRow, TokenRow, append_audit, audit_before, certificates, end_enrollments,
+    enrollment, prune_audit, put_certificate, put_enrollment, put_token, tokens,
+};
 pub use attempts::{
     AttemptRow, Leased, PastAttempt, add_artifacts, attempt, attempts_of, attempts_of_task, bury_lost, deaths_of,
     end_attempt, faults_since, faulty_workers, insert_attempt, leased_now,
@@ -56,6 +61,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0002_control.sql")).foreign_key_check(),
     M::up(include_str!("0003_rounds.sql")),
     M::up(include_str!("0004_submitter.sql")),
+    M::up(include_str!("0005_identity.sql")),
 ];
 
 /// Why the database did not do what was asked.

@@ -1,10 +1,10 @@
 //! What may be done from a page: cancel, retry, pause and resume livepatches; drain and undrain workers. Only by POST, and only
 //! for whom [`super::guard`] lets through.
 
-use axum::Form;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Extension, Form};
 use klp_proto::v1;
 use klp_proto::v1::fleet_service_server::FleetService;
 use klp_proto::v1::livepatch_service_server::LivepatchService;
@@ -17,6 +17,7 @@ use super::Web;
 use super::answer::{Problem, Refused};
 use super::api::by_name;
 use crate::api::Fleet;
+use crate::auth::Caller;
 
 /// With what a change is ordered: as a form, or as JSON.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -59,6 +60,7 @@ impl<S: Send + Sync> FromRequest<S> for Ordered {
     responses((status = 200, body = view::Livepatch), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub async fn on_livepatch(
     State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
     Path((name, action)): Path<(String, String)>,
     headers: HeaderMap,
     Ordered(order): Ordered,
@@ -68,38 +70,22 @@ pub async fn on_livepatch(
     let changed = match action.as_str() {
         "cancel" => {
             let request = v1::CancelRequest { livepatch, reason };
-            service
-                .cancel(tonic::Request::new(request))
-                .await?
-                .into_inner()
-                .livepatch
+            service.cancel(caller.asks(request)).await?.into_inner().livepatch
         }
         "pause" => {
             let request = v1::PauseRequest { livepatch, reason };
-            service
-                .pause(tonic::Request::new(request))
-                .await?
-                .into_inner()
-                .livepatch
+            service.pause(caller.asks(request)).await?.into_inner().livepatch
         }
         "resume" => {
             let request = v1::ResumeRequest { livepatch };
-            service
-                .resume(tonic::Request::new(request))
-                .await?
-                .into_inner()
-                .livepatch
+            service.resume(caller.asks(request)).await?.into_inner().livepatch
         }
         "retry" => {
             let request = v1::RetryRequest {
                 livepatch,
                 ..Default::default()
             };
-            service
-                .retry(tonic::Request::new(request))
-                .await?
-                .into_inner()
-                .livepatch
+            service.retry(caller.asks(request)).await?.into_inner().livepatch
         }
         other => return Err(unknown(other, "cancel, retry, pause, resume")),
     };
@@ -114,6 +100,7 @@ pub async fn on_livepatch(
     responses((status = 200, body = view::Worker), (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem)))]
 pub async fn on_worker(
     State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
     Path((worker, action)): Path<(String, String)>,
     headers: HeaderMap,
     Ordered(order): Ordered,
@@ -123,11 +110,11 @@ pub async fn on_worker(
     let changed = match action.as_str() {
         "drain" => {
             let request = v1::DrainRequest { worker, reason };
-            fleet.drain(tonic::Request::new(request)).await?.into_inner().worker
+            fleet.drain(caller.asks(request)).await?.into_inner().worker
         }
         "undrain" => {
             let request = v1::UndrainRequest { worker };
-            fleet.undrain(tonic::Request::new(request)).await?.into_inner().worker
+            fleet.undrain(caller.asks(request)).await?.into_inner().worker
         }
         other => return Err(unknown(other, "drain, undrain")),
     };

@@ -1,22 +1,21 @@
-//! Who may ask, and from where. There are no identities yet: whoever reaches the address may look, and whoever sits at the
-//! coordinator's own machine may act. A browser must not be led here by another site: neither to act (`Origin`), nor to read
-//! (DNS rebinding, `Host`).
+//! Passes each HTTP request through the farm's gate, and keeps browsers from being led here by another site: neither to act
+//! (`Origin`), nor, where there is no TLS, to read (DNS rebinding, `Host`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use tonic::Status;
+use axum::response::{IntoResponse, Redirect, Response};
+use klp_identity::Role;
+use tonic::{Code, Status};
 
 use super::Web;
 use super::answer::Refused;
+use super::login;
 use super::origins::SiteOrigin;
-
-/// Whether a request may change things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MayAct(pub bool);
+use crate::auth::methods::{self, Needs};
+use crate::auth::{Last, Peer, Presented, until_revoked};
 
 const SECURITY: [(HeaderName, HeaderValue); 5] = [
     (
@@ -35,51 +34,75 @@ const SECURITY: [(HeaderName, HeaderValue); 5] = [
     ),
 ];
 
-/// The gRPC methods that only look. gRPC-web sends them by POST, too.
-const READING: [&str; 12] = [
-    "/klpfarm.v1.LivepatchService/Get",
-    "/klpfarm.v1.LivepatchService/GetTask",
-    "/klpfarm.v1.LivepatchService/List",
-    "/klpfarm.v1.LivepatchService/Attempts",
-    "/klpfarm.v1.LivepatchService/Changes",
-    "/klpfarm.v1.LivepatchService/Watch",
-    "/klpfarm.v1.LivepatchService/Logs",
-    "/klpfarm.v1.LivepatchService/GetArtifact",
-    "/klpfarm.v1.LivepatchService/Groups",
-    "/klpfarm.v1.FleetService/ListWorkers",
-    "/klpfarm.v1.FleetService/ListCodestreams",
-    "/klpfarm.v1.FleetService/Queue",
-];
-
 pub async fn check(State(web): State<Web>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    // Each connection brings one.
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     let host = host(&request);
     let config = &web.shared.config;
     let asked = host.as_deref().unwrap_or_default();
-    if !is_ours(asked, &config.http_names) {
+    // Over TLS a name is ours if our certificate has it, as the browser has seen to.
+    if !peer.tls && !is_ours(asked, &config.http_names) {
         let message = format!(
             "this is not {asked}; ask by the machine's address or name, or add the name to http_names in the coordinator's \
              configuration"
         );
         return secured(Refused(Status::permission_denied(message)).into_response());
     }
-    let local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) && !forwarded(request.headers());
-    let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let asking = READING.contains(&request.uri().path());
-    if !reading {
-        let welcome = asking && welcome(request.headers(), &config.http_origins);
-        if led_here(request.headers(), asked) && !welcome {
-            let message = "another site sent this; open the farm's own page and do it there";
-            return secured(Refused(Status::permission_denied(message)).into_response());
-        }
-        if !local && !asking {
-            let message =
-                "only whoever sits at the coordinator's machine may change things over HTTP; use `klp-farm` instead";
-            return secured(Refused(Status::permission_denied(message)).into_response());
-        }
+    let looking = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let path = request.uri().path();
+    let needs = match (methods::grpc(path), route) {
+        (Some(needs), _) => Some(needs),
+        (None, Some(route)) => methods::http(request.method().as_str(), route),
+        // That there is nothing is told to whoever may look.
+        (None, None) => Some(Needs::Role(Role::Viewer)),
+    };
+    let reading = needs == Some(Needs::Role(Role::Viewer));
+    let welcome = reading && welcome(request.headers(), &config.http_origins);
+    if !looking && !welcome && led_here(request.headers(), asked) {
+        let message = "another site sent this; open the farm's own page and do it there";
+        return secured(Refused(Status::permission_denied(message)).into_response());
     }
-    request.extensions_mut().insert(MayAct(local));
-    secured(next.run(request).await)
+    let cookie = login::cookie(request.headers(), peer.tls);
+    let presented = Presented {
+        authorization: request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .map(|value| value.as_bytes()),
+        session: cookie.as_deref(),
+        forwarded: forwarded(request.headers()),
+    };
+    let what = format!("{} {}", request.method(), route.unwrap_or(path));
+    let caller = match web.shared.gate.admit(&peer, presented, needs, &what) {
+        Ok(caller) => caller,
+        Err(status) if status.code() == Code::Unauthenticated && looking && wants_page(request.headers()) => {
+            return secured(Redirect::to(&login::link(request.uri())).into_response());
+        }
+        Err(status) => return secured(refused(status)),
+    };
+    request.extensions_mut().insert(caller.clone());
+    let now = web.shared.clock.now();
+    let response = secured(next.run(request).await);
+    let (parts, body) = response.into_parts();
+    let body = until_revoked(body, &caller, now, Last::Http).unwrap_or_else(|body| body);
+    Response::from_parts(parts, body)
+}
+
+fn refused(status: Status) -> Response {
+    let unknown = status.code() == Code::Unauthenticated;
+    let mut response = Refused(status).into_response();
+    if unknown {
+        let how = HeaderValue::from_static("Bearer realm=\"klp-farm\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+    }
+    response
+}
+
+/// Whether a browser shows the answer to somebody.
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 fn secured(mut response: Response) -> Response {

@@ -1,11 +1,9 @@
 //! Accepts HTTP connections, with bounds on how many there are and how long their requests' heads may take.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -17,6 +15,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::auth::{Door, Peer};
+
 /// Connections at a time; further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 1024;
 /// How long a request's head may take: nobody holds a connection with half a line.
@@ -25,7 +25,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, then lets open requests end within `patience`.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, patience: Duration) {
+pub async fn serve(listener: TcpListener, door: Door, router: Router, stop: CancellationToken, patience: Duration) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
@@ -40,7 +40,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             },
             () = stop.cancelled() => break,
         };
-        let ((socket, peer), permit) = match accepted {
+        let ((socket, address), permit) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
@@ -48,25 +48,28 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
                 continue;
             }
         };
-        let _ = socket.set_nodelay(true);
-        let service = service_of(router.clone(), peer);
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(100)
-            .keep_alive_interval(Some(Duration::from_secs(30)));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
-        let connection = graceful.watch(connection.into_owned());
+        let (door, router, watcher) = (door.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%peer, %error, "a connection broke");
+            let _permit = permit;
+            let line = match door.open(socket, address).await {
+                Ok(line) => line,
+                Err(error) => return tracing::debug!(%address, %error, "a connection was turned away"),
+            };
+            let service = service_of(router, line.peer().clone());
+            let mut builder = Builder::new(TokioExecutor::new());
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(100)
+                .keep_alive_interval(Some(Duration::from_secs(30)));
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(line), service);
+            if let Err(error) = watcher.watch(connection.into_owned()).await {
+                tracing::debug!(%address, %error, "a connection broke");
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -77,7 +80,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 
 fn service_of(
     router: Router,
-    peer: SocketAddr,
+    peer: Peer,
 ) -> impl hyper::service::Service<
     hyper::Request<Incoming>,
     Response = axum::response::Response,
@@ -86,7 +89,7 @@ fn service_of(
 > + Clone {
     service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(peer.clone());
         router.clone().oneshot(request)
     })
 }

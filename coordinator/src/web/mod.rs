@@ -1,6 +1,6 @@
 //! What browsers and dashboards see over HTTP: pages for people, a JSON API under `/api/v1`, server-sent events, and gRPC-web.
 //!
-//! A request passes [`guard`] (who may ask from where), then a handler in [`api`], [`stream`], [`act`] or [`pages`]. Handlers ask the
+//! A request passes [`guard`], where browsers come by [`login`], then a handler in [`api`], [`stream`], [`act`] or [`pages`]. Handlers ask the
 //! same services that gRPC clients ask, so that both hear the same. What many poll is made once and kept in [`views`] until
 //! something that it shows has changed. Nothing here writes but [`act`].
 
@@ -9,6 +9,7 @@ mod answer;
 mod api;
 mod guard;
 mod listen;
+mod login;
 mod metrics;
 mod openapi;
 mod origins;
@@ -25,6 +26,8 @@ use tokio::sync::Semaphore;
 use tower_http::compression::CompressionLayer;
 
 pub use listen::serve;
+#[cfg(test)]
+pub use openapi::text as description;
 pub use origins::SiteOrigin;
 
 use crate::api::Shared;
@@ -69,6 +72,8 @@ pub fn router(shared: Arc<Shared>, rpc: Router) -> Router {
     let own = Router::new()
         .nest("/api/v1", api)
         .merge(pages::router())
+        .route("/login", get(login::form).post(login::login))
+        .route("/logout", post(login::logout))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/metrics", get(metrics::metrics))
         .fallback(answer::not_found)

@@ -76,7 +76,7 @@ pub fn cors(origins: &[SiteOrigin]) -> CorsLayer {
         "last-event-id",
         "traceparent",
     ]);
-    asked.extend([header::CONTENT_TYPE, header::IF_NONE_MATCH]);
+    asked.extend([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH]);
     let mut told = named(&["grpc-status", "grpc-message", "grpc-status-details-bin"]);
     told.push(header::ETAG);
     CorsLayer::new()

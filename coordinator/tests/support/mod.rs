@@ -5,6 +5,7 @@
 pub mod data;
 pub mod process;
 pub mod raw;
+pub mod secure;
 pub mod steady;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub fn config(data_dir: &Path) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
+        insecure: true,
         data_dir: data_dir.to_owned(),
         restart_grace_ms: 0,
         backoff_ms: 1,

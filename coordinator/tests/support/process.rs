@@ -37,7 +37,7 @@ impl Process {
 
     fn launch(data_dir: &Path, args: &[&str], address: &str, failpoint: Option<&str>) -> Process {
         let mut child = Command::new(BINARY)
-            .args(["--listen", address, "--data-dir"])
+            .args(["--insecure", "--listen", address, "--data-dir"])
             .arg(data_dir)
             .args(args)
             .envs(failpoint.map(|at| ("KLP_FARM_FAILPOINT", at)))

@@ -3,6 +3,7 @@
 //!
 //! Times are milliseconds since the Unix epoch.
 
+pub mod access;
 pub mod cell;
 pub mod findings;
 mod report;

@@ -10,6 +10,17 @@ pub fn duration(ms: i64) -> String {
     }
 }
 
+/// How long it is until a time, in words.
+pub fn left(until_ms: i64, now_ms: i64) -> String {
+    let seconds = (until_ms - now_ms).max(0) / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// How long ago a time was, in words.
 pub fn ago(then_ms: i64, now_ms: i64) -> String {
     let seconds = (now_ms - then_ms).max(0) / 1000;
@@ -31,5 +42,6 @@ mod tests {
         assert_eq!(duration(12_400), "12.4 s");
         assert_eq!(duration(185_000), "3 min 05 s");
         assert_eq!(ago(0, 7_200_000), "2 h ago");
+        assert_eq!(left(30 * 86_400_000, 0), "30 d");
     }
 }

@@ -194,7 +194,7 @@ fn spawn(dir: &Path, listen: &str) -> Result<(Child, String, String)> {
     let mut child = Command::new(&program)
         .arg("--config")
         .arg(dir.join("coordinator.toml"))
-        .args(["--listen", listen])
+        .args(["--insecure", "--listen", listen])
         .arg("--data-dir")
         .arg(dir.join("data"))
         .env("RUST_LOG", "warn")

@@ -12,6 +12,7 @@ use klp_proto::v1;
 use klp_worker::attempt_log::AttemptLog;
 use klp_worker::attempts::Attempts;
 use klp_worker::delivery::{self, Courier};
+use klp_worker::line::Line;
 use klp_worker::outbox::{Outbox, Parcel, Product};
 use klp_worker::session::{self, Party};
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,7 @@ pub async fn work(kind: Kind, book: Book) -> turmoil::Result {
         courier: Courier {
             worker: name,
             outbox: Arc::new(outbox),
-            channel: net::channel(&delivery::endpoint(net::uri())),
+            line: Line::new(net::channel(&delivery::endpoint(net::uri()))),
         },
         kind,
         book,

@@ -4,7 +4,7 @@
 //! [`compare`] two sources side by side, [`fleet`] workers and queue. Templates are in `coordinator/templates`, style and script
 //! in `coordinator/assets`; everything is in the program, and nothing comes from elsewhere.
 
-mod assets;
+pub mod assets;
 mod cell;
 mod compare;
 mod fleet;
@@ -16,21 +16,22 @@ mod symbols;
 mod timeline;
 
 use askama::Template;
-use axum::Extension;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use klp_identity::Role;
 use tonic::Status;
 
 use super::Web;
 use super::answer::Refused;
-use super::guard::MayAct;
+use super::login;
 use super::views::{About, Made};
+use crate::auth::Caller;
 
-const HTML: &str = "text/html; charset=utf-8";
+pub const HTML: &str = "text/html; charset=utf-8";
 
 pub fn router() -> Router<Web> {
     Router::new()
@@ -48,17 +49,31 @@ pub fn router() -> Router<Web> {
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub path: String,
-    pub may_act: bool,
+    /// What whoever asks may do; `None`: only what anybody may.
+    role: Option<Role>,
+    /// It has logged in, and may log out.
+    pub logged_in: bool,
     headers: HeaderMap,
 }
 
 impl Asked {
-    fn new(uri: &axum::http::Uri, may_act: MayAct, headers: HeaderMap) -> Self {
+    fn new(uri: &axum::http::Uri, caller: Option<&Caller>, headers: HeaderMap) -> Self {
         Self {
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-            may_act: may_act.0,
+            role: caller.and_then(|caller| caller.role),
+            logged_in: login::has_logged_in(caller, &headers),
             headers,
         }
+    }
+
+    /// Whether it may cancel, retry, pause and resume livepatches.
+    pub fn may_submit(&self) -> bool {
+        self.role.is_some_and(|role| role.covers(Role::Submitter))
+    }
+
+    /// Whether it may drain workers.
+    pub fn may_operate(&self) -> bool {
+        self.role.is_some_and(|role| role.covers(Role::Operator))
     }
 
     /// Which of the navigation's places this is in.
@@ -74,10 +89,9 @@ impl Asked {
 impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Asked {
     type Rejection = Refused;
 
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, Refused> {
-        let may_act = Extension::<MayAct>::from_request_parts(parts, state).await;
-        let may_act = may_act.map_or(MayAct(false), |Extension(may_act)| may_act);
-        Ok(Self::new(&parts.uri, may_act, parts.headers.clone()))
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, Refused> {
+        let caller = parts.extensions.get::<Caller>();
+        Ok(Self::new(&parts.uri, caller, parts.headers.clone()))
     }
 }
 
@@ -88,7 +102,7 @@ impl Web {
         asked: &Asked,
         make: impl AsyncFnOnce() -> Result<(About, bool, T), Refused>,
     ) -> Result<Response, Refused> {
-        let key = format!("page {} {}", asked.may_act, asked.path);
+        let key = format!("page {:?} {} {}", asked.role, asked.logged_in, asked.path);
         let make = async || {
             let (about, live, page) = make().await?;
             let body = page.render();
