@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Web;
 use super::answer::{Problem, Refused};
-use super::views::{About, Made};
+use super::views::{About, For, Made};
 use crate::api::{Fleet, Livepatches};
 
 const JSON: &str = "application/json";
@@ -122,7 +122,7 @@ pub async fn livepatches(
         };
         made(About::All, false, &body)
     };
-    web.views.answer(key, &headers, make).await
+    web.views.answer(For::Poller, key, &headers, make).await
 }
 
 /// One livepatch with its tasks.
@@ -145,7 +145,7 @@ pub async fn livepatch(
         };
         made(about, live, &body)
     };
-    web.views.answer(key, &headers, make).await
+    web.views.answer(For::Poller, key, &headers, make).await
 }
 
 /// The groups of a livepatch that has ended: codestreams that one source serves.
@@ -162,7 +162,9 @@ pub async fn groups(State(web): State<Web>, Path(name): Path<String>, headers: H
         let body: Vec<view::Group> = groups.into_inner().groups.into_iter().map(view::Group::from).collect();
         made(about, false, &body)
     };
-    web.views.answer(format!("groups {name}"), &headers, make).await
+    web.views
+        .answer(For::Poller, format!("groups {name}"), &headers, make)
+        .await
 }
 
 /// All attempts of a livepatch: who made them, when, and how each ended.
@@ -177,7 +179,9 @@ pub async fn attempts(
         let about = web.about(&name).await?;
         made(about, false, &web.attempts(&name).await?)
     };
-    web.views.answer(format!("attempts {name}"), &headers, make).await
+    web.views
+        .answer(For::Poller, format!("attempts {name}"), &headers, make)
+        .await
 }
 
 /// What checks, extractions and verifications warn of: each sentence once, with whom it concerns.
@@ -192,7 +196,9 @@ pub async fn findings(
         let answer = web.livepatch(&name, true).await?;
         made(about(&answer).0, false, &findings::found(&answer.tasks))
     };
-    web.views.answer(format!("findings {name}"), &headers, make).await
+    web.views
+        .answer(For::Poller, format!("findings {name}"), &headers, make)
+        .await
 }
 
 /// One task with what its newest attempt reported.
@@ -204,7 +210,9 @@ pub async fn task(State(web): State<Web>, Path(id): Path<String>, headers: Heade
         let live = task.ended_ms == 0;
         made(About::All, live, &view::Task::from(task))
     };
-    web.views.answer(format!("task {id}"), &headers, make).await
+    web.views
+        .answer(For::Poller, format!("task {id}"), &headers, make)
+        .await
 }
 
 /// The attempts of one task.
@@ -216,21 +224,25 @@ pub async fn attempts_of_task(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let make = async || made(About::All, false, &web.attempts_of_task(&id).await?);
-    web.views.answer(format!("task-attempts {id}"), &headers, make).await
+    web.views
+        .answer(For::Poller, format!("task-attempts {id}"), &headers, make)
+        .await
 }
 
 /// The workers that ever registered.
 #[utoipa::path(get, path = "/api/v1/workers", responses((status = 200, body = [view::Worker])))]
 pub async fn workers(State(web): State<Web>, headers: HeaderMap) -> Result<Response, Refused> {
     let make = async || made(About::Farm, true, &web.workers().await?);
-    web.views.answer("workers".to_owned(), &headers, make).await
+    web.views
+        .answer(For::Poller, "workers".to_owned(), &headers, make)
+        .await
 }
 
 /// What ready tasks wait for, the most tasks first.
 #[utoipa::path(get, path = "/api/v1/queue", responses((status = 200, body = [view::Waiting])))]
 pub async fn queue(State(web): State<Web>, headers: HeaderMap) -> Result<Response, Refused> {
     let make = async || made(About::Farm, true, &web.queue().await?);
-    web.views.answer("queue".to_owned(), &headers, make).await
+    web.views.answer(For::Poller, "queue".to_owned(), &headers, make).await
 }
 
 /// The codestreams: of the catalog, and those that some worker holds a tree of.
@@ -249,7 +261,7 @@ pub async fn codestreams(
         made(About::Farm, true, &body)
     };
     let key = format!("codestreams {}", query.filter);
-    web.views.answer(key, &headers, make).await
+    web.views.answer(For::Poller, key, &headers, make).await
 }
 
 impl Web {

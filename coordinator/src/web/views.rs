@@ -3,14 +3,19 @@
 //! A view is a text with an entity tag (RFC 9110, 8.8.3). As long as nothing it is about has changed, a poll costs a look into
 //! two maps. What is not in the database (what an attempt is doing, why a task waits) changes without a count, so a view of
 //! something that runs is made anew after a second if anybody asks.
+//!
+//! On a busy farm all views change all the time. Making them for those that poll is then kept to a share of one core, so that a
+//! wall full of displays doesn't slow the farm down: they see what is up to five seconds old. People's pages don't wait.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use klp_livepatch::task::LivepatchId;
+use tokio::time::Instant;
 
 use super::answer::Refused;
 use crate::clock::Clock;
@@ -25,6 +30,21 @@ const CALM: Millis = 300;
 const LIVE: Millis = 1_000;
 /// How old any other view may be, in milliseconds: what is cleared away is not counted.
 const STILL: Millis = 30_000;
+/// How old a view may be that has changed, in milliseconds, however much there is to make.
+const LATEST: Millis = 5_000;
+/// Making views for those that poll takes one part in so many of one core.
+const SHARE: u32 = 50;
+/// What was not made before counts for so long: after a pause some views are made at once.
+const SAVED: Duration = Duration::from_secs(1);
+
+/// Who waits for a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// A person, whose browser was told that something changed.
+    Person,
+    /// A program that asks again and again.
+    Poller,
+}
 
 /// What a view is about: it stays as it is while that does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +80,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Kept>>>;
 
 pub struct Views {
     slots: Mutex<HashMap<String, Slot>>,
+    allowance: Mutex<Allowance>,
     versions: Versions,
     clock: Clock,
 }
@@ -68,6 +89,7 @@ impl Views {
     pub fn new(versions: Versions, clock: Clock) -> Self {
         Self {
             slots: Mutex::default(),
+            allowance: Mutex::new(Allowance { next: Instant::now() }),
             versions,
             clock,
         }
@@ -89,17 +111,26 @@ impl Views {
         age < CALM || (age < limit && self.stamp(kept.about) == kept.stamp)
     }
 
-    /// Answers the view of that key, made by `make` if what is kept is not fresh. Of those that ask at once one makes it.
+    fn will_do(&self, kept: &Kept, who: For) -> bool {
+        let may_wait = || who == For::Poller && self.clock.now() - kept.at < LATEST;
+        self.is_fresh(kept) || (may_wait() && !self.allowance().has_left())
+    }
+
+    fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        self.allowance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers the view of that key, made by `make` if what is kept will not do. Of those that ask at once one makes it.
     ///
     /// # Errors
     /// Its maker's.
-    pub async fn answer<F>(&self, key: String, asked: &HeaderMap, make: F) -> Result<Response, Refused>
+    pub async fn answer<F>(&self, who: For, key: String, asked: &HeaderMap, make: F) -> Result<Response, Refused>
     where
         F: AsyncFnOnce() -> Result<Made, Refused>,
     {
         let slot = self.slot(key);
         let mut kept = slot.lock().await;
-        let fresh = match kept.take().filter(|kept| self.is_fresh(kept)) {
+        let fresh = match kept.take().filter(|kept| self.will_do(kept, who)) {
             Some(fresh) => fresh,
             None => self.make(make).await?,
         };
@@ -114,7 +145,9 @@ impl Views {
     {
         // Before it is made: what changes meanwhile makes it stale.
         let (before, at) = (self.versions.now(), self.clock.now());
+        let start = Instant::now();
         let made = make().await?;
+        self.allowance().spend(start.elapsed());
         let stamp = match made.about {
             About::Livepatch(id) if self.versions.of(id).is_after(before) => before,
             About::Livepatch(id) => self.versions.of(id),
@@ -166,6 +199,24 @@ impl Views {
         if total(slots) > MAX_BYTES {
             slots.retain(|_, slot| slot.try_lock().is_err());
         }
+    }
+}
+
+/// Keeps making views to its share: after each, so much time must pass that its making was no more than that.
+struct Allowance {
+    /// When the next may be made.
+    next: Instant,
+}
+
+impl Allowance {
+    fn has_left(&self) -> bool {
+        self.next <= Instant::now()
+    }
+
+    fn spend(&mut self, took: Duration) {
+        let now = Instant::now();
+        let saved = now.checked_sub(SAVED).unwrap_or(now);
+        self.next = self.next.max(saved) + took * SHARE;
     }
 }
 
@@ -225,7 +276,7 @@ mod tests {
                 body: format!("{}", n / 2).into_bytes(),
             })
         };
-        views.answer("k".to_owned(), &asked, make).await.unwrap()
+        views.answer(For::Poller, "k".to_owned(), &asked, make).await.unwrap()
     }
 
     fn setup() -> (Views, Versions, AtomicUsize) {
@@ -277,5 +328,59 @@ mod tests {
         tokio::time::advance(std::time::Duration::from_millis(200)).await;
         ask(&views, &made, About::All, true, None).await;
         assert_eq!(made.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pollers_of_a_busy_farm_get_what_its_share_can_make_and_nothing_too_old() {
+        let (views, versions, _) = setup();
+        let (id, asked) = (LivepatchId(Uuid::from_u128(1)), HeaderMap::new());
+        let (mut polls, mut oldest, mut busy) = (0_u32, Duration::ZERO, Duration::ZERO);
+        // Twenty views, each of which takes 10 ms to make, and something always happens.
+        let mut made_at = [Instant::now(); 20];
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(60) {
+            versions.count(&[Change::Event {
+                livepatch: id,
+                number: 1,
+            }]);
+            for (view, made_at) in made_at.iter_mut().enumerate() {
+                let make = async || {
+                    tokio::time::advance(Duration::from_millis(10)).await;
+                    (*made_at, busy) = (Instant::now(), busy + Duration::from_millis(10));
+                    Ok(text(About::All, true))
+                };
+                let answer = views.answer(For::Poller, view.to_string(), &asked, make).await;
+                assert_eq!(answer.unwrap().status(), StatusCode::OK);
+                (polls, oldest) = (polls + 1, oldest.max(made_at.elapsed()));
+            }
+            tokio::time::advance(Duration::from_millis(20)).await;
+        }
+        assert!(polls > 20_000, "{polls}");
+        // Twenty views in five seconds are more than the share: then none gets older.
+        assert!(oldest <= Duration::from_millis(5_400), "{oldest:?}");
+        let most = start.elapsed() / 20;
+        assert!(busy < most, "{busy:?} of {:?}", start.elapsed());
+        // Who looks at a page does not wait.
+        versions.count(&[Change::Event {
+            livepatch: id,
+            number: 1,
+        }]);
+        tokio::time::advance(Duration::from_millis(300)).await;
+        let mut made = false;
+        let make = async || {
+            made = true;
+            Ok(text(About::All, true))
+        };
+        views.answer(For::Person, "0".to_owned(), &asked, make).await.unwrap();
+        assert!(made);
+    }
+
+    fn text(about: About, live: bool) -> Made {
+        Made {
+            about,
+            live,
+            content_type: "text/plain",
+            body: Vec::new(),
+        }
     }
 }

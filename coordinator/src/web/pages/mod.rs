@@ -28,7 +28,7 @@ use tonic::Status;
 use super::Web;
 use super::answer::Refused;
 use super::login;
-use super::views::{About, Made};
+use super::views::{About, For, Made};
 use crate::auth::Caller;
 
 pub const HTML: &str = "text/html; charset=utf-8";
@@ -114,7 +114,7 @@ impl Web {
                 body: body.map_err(failed)?.into_bytes(),
             })
         };
-        self.views.answer(key, &asked.headers, make).await
+        self.views.answer(For::Person, key, &asked.headers, make).await
     }
 }
 

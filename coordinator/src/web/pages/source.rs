@@ -9,7 +9,8 @@ pub struct Line {
     pub html: String,
 }
 
-/// A piece of the kernel's text that a backend kept, by the comment in front of it: `/* net/core/sock.c:12 */`.
+/// A piece of the kernel's text that a backend kept, by the comment in front of it: `/* net/core/sock.c:12 */` of the native
+/// one, `/** clang-extract: from net/core/sock.c:12:1 */`, or klp-ccp's `/* klp-ccp: from net/core/sock.h */` for a file's.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Piece {
     pub line: usize,
@@ -62,15 +63,27 @@ pub fn lines(text: &str) -> Vec<Line> {
 
 pub fn pieces(text: &str) -> Vec<Piece> {
     let piece = |(i, line): (usize, &str)| {
-        let from = line.trim().strip_prefix("/* ")?.strip_suffix(" */")?;
-        let (file, number) = from.rsplit_once(':')?;
-        let named = file.contains('.') && !file.contains(' ') && number.bytes().all(|b| b.is_ascii_digit());
+        let comment = line.trim().strip_prefix("/*")?.strip_suffix("*/")?;
+        let comment = comment.trim_start_matches('*').trim();
+        let by_tool = ["klp-ccp: from ", "clang-extract: from "];
+        let from = match by_tool.iter().find_map(|prefix| comment.strip_prefix(prefix)) {
+            Some(from) => from,
+            None => comment
+                .rsplit_once(':')
+                .filter(|(_, line)| is_number(line))
+                .map(|_| comment)?,
+        };
+        let named = from.contains('.') && !from.contains(' ');
         named.then(|| Piece {
             line: i + 1,
             from: from.to_owned(),
         })
     };
     text.lines().enumerate().filter_map(piece).collect()
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn escape(text: &str, out: &mut String) {
@@ -177,14 +190,16 @@ mod tests {
 
     #[test]
     fn pieces_are_found_by_where_they_come_from() {
-        let text = "/* not one */\n/* net/core/sock.c:12 */\nint x;\n /* a b.c:1 */\n";
-        assert_eq!(
-            pieces(text),
-            [Piece {
-                line: 2,
-                from: "net/core/sock.c:12".to_owned()
-            }]
-        );
+        let text = "/* not one */\n/* net/core/sock.c:12 */\nint x;\n /* a b.c:1 */\n/* a.c: */\n\
+                    /** clang-extract: from ./net/core/sock.c:12:3 */\n/* klp-ccp: from net/sock.h */\n\
+                    /* klp-ccp: not from file */\n/* klp-ccp: from */\n/**/\n/*/\n";
+        let found: Vec<(usize, String)> = pieces(text).into_iter().map(|p| (p.line, p.from)).collect();
+        let expected = [
+            (2, "net/core/sock.c:12"),
+            (6, "./net/core/sock.c:12:3"),
+            (7, "net/sock.h"),
+        ];
+        assert_eq!(found, expected.map(|(line, from)| (line, from.to_owned())));
     }
 
     proptest::proptest! {
