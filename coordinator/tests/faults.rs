@@ -18,7 +18,7 @@ fn number(assignment: &v1::Assignment) -> u32 {
 async fn an_expired_lease_goes_to_another_worker_and_the_late_result_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = config(folder.path());
-    (settings.lease_ms, settings.heartbeat_ms) = (300, 50);
+    (settings.lease_ms, settings.heartbeat_ms) = (1_500, 200);
     let farm = Farm::start(settings).await;
     let mut first = Worker::connected(&farm, "w1", &["a"]).await;
     farm.submit("bsc1").await;
@@ -84,7 +84,7 @@ async fn a_worker_that_is_silent_for_half_a_lease_is_offered_nothing_until_it_sp
 async fn a_renewed_lease_holds_much_longer_than_one_lease() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = config(folder.path());
-    (settings.lease_ms, settings.heartbeat_ms) = (300, 50);
+    (settings.lease_ms, settings.heartbeat_ms) = (1_500, 200);
     let farm = Farm::start(settings).await;
     let mut worker = Worker::connected(&farm, "w1", &["a"]).await;
     farm.submit("bsc1").await;
