@@ -125,10 +125,12 @@ fn promtool_finds_nothing_wrong() {
         };
         assert!(done.status.success(), "{args:?}: {done:?}");
     }
-    let (alerts, tests) = (read("alerts.yml"), read("alerts_test.yml"));
+    let (alerts, tests, runbook) = (read("alerts.yml"), read("alerts_test.yml"), read("RUNBOOK.md"));
     let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
     for name in names {
         assert!(tests.contains(name), "{name} is never seen to fire");
+        let title = format!("### {name}\n");
+        assert!(runbook.contains(&title), "the runbook does not say what {name} means");
     }
 }
 
