@@ -13,7 +13,8 @@ use super::{act, api, stream};
     info(
         title = "klp-farm",
         description = "What dashboards ask of a klp-farm coordinator. Times are milliseconds since the Unix epoch. Answers that can be polled \
-                       have an ETag; ask with If-None-Match. Errors are application/problem+json (RFC 9457)."
+                       have an ETag; ask with If-None-Match. On a busy farm they are up to 5 seconds old, unless \
+                       asked for with Cache-Control: no-cache. Errors are application/problem+json (RFC 9457)."
     ),
     paths(
         api::livepatches,

@@ -120,7 +120,8 @@ impl Views {
         self.allowance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers the view of that key, made by `make` if what is kept will not do. Of those that ask at once one makes it.
+    /// Answers the view of that key, made by `make` if what is kept will not do. Of those that ask at once one makes it. A poller
+    /// that sends `Cache-Control: no-cache` (RFC 9111, 5.2.1.4) is served as a person is.
     ///
     /// # Errors
     /// Its maker's.
@@ -128,6 +129,7 @@ impl Views {
     where
         F: AsyncFnOnce() -> Result<Made, Refused>,
     {
+        let who = if wants_now(asked) { For::Person } else { who };
         let slot = self.slot(key);
         let mut kept = slot.lock().await;
         let fresh = match kept.take().filter(|kept| self.will_do(kept, who)) {
@@ -236,6 +238,11 @@ impl Kept {
         }
         response
     }
+}
+
+fn wants_now(asked: &HeaderMap) -> bool {
+    let mut said = asked.get_all(header::CACHE_CONTROL).iter();
+    said.any(|value| value.to_str().is_ok_and(|value| value.contains("no-cache")))
 }
 
 /// Whether `If-None-Match` names the tag, by weak comparison.
