@@ -9,14 +9,17 @@ FUZZ_SECONDS ?= 60
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test build release deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
+.PHONY: demo test test-trees build release deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
 
 ## demo: the main job on real kernels, start to end
 demo: release
 	./deploy/demo.sh target/release
 
 ## test: formatting, lints, and every test, those on real kernels included
-test: lint trees foreign-trees test-deps
+# All is built once, with the features that tests need, before anything runs; the kernels are fetched beside the lints.
+test: deps test-deps
+	cargo build --locked --workspace --all-targets
+	$(MAKE) -j2 lint test-trees
 	KLP_FARM_PROMETHEUS=$(CACHE)/prometheus KLP_FARM_AXE=$(CACHE)/axe-core \
 	    KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
 
@@ -31,6 +34,10 @@ trees: build
 
 ## foreign-trees: the newest kernel of this Debian for s390x: another byte order, on any machine
 foreign-trees: build
+	target/debug/klp-worker tree add debian --latest 1 --arch s390x --trees $(FOREIGN_TREES)
+
+test-trees:
+	target/debug/klp-worker tree add debian --latest 2 --trees $(TREES)
 	target/debug/klp-worker tree add debian --latest 1 --arch s390x --trees $(FOREIGN_TREES)
 
 build: deps
