@@ -269,7 +269,7 @@ async fn dispatch(
         Command::Certificates => cmd::enroll::certificates(&connect()?, global.output).await,
         Command::Audit(args) => cmd::audit::run(args, &connect()?, global.output).await,
         Command::Up(args) => cmd::up::run(args).await,
-        Command::Tree(args) => Ok(tree_cli::run(args).await?),
+        Command::Tree(args) => Ok(tree_cli::run(args, &config::Settings::default()).await?),
         Command::NativeExtract(_) => Ok(()),
     }
 }
