@@ -11,6 +11,15 @@ use serde::Serialize;
 
 use crate::config::Config;
 
+const EXAMPLES: &str = "\
+Examples:
+  klp-coordinator init --name farm.example.org      a CA, a certificate, and the first admin's token
+  klp-coordinator --listen 0.0.0.0:7420 --http-listen 0.0.0.0:7421
+  klp-coordinator --check-config
+  klp-coordinator backup /srv/backup/klp-farm-monday
+
+Exit codes: 0 done, 1 failed, 2 wrong usage; those of the commands are told with them.";
+
 /// Read where no other is named, if it is there.
 pub const USUAL_CONFIG: &str = "/etc/klp-farm/coordinator.toml";
 
@@ -22,7 +31,7 @@ pub const USUAL_CONFIG: &str = "/etc/klp-farm/coordinator.toml";
 ///
 /// The commands look after its data folder; without one it serves.
 #[derive(Parser)]
-#[command(name = "klp-coordinator", version)]
+#[command(name = "klp-coordinator", version, after_help = EXAMPLES)]
 pub struct Args {
     /// The configuration (TOML); every setting has a working default [default: /etc/klp-farm/coordinator.toml, if it is
     /// there]
