@@ -17,6 +17,7 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod failpoint;
 pub mod lifecycle;
@@ -52,4 +53,5 @@ pub use aside::Aside;
 pub use auth::methods;
 pub use clock::Clock;
 pub use config::{Config, ConfigError};
-pub use server::{Connection, Coordinator, Ground, StartError};
+pub use farm::Pulse;
+pub use server::{Connection, Coordinator, Ground, Heart, StartError};

@@ -32,7 +32,7 @@ use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::CatalogFile;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::Current;
 use crate::errands::Errands;
 use crate::farm::Farm;
 use crate::logs::{LogError, Logs};
@@ -44,7 +44,7 @@ use crate::versions::Versions;
 
 /// What the services share.
 pub struct Shared {
-    pub config: Arc<Config>,
+    pub config: Current,
     pub clock: Clock,
     pub store: Store,
     pub farm: Farm,
