@@ -62,8 +62,11 @@ enum Command {
         #[arg(long = "name", value_name = "HOST")]
         names: Vec<String>,
         /// Only renew the coordinator's certificate, keeping its names; a running coordinator takes it without a restart
-        #[arg(long, conflicts_with = "new_token")]
+        #[arg(long, conflicts_with_all = ["new_token", "rotate_signer"])]
         rotate_server: bool,
+        /// Only make another key to sign statements with; what was signed before stays as it is
+        #[arg(long, conflicts_with = "new_token")]
+        rotate_signer: bool,
         /// Only make another admin's token, for a stopped coordinator whose admins lost theirs
         #[arg(long)]
         new_token: bool,
@@ -135,9 +138,13 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
         Some(Command::Init {
             names,
             rotate_server,
+            rotate_signer,
             new_token,
             output,
-        }) => begin(&config, &names, (rotate_server, new_token), output).await,
+        }) => match rotate_signer {
+            true => new_signer(&config, output),
+            false => begin(&config, &names, (rotate_server, new_token), output).await,
+        },
         Some(command) => look_after(command, &config),
         None => serve(args, config).await.map(|()| ExitCode::SUCCESS),
     };
@@ -199,6 +206,15 @@ async fn begin(
         )?;
         writeln!(out, "coordinator = \"https://{}:{port}\"", made.names[0])?;
         writeln!(out, "ca = \"{ca}\"\ntoken_file = \"~/.config/klp-farm/token\"")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_signer(config: &Config, output: Output) -> anyhow::Result<ExitCode> {
+    let key = init::rotate_signer(config)?;
+    let value = serde_json::json!({ "key": key });
+    tell(&mut std::io::stdout(), output, &value, |out| {
+        writeln!(out, "statements are signed with the key {key} from now on")
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,8 @@
 //! The statement about a codestream: what its tasks found, on every architecture. It is what the files are rendered from that
 //! stand around the extracted sources, so whoever has it can render them again and compare.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::digests::Digests;
@@ -81,15 +83,18 @@ impl Codestream {
 
     /// The newest round in which each architecture was extracted: of what it left there is a statement of its own.
     pub fn newest_extractions(tasks: &[TaskFindings]) -> Vec<&TaskFindings> {
-        let with_source = |t: &&TaskFindings| matches!(t.report, Some(Report::Extract(_)));
-        let mut newest: Vec<&TaskFindings> = Vec::new();
-        for task in tasks.iter().filter(with_source) {
-            match newest.iter_mut().find(|t| t.arch == task.arch) {
-                Some(known) if known.round < task.round => *known = task,
-                Some(_) => {}
-                None => newest.push(task),
-            }
-        }
-        newest
+        let extracted = |t: &&TaskFindings| matches!(t.report, Some(Report::Extract(_)));
+        newest(tasks.iter().filter(extracted).map(|t| (t.arch, t.round, t)))
     }
+}
+
+/// Of each architecture's things the one of its newest round, in the architectures' order.
+pub fn newest<T>(things: impl Iterator<Item = (Arch, u32, T)>) -> Vec<T> {
+    let mut newest: BTreeMap<Arch, (u32, T)> = BTreeMap::new();
+    for (arch, round, thing) in things {
+        if newest.get(&arch).is_none_or(|(known, _)| *known < round) {
+            newest.insert(arch, (round, thing));
+        }
+    }
+    newest.into_values().map(|(_, thing)| thing).collect()
 }

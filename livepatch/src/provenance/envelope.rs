@@ -70,8 +70,8 @@ impl Envelope {
             let most = MAX_ENVELOPE >> 20;
             return Err(Unreadable::new(format!("the envelope has more than {most} MiB")));
         }
-        let wire: Wire =
-            serde_json::from_str(line).map_err(|error| Unreadable::new(format!("this is no DSSE envelope: {error}")))?;
+        let wire: Wire = serde_json::from_str(line)
+            .map_err(|error| Unreadable::new(format!("this is no DSSE envelope: {error}")))?;
         if wire.payload_type != PAYLOAD {
             let is = crate::names::quoted(&wire.payload_type);
             return Err(Unreadable::new(format!("the envelope holds {is}, not {PAYLOAD}")));
@@ -102,7 +102,9 @@ impl Envelope {
         let mut all = Vec::new();
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             if all.len() == MAX_ENVELOPES {
-                return Err(Unreadable::new(format!("there are more than {MAX_ENVELOPES} envelopes")));
+                return Err(Unreadable::new(format!(
+                    "there are more than {MAX_ENVELOPES} envelopes"
+                )));
             }
             all.push(Self::parse(line).map_err(|why| Unreadable::new(format!("line {}: {why}", i + 1)))?);
         }

@@ -146,9 +146,8 @@ pub fn subject_name(arch: Arch, artifact: &str) -> String {
 impl Ended<'_> {
     pub fn state(&self) -> Statement<Slsa> {
         let is_source = |a: &Artifact| self.report.targets.iter().any(|t| t.source_artifact == a.name);
-        let resource = |(a, digests): &(Artifact, Digests)| {
-            Resource::new(subject_name(self.platform.arch, &a.name), digests)
-        };
+        let resource =
+            |(a, digests): &(Artifact, Digests)| Resource::new(subject_name(self.platform.arch, &a.name), digests);
         let (sources, others): (Vec<_>, Vec<_>) = self.artifacts.iter().partition(|(a, _)| is_source(a));
         let predicate = Slsa {
             build_definition: BuildDefinition {
@@ -251,14 +250,23 @@ impl Ended<'_> {
             };
             Resource::new(name, &file.digests)
         }));
-        all.extend(origin.fixes.iter().map(|fix| Resource::new(format!("fix/{}", fix.name), &fix.digests)));
+        all.extend(
+            origin
+                .fixes
+                .iter()
+                .map(|fix| Resource::new(format!("fix/{}", fix.name), &fix.digests)),
+        );
         for target in &origin.targets {
             all.push(Resource::new(format!("source/{}", target.file), &target.source));
-            all.push(Resource::measured(format!("command/{}", target.file), target.command_digest()));
+            all.push(Resource::measured(
+                format!("command/{}", target.file),
+                target.command_digest(),
+            ));
         }
         if let Some(sha256) = origin.tool.sha256 {
             let mut tool = Resource::measured(format!("tool/{}", origin.tool.name), sha256);
-            tool.annotations.insert("version".to_owned(), origin.tool.version.clone());
+            tool.annotations
+                .insert("version".to_owned(), origin.tool.version.clone());
             all.push(tool);
         }
         all

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::digests::{Digests, Sha256};
 use super::STATEMENT;
+use super::digests::{Digests, Sha256};
 
 /// What is stated of some files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,5 +69,4 @@ impl<P: Serialize> Statement<P> {
     pub fn to_payload(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(self)
     }
-
 }

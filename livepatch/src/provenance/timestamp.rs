@@ -17,7 +17,10 @@ impl std::fmt::Display for Timestamp {
         let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
         let (year, month, day) = (date.year(), date.month(), date.day());
         let ms = ms % 1000;
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"
+        )
     }
 }
 
@@ -25,7 +28,12 @@ impl std::str::FromStr for Timestamp {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{} is no time like 2026-11-26T21:00:00.123Z", crate::names::quoted(text));
+        let bad = || {
+            format!(
+                "{} is no time like 2026-11-26T21:00:00.123Z",
+                crate::names::quoted(text)
+            )
+        };
         let read = || {
             let bytes = text.as_bytes();
             let marks = [(10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (23, b'Z')];
