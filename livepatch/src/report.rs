@@ -138,7 +138,7 @@ pub struct ExtractReport {
     pub targets: Vec<TargetExtraction>,
     /// What it was made with; `None` in reports of former versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
+    pub origin: Option<Box<Origin>>,
 }
 
 /// Which symbols that other architectures' sources externalize are on this one.

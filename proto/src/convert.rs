@@ -452,7 +452,7 @@ mod tests {
                     },
                     tool_ms: 812,
                 }],
-                origin: Some(origin()),
+                origin: Some(Box::new(origin())),
             })),
             artifacts: vec![Artifact {
                 name: "sound/core/pcm.c".into(),

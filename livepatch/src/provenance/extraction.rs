@@ -154,7 +154,12 @@ impl Ended<'_> {
                 build_type: BUILD.to_owned(),
                 external_parameters: self.asked(),
                 internal_parameters: self.decided(),
-                resolved_dependencies: self.report.origin.as_ref().map(|o| self.inputs(o)).unwrap_or_default(),
+                resolved_dependencies: self
+                    .report
+                    .origin
+                    .as_deref()
+                    .map(|o| self.inputs(o))
+                    .unwrap_or_default(),
             },
             run_details: RunDetails {
                 builder: Builder {

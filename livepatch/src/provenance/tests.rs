@@ -83,7 +83,7 @@ fn report(origin: Option<Origin>) -> ExtractReport {
             compile: CompileCheck::default(),
             tool_ms: 7,
         }],
-        origin,
+        origin: origin.map(Box::new),
     }
 }
 

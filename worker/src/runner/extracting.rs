@@ -91,7 +91,7 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
         );
         return Err(Failure::new(Cause::Yours, message));
     }
-    report.origin = Some(origin);
+    report.origin = Some(Box::new(origin));
     Ok(Product {
         ending: ending(&job.platform, &report),
         report: Some(Report::Extract(report)),
