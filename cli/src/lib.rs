@@ -11,6 +11,7 @@ mod local;
 mod matrix;
 mod output;
 mod plain;
+mod provenance;
 mod results;
 mod settings;
 mod sources;
@@ -129,6 +130,8 @@ enum Command {
     /// Write a livepatch's sources to disk
     #[command(visible_alias = "export")]
     Get(cmd::get::GetArgs),
+    /// Check offline that sources are what the farm made, and tell from what
+    VerifyProvenance(cmd::verify_provenance::VerifyProvenanceArgs),
     /// End livepatches and stop what runs of them
     Cancel(cmd::control::CancelArgs),
     /// Try again what failed or was cancelled of a livepatch, and only that
@@ -260,6 +263,7 @@ async fn dispatch(
         Command::Watch(args) => cmd::watch::run(args, &connect()?, global.output).await,
         Command::Logs(args) => cmd::logs::run(args, &connect()?, global.output).await,
         Command::Get(args) => cmd::get::run(args, &connect()?, settings, global.output).await,
+        Command::VerifyProvenance(args) => cmd::verify_provenance::run(&args, settings, global.output),
         Command::Cancel(args) => cmd::control::cancel(args, &connect()?, global.output).await,
         Command::Retry(args) => cmd::control::retry(args, &connect()?, global.output).await,
         Command::Pause(args) => cmd::control::pause(args, &connect()?, global.output).await,

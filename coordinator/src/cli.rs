@@ -117,8 +117,11 @@ pub enum Command {
         #[arg(long = "name", value_name = "HOST")]
         names: Vec<String>,
         /// Only renew the coordinator's certificate, keeping its names; a running coordinator takes it without a restart
-        #[arg(long, conflicts_with = "new_token")]
+        #[arg(long, conflicts_with_all = ["new_token", "rotate_signer"])]
         rotate_server: bool,
+        /// Only make another key to sign statements with; what was signed before stays as it is
+        #[arg(long, conflicts_with = "new_token")]
+        rotate_signer: bool,
         /// Only make another admin's token, for a stopped coordinator whose admins lost theirs
         #[arg(long)]
         new_token: bool,

@@ -22,6 +22,7 @@ pub mod config;
 pub mod failpoint;
 pub mod lifecycle;
 pub mod plan;
+mod provenance;
 pub mod schedule;
 pub mod standing;
 pub mod store;

@@ -47,9 +47,13 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
         Some(Command::Init {
             names,
             rotate_server,
+            rotate_signer,
             new_token,
             output,
-        }) => begin(&config, &names, (rotate_server, new_token), output).await,
+        }) => match rotate_signer {
+            true => new_signer(&config, output),
+            false => begin(&config, &names, (rotate_server, new_token), output).await,
+        },
         Some(command) => look_after(command, &config),
         None => serve(args, config).await.map(|()| ExitCode::SUCCESS),
     };
@@ -105,6 +109,15 @@ async fn begin(
         )?;
         writeln!(out, "coordinator = \"https://{}:{port}\"", made.names[0])?;
         writeln!(out, "ca = \"{ca}\"\ntoken_file = \"~/.config/klp-farm/token\"")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_signer(config: &Config, output: Output) -> anyhow::Result<ExitCode> {
+    let key = init::rotate_signer(config)?;
+    let value = serde_json::json!({ "key": key });
+    tell(&mut std::io::stdout(), output, &value, |out| {
+        writeln!(out, "statements are signed with the key {key} from now on")
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -76,8 +76,8 @@ pub enum StartError {
          without TLS and tokens, with --insecure"
     )]
     Unprotected(PathBuf),
-    #[error("TLS can't be served: {0}")]
-    Tls(#[from] klp_identity::Problem),
+    #[error("the coordinator's keys and certificates can't be used: {0}")]
+    Keys(#[from] klp_identity::Problem),
     #[error("can't serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
@@ -149,6 +149,8 @@ impl Coordinator {
             None => None,
         };
         let (door, stop) = (door(&config)?, CancellationToken::new());
+        // A farm of a former version gets a key to sign with here.
+        auth::signing::current(&config.data_dir, Clock::system().now())?;
         if let Door::Tls(tls) = &door {
             tokio::spawn(tls.clone().keep_fresh(stop.clone()));
         }

@@ -7,6 +7,7 @@ mod fleet;
 mod listing;
 mod livepatch;
 mod paging;
+mod provenance;
 mod scan;
 mod submit;
 mod traced;
