@@ -17,7 +17,7 @@ pub(super) async fn codestreams(
     tasks: Vec<TaskRow>,
     client: &mpsc::Sender<Result<v1::CodestreamProvenance, Status>>,
 ) -> Result<(), Status> {
-    let (data_dir, now) = (shared.config.data_dir.clone(), shared.clock.now());
+    let (data_dir, now) = (shared.config.now().data_dir.clone(), shared.clock.now());
     let opened = shared.blobs.aside().run(move || signing::current(&data_dir, now)).await;
     let unusable = |error: &dyn std::fmt::Display| {
         tracing::error!(%error, "there is no key to sign statements with");
