@@ -136,6 +136,7 @@ impl LocalFarm {
                 memory: config::default_memory(),
                 readiness_period: Duration::from_secs(60),
                 grace: Duration::from_secs(2),
+                isolation: Default::default(),
             },
             stop.clone().cancelled_owned(),
         );

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use klp_telemetry::{LogFormat, Setup};
-use klp_worker::{config, extract, tree_cli, usage};
+use klp_worker::{config, extract, isolation, tree_cli, usage};
 use tonic::transport::Uri;
 
 use crate::client::Client;
@@ -164,6 +164,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = isolation::become_tool() {
+        return ended;
+    }
     let cli: Cli = usage::parse();
     let result = match cli.command {
         Command::NativeExtract(args) => extract::native_main(args).map_err(Failed::from),

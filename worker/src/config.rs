@@ -42,6 +42,8 @@ pub struct WorkerConfig {
     pub readiness_period: Duration,
     /// How long a stopping worker lets its attempts go on before it hands them back.
     pub grace: Duration,
+    /// What tools are kept from.
+    pub isolation: crate::isolation::Settings,
 }
 
 /// Where the extraction tools of others are, where they are not in PATH.

@@ -12,7 +12,7 @@ use klp_livepatch::names::WorkerName;
 use klp_telemetry::{LogArgs, Setup, redact};
 use klp_worker::identity::{self, Papers};
 use klp_worker::session::SessionError;
-use klp_worker::{WorkerConfig, config, extract, tree_cli, usage, worker};
+use klp_worker::{WorkerConfig, config, extract, isolation, tree_cli, usage, worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Uri;
 
@@ -128,6 +128,8 @@ struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
     #[command(flatten)]
+    isolation: isolation::IsolationArgs,
+    #[command(flatten)]
     logs: LogArgs,
 }
 
@@ -156,11 +158,15 @@ impl RunArgs {
             memory: self.memory.unwrap_or_else(config::default_memory),
             readiness_period: Duration::from_secs(self.readiness_period),
             grace: Duration::from_secs(self.grace),
+            isolation: self.isolation.into(),
         })
     }
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = isolation::become_tool() {
+        return ended;
+    }
     let cli: Cli = usage::parse();
     let result = match cli.command {
         // Without a runtime: this process is measured and limited.

@@ -76,6 +76,7 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
             memory: config::default_memory(),
             readiness_period: std::time::Duration::from_secs(60),
             grace: std::time::Duration::from_secs(2),
+            isolation: Default::default(),
         },
         stop.clone().cancelled_owned(),
     );
