@@ -11,6 +11,7 @@ use klp_proto::v1;
 
 use crate::config::ToolPaths;
 use crate::extract::{ChildBackend, Extractor};
+use crate::isolation::Isolation;
 use crate::trees::{Listing, TreeKind, TreeStore, verify};
 
 /// The longest reason that is announced, in bytes.
@@ -21,6 +22,8 @@ pub struct Inventory {
     filter: CodestreamFilter,
     /// How often tools and files are tried: a package may have come or gone.
     period: Duration,
+    /// How tools are confined, which they have to work with.
+    isolation: Arc<Isolation>,
     seen: Mutex<Seen>,
 }
 
@@ -55,11 +58,12 @@ fn sort_out(
 }
 
 impl Inventory {
-    pub fn new(trees: Arc<TreeStore>, filter: CodestreamFilter, period: Duration) -> Self {
+    pub fn new(trees: Arc<TreeStore>, filter: CodestreamFilter, period: Duration, isolation: Arc<Isolation>) -> Self {
         Self {
             trees,
             filter,
             period,
+            isolation,
             seen: Mutex::default(),
         }
     }
@@ -97,7 +101,7 @@ impl Inventory {
         };
         let (trees, broken_trees) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let tools = match thorough {
-            true => Some(try_tools().await),
+            true => Some(try_tools(&self.isolation).await),
             false => None,
         };
         let mut seen = self.seen();
@@ -152,13 +156,13 @@ impl Inventory {
 }
 
 /// Each backend that works here, and why those that are installed and don't work do not.
-async fn try_tools() -> (Vec<Arc<dyn Extractor>>, BTreeMap<Backend, String>) {
+async fn try_tools(isolation: &Arc<Isolation>) -> (Vec<Arc<dyn Extractor>>, BTreeMap<Backend, String>) {
     let paths = ToolPaths::from_env();
     let [native, ccp, clang_extract] = [Backend::Native, Backend::Ccp, Backend::ClangExtract];
     let probed = tokio::join!(
-        ChildBackend::probe(native, &paths),
-        ChildBackend::probe(ccp, &paths),
-        ChildBackend::probe(clang_extract, &paths),
+        ChildBackend::probe(native, &paths, isolation),
+        ChildBackend::probe(ccp, &paths, isolation),
+        ChildBackend::probe(clang_extract, &paths, isolation),
     );
     let (mut tools, mut broken) = (Vec::<Arc<dyn Extractor>>::new(), BTreeMap::new());
     for (backend, probed) in [(native, probed.0), (ccp, probed.1), (clang_extract, probed.2)] {

@@ -12,6 +12,7 @@ use klp_livepatch::Arch;
 use klp_livepatch::outcome::Cause;
 use klp_livepatch::task::Platform;
 use klp_worker::extract::CompileCommand;
+use klp_worker::isolation::Cell;
 use klp_worker::trees::overlay::{Applied, Patch, PatchFailure, View};
 use klp_worker::trees::{Tree, TreeStore, kdir};
 use proptest::prelude::*;
@@ -120,7 +121,7 @@ impl Kernel {
             })
             .collect();
         let scratch = tempfile::tempdir_in(self.place.path()).unwrap().keep();
-        let view = View::new(&self.tree, &scratch, &patches, &CancellationToken::new()).await;
+        let view = View::new(&self.tree, &scratch, &patches, &Cell::open(), &CancellationToken::new()).await;
         assert!(seen(&self.tree.src) == self.before, "the tree was touched");
         view
     }
@@ -451,7 +452,8 @@ async fn a_view_that_nobody_wants_any_more_leaves_nothing() {
     for polls in 1.. {
         let scratch = tempfile::tempdir_in(kernel.place.path()).unwrap();
         let patches = [patch.clone()];
-        let mut making = Box::pin(View::new(&kernel.tree, scratch.path(), &patches, &none));
+        let open = Cell::open();
+        let mut making = Box::pin(View::new(&kernel.tree, scratch.path(), &patches, &open, &none));
         let mut left = polls;
         let ended = std::future::poll_fn(|context| {
             left -= 1;

@@ -13,6 +13,7 @@ mod landlock;
 mod layout;
 mod mounts;
 mod plan;
+pub(crate) mod quota;
 mod room;
 mod settings;
 mod syscalls;

@@ -95,7 +95,7 @@ async fn patched(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -> 
     let patches = fetching
         .instrument(info_span!("fetch fixes", klp.fixes = job.fixes.len()))
         .await?;
-    let viewing = View::new(tree, &context.scratch, &patches, &context.cancel);
+    let viewing = View::new(tree, &context.scratch, &patches, &context.cell, &context.cancel);
     let view = viewing.instrument(info_span!("view")).await?;
     for warning in view.iter().flat_map(View::warnings) {
         context.log.line(&format!("warning: {warning}"));
