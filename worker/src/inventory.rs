@@ -11,7 +11,7 @@ use klp_proto::v1;
 
 use crate::config::ToolPaths;
 use crate::extract::{ChildBackend, Extractor};
-use crate::isolation::Isolation;
+use crate::isolation::{self, Isolation};
 use crate::trees::{Listing, TreeKind, TreeStore, verify};
 
 /// The longest reason that is announced, in bytes.
@@ -152,6 +152,12 @@ impl Inventory {
             reason: shortened(why),
         });
         state.unready = unready.collect();
+        let fences = isolation::announced(&self.isolation).into_iter();
+        let fences = fences.map(|(fence, missing)| v1::Fence {
+            name: fence.to_string(),
+            missing: missing.as_deref().map(shortened).unwrap_or_default(),
+        });
+        state.isolation = fences.collect();
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
-use crate::isolation::{Cell, Fence, NoTool};
+use crate::isolation::{Cell, Fence, Group, NoTool};
 use lines::{Budget, LineSplitter};
 use reap::Family;
 pub use reap::{kill_left_over, leave_nothing};
@@ -178,6 +178,8 @@ pub enum End {
     TimedOut(Duration),
     /// Killed at its limit of output, in bytes.
     Flooded(u64),
+    /// One of its processes was killed when all together had taken this many bytes of memory.
+    OutOfMemory(u64),
     /// Killed because nobody wants its result any more.
     Cancelled,
 }
@@ -209,6 +211,11 @@ impl fmt::Display for End {
             }
             End::TimedOut(limit) => write!(f, "killed after {:.1} s (limit)", limit.as_secs_f64()),
             End::Flooded(limit) => write!(f, "killed after {} of output (limit)", mebibytes(*limit)),
+            End::OutOfMemory(limit) => write!(
+                f,
+                "killed when its processes took {} of memory together (limit)",
+                mebibytes(*limit)
+            ),
             End::Cancelled => f.write_str("killed because it was cancelled"),
         }
     }
@@ -295,7 +302,13 @@ async fn run_traced(
         cause,
     };
     let start = Instant::now();
-    let (mut child, mut family, told) = spawn(command, limits)?;
+    let group = command.cell.as_ref().map_or(Ok(None), |cell| cell.group(limits.memory));
+    let group = group.map_err(|e| ProcessError::Fence {
+        program: program.clone(),
+        fence: Fence::Cgroup,
+        why: e.to_string(),
+    })?;
+    let (mut child, mut family, told) = spawn(command, limits, group.as_ref())?;
     let stdout: Box<dyn AsyncRead + Send + Unpin> = match child.stdout.take() {
         Some(pipe) => Box::new(pipe),
         None => Box::new(tokio::io::empty()),
@@ -346,6 +359,12 @@ async fn run_traced(
             NoTool::Start(cause) => not_started(command, cause),
         });
     }
+    let end = match (end, limits.memory) {
+        (End::Exited(1..) | End::Signalled(_), Some(limit)) if group.as_ref().is_some_and(Group::ran_out_of_memory) => {
+            End::OutOfMemory(limit)
+        }
+        (end, _) => end,
+    };
     trace(&end);
     Ok(Finish {
         end,
@@ -395,7 +414,7 @@ pub async fn capture(command: &Command, limits: &Limits, cancel: &CancellationTo
 /// The child, all it will start, and where it tells why there came to be no tool.
 type Started = (tokio::process::Child, Family, Option<PipeReader>);
 
-fn spawn(command: &Command, limits: &Limits) -> Result<Started, ProcessError> {
+fn spawn(command: &Command, limits: &Limits, group: Option<&Group>) -> Result<Started, ProcessError> {
     let start = |cause| not_started(command, cause);
     let input = match &command.input {
         Some(path) => std::fs::File::open(path).map_err(start)?.into(),
@@ -410,7 +429,7 @@ fn spawn(command: &Command, limits: &Limits) -> Result<Started, ProcessError> {
         None => (tokio::process::Command::new(&command.program), None),
         Some(cell) => {
             let (told, tell) = std::io::pipe().map_err(start)?;
-            let (confine, first) = cell.command(&command.dir, tell.as_raw_fd()).map_err(start)?;
+            let (confine, first) = cell.command(&command.dir, group, tell.as_raw_fd()).map_err(start)?;
             let mut to_run = tokio::process::Command::new(confine);
             to_run.args(first).arg(&command.program);
             (to_run, Some((told, tell)))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use tokio_util::sync::CancellationToken;
 
+use super::cgroup::Groups;
 use super::fence::{Decision, Fence, Policy, decide};
 use super::plan::Means;
 use super::settings::Settings;
@@ -29,13 +30,17 @@ pub(super) async fn look(settings: &Settings, data_dir: &Path, program: &Path) -
         means,
         read: known_places(settings, program),
         hidden: vec![data_dir.to_owned()],
+        groups: None,
         program: program.to_owned(),
         scratch_limit: settings.scratch_limit,
     };
     let mut missing = BTreeMap::new();
     if settings.policy != Policy::None {
         missing.extend(no_user.map(|why| (Fence::User, why)));
-        missing.insert(Fence::Cgroup, "control groups are not made yet".to_owned());
+        match Groups::find() {
+            Ok(groups) => isolation.groups = Some(groups),
+            Err(why) => drop(missing.insert(Fence::Cgroup, why)),
+        }
         let base = tempfile::tempdir_in(data_dir).map_err(|e| format!("can't try the fences: {e}"))?;
         isolation = try_all(isolation, &mut missing, base.path()).await?;
     }

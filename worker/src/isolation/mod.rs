@@ -6,6 +6,7 @@
 //! these into a file system, and [`confine`] is the process that puts all up around itself and becomes the tool. A [`Room`]
 //! is a folder that tools write to, and from which the worker takes nothing that is not really in it.
 
+mod cgroup;
 mod confine;
 mod fence;
 mod host;
@@ -27,11 +28,13 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use cgroup::Group;
 pub use confine::become_tool;
 pub use fence::{Decision, Fence, Policy, decide};
 pub use room::Room;
 pub use settings::{IsolationArgs, Settings};
 
+use cgroup::Groups;
 use layout::Layout;
 use plan::{CONFINE, Means, Plan, Trouble};
 
@@ -44,6 +47,7 @@ pub struct Isolation {
     read: Vec<PathBuf>,
     /// What is shown by its own name only, whatever else is shown.
     hidden: Vec<PathBuf>,
+    groups: Option<Groups>,
     /// Our own program, which becomes the tool.
     program: PathBuf,
     pub scratch_limit: u64,
@@ -57,6 +61,7 @@ impl Isolation {
             means: Means::UserNamespace { user: 0, group: 0 },
             read: Vec::new(),
             hidden: Vec::new(),
+            groups: None,
             program: PathBuf::new(),
             scratch_limit: settings::SCRATCH_LIMIT,
         })
@@ -145,9 +150,16 @@ impl Cell {
         !self.isolation.decision.up.is_empty()
     }
 
+    /// A control group for a tool, where such are to be had.
+    pub(crate) fn group(&self, memory: Option<u64>) -> io::Result<Option<Group>> {
+        let groups = self.isolation.groups.as_ref();
+        let groups = groups.filter(|_| self.isolation.decision.up.contains(&Fence::Cgroup));
+        groups.map(|groups| groups.make(memory)).transpose()
+    }
+
     /// What to start in place of a tool in `dir`: our program and its first arguments, which the tool's own follow. Trouble is
     /// told to the pipe `tell`.
-    pub(crate) fn command(&self, dir: &Path, tell: RawFd) -> io::Result<(&Path, [OsString; 2])> {
+    pub(crate) fn command(&self, dir: &Path, group: Option<&Group>, tell: RawFd) -> io::Result<(&Path, [OsString; 2])> {
         let isolation = &*self.isolation;
         let read: Vec<PathBuf> = isolation.read.iter().chain(&self.read).cloned().collect();
         let plan = Plan {
@@ -155,7 +167,7 @@ impl Cell {
             means: isolation.means,
             layout: Layout::new(&read, &self.write, &isolation.hidden)?,
             dir: dir.to_owned(),
-            cgroup: None,
+            cgroup: group.map(|group| group.path().to_owned()),
             tell,
         };
         let text = serde_json::to_string(&plan)?;

@@ -13,6 +13,7 @@ use nix::sys::signal::kill;
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 
+use super::cgroup;
 use super::fence::Fence;
 
 /// The first argument of our programs when they are this tool; the questions follow.
@@ -110,6 +111,12 @@ fn way(fence: Fence, asked: &Questions) -> Option<String> {
             let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, none, none) };
             said(traced == 0, "a tool may have others traced")
         }
-        Fence::Cgroup => None,
+        Fence::Cgroup => {
+            let own = fs::read_to_string("/proc/self/cgroup");
+            said(
+                own.is_ok_and(|own| !own.contains(cgroup::NAME)),
+                "a tool is not in a group of its own",
+            )
+        }
     }
 }
