@@ -44,6 +44,8 @@ pub struct WorkerOptions<'a> {
     /// What tools are kept from. With programs of a test's own that tell what they do in their folder it is nothing, unless a
     /// test says otherwise: they would not get through.
     pub isolation: Option<&'a str>,
+    /// Further arguments.
+    pub args: &'a [&'a str],
 }
 
 impl Default for WorkerOptions<'_> {
@@ -57,6 +59,7 @@ impl Default for WorkerOptions<'_> {
             suse: None,
             kernel_source: None,
             isolation: None,
+            args: &[],
         }
     }
 }
@@ -260,6 +263,7 @@ impl Farm {
         if let Some((data, catalog)) = options.suse {
             command.arg("--suse-data-dir").arg(data).arg("--catalog").arg(catalog);
         }
+        command.args(options.args);
         if let Some(source) = options.kernel_source {
             command.arg("--kernel-source").arg(source);
         }

@@ -9,7 +9,8 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter,
 };
 
-/// Refused with EPERM, as if for lack of privileges.
+/// Refused with ENOSYS, as if the kernel had none of them: who hears that of `clone3` takes `clone`, and one answer takes one
+/// filter, which the kernel is to compile for each tool.
 const REFUSED: &[libc::c_long] = &[
     // Other places, and other views of places.
     libc::SYS_mount,
@@ -59,6 +60,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_setdomainname,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
+    // Its flags are in memory, where no filter sees them.
+    libc::SYS_clone3,
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
     #[cfg(target_arch = "x86_64")]
@@ -91,13 +94,10 @@ const SHORT_POINTERS: libc::c_long = 0x4000_0000;
 
 /// Refuses the calls to this process and those it starts.
 pub(super) fn refuse() -> io::Result<()> {
-    for filter in filters()? {
-        apply_filter(&filter).map_err(io::Error::other)?;
-    }
-    Ok(())
+    apply_filter(&filter()?).map_err(io::Error::other)
 }
 
-fn filters() -> io::Result<[BpfProgram; 2]> {
+fn filter() -> io::Result<BpfProgram> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)
         .map_err(|_| io::Error::other(format!("no filter is made for {} yet", std::env::consts::ARCH)))?;
     let mut refused: BTreeMap<libc::c_long, Vec<SeccompRule>> =
@@ -106,12 +106,14 @@ fn filters() -> io::Result<[BpfProgram; 2]> {
     refused.insert(libc::SYS_clone, NEW.into_iter().map(flag).collect::<io::Result<_>>()?);
     let others = SOCKETS.map(|family| (Op::Ne, family as u64)).to_vec();
     refused.insert(libc::SYS_socket, vec![rule(others)?]);
-    // Its flags are in memory, where no filter sees them; whoever hears that it is not there takes the former one.
-    let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    Ok([
-        program(refused, libc::EPERM, arch)?,
-        program(absent, libc::ENOSYS, arch)?,
-    ])
+    #[cfg(target_arch = "x86_64")]
+    let refused = refused
+        .into_iter()
+        .flat_map(|(number, rules)| [(number, rules.clone()), (number | SHORT_POINTERS, rules)])
+        .collect();
+    let refuse = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let filter = SeccompFilter::new(refused, SeccompAction::Allow, refuse, arch).map_err(io::Error::other)?;
+    BpfProgram::try_from(filter).map_err(io::Error::other)
 }
 
 /// All of these about a call's first argument.
@@ -123,24 +125,13 @@ fn rule(conditions: Vec<(Op, u64)>) -> io::Result<SeccompRule> {
     SeccompRule::new(conditions).map_err(io::Error::other)
 }
 
-fn program(calls: BTreeMap<libc::c_long, Vec<SeccompRule>>, errno: i32, arch: TargetArch) -> io::Result<BpfProgram> {
-    #[cfg(target_arch = "x86_64")]
-    let calls = calls
-        .into_iter()
-        .flat_map(|(number, rules)| [(number, rules.clone()), (number | SHORT_POINTERS, rules)])
-        .collect();
-    let refuse = SeccompAction::Errno(errno.unsigned_abs());
-    let filter = SeccompFilter::new(calls, SeccompAction::Allow, refuse, arch).map_err(io::Error::other)?;
-    BpfProgram::try_from(filter).map_err(io::Error::other)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_fit_into_the_kernel() {
+    fn the_filter_fits_into_the_kernel() {
         // BPF_MAXINSNS.
-        assert!(filters().unwrap().iter().all(|program| program.len() < 4096));
+        assert!(filter().unwrap().len() < 4096);
     }
 }
