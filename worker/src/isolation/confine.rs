@@ -18,6 +18,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
@@ -239,6 +240,9 @@ fn close_in(plan: &Plan, tell: &OwnedFd) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Processes of one user, of all tools that run as such at a time: a bound for hosts without control groups.
+const PROCESSES: u64 = 4096;
+
 /// Gives away all capabilities, those that could be had back included, and where it can, what the user's files are.
 fn become_nobody(means: Means) -> io::Result<()> {
     for number in 0..u64::BITS {
@@ -256,7 +260,7 @@ fn become_nobody(means: Means) -> io::Result<()> {
         setresgid(group, group, group)?;
         setresuid(user, user, user)?;
     }
-    Ok(())
+    Ok(setrlimit(Resource::RLIMIT_NPROC, PROCESSES, PROCESSES)?)
 }
 
 /// Becomes the tool; returns only what keeps it from that.
