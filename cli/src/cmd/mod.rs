@@ -20,6 +20,5 @@ pub mod submit;
 pub mod token;
 pub mod top;
 pub mod up;
-pub mod verify_provenance;
 pub mod watch;
 pub mod workers;

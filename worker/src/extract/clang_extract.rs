@@ -138,7 +138,6 @@ impl External for ClangExtract {
                 expanded: Vec::new(),
                 dependencies: Vec::new(),
                 form: Form::External,
-                command: Vec::new(),
             },
             original,
             others: vec![list_path, header_path],

@@ -2,7 +2,6 @@
 //! and flags, and can everything it leaves undefined be resolved?
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::Command;
 
 use object::{Object, ObjectSymbol};
@@ -81,24 +80,6 @@ pub fn own_args(request: &Request) -> Vec<String> {
     out
 }
 
-/// How the extraction is compiled: the compiler, then its arguments.
-pub fn command_line(request: &Request) -> Vec<String> {
-    let own = request.as_unpatched();
-    let request = own.as_ref().unwrap_or(request);
-    let mut words = vec![request.command.compiler.clone()];
-    words.extend(module_args(request));
-    // No -w: it would silence what the kernel's flags make an error of, such as an undeclared function.
-    words.extend(["-fno-diagnostics-color", "-c", "-o"].map(str::to_owned));
-    let (source, output) = files(request);
-    words.extend([output, source].map(|path| path.to_string_lossy().into_owned()));
-    words
-}
-
-/// The source and the object, in the scratch directory.
-fn files(request: &Request) -> (PathBuf, PathBuf) {
-    (request.scratch.join("livepatch.c"), request.scratch.join("livepatch.o"))
-}
-
 /// Compiles the extraction in the request's scratch directory and looks at the object.
 ///
 /// # Errors
@@ -106,7 +87,7 @@ fn files(request: &Request) -> (PathBuf, PathBuf) {
 pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) -> Result<CompileCheck, Error> {
     let own = request.as_unpatched();
     let request = own.as_ref().unwrap_or(request);
-    let (source, output) = files(request);
+    let (source, output) = (request.scratch.join("livepatch.c"), request.scratch.join("livepatch.o"));
     let io = |action, path: &std::path::Path| {
         let path = path.to_owned();
         move |source| Error::Io { action, path, source }
@@ -114,7 +95,11 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
     std::fs::write(&source, &extraction.source).map_err(io("write", &source))?;
     let run = tool::output(
         Command::new(&request.command.compiler)
-            .args(&command_line(request)[1..])
+            .args(module_args(request))
+            // No -w: it would silence what the kernel's flags make an error of, such as an undeclared function.
+            .args(["-fno-diagnostics-color", "-c", "-o"])
+            .arg(&output)
+            .arg(&source)
             .current_dir(&request.command.directory)
             .env("LC_ALL", "C"),
     )?;

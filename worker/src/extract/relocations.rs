@@ -69,7 +69,6 @@ mod tests {
             expanded: Vec::new(),
             dependencies: Vec::new(),
             form: Form::External,
-            command: Vec::new(),
         }
     }
 

@@ -13,7 +13,6 @@ mod disk;
 mod kbuild;
 pub mod kdir;
 mod lock;
-mod measure;
 pub mod modules;
 pub mod overlay;
 mod partial;
