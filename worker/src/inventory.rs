@@ -1,6 +1,7 @@
 //! What this worker has to offer: the trees on its disk and the tools that work here, each after a look whether it does.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,21 +82,27 @@ impl Inventory {
     /// compared with what they were and tools are tried.
     pub async fn refresh(&self) {
         let thorough = self.seen().examined.is_none_or(|at| at.elapsed() > self.period);
-        let (store, filter) = (self.trees.clone(), self.filter.clone());
+        let (store, filter, isolation) = (self.trees.clone(), self.filter.clone(), self.isolation.clone());
         let found_broken = self.seen().broken_trees.clone();
         let look = move || {
             sort_out(
                 store.list(),
                 |platform| filter.matches(&platform.codestream),
-                |tree| match tree.kind {
-                    // Whoever builds a kernel of their own may build it anew; its files are read as they are.
-                    TreeKind::Debian if thorough => verify::files(tree),
-                    // What a thorough look found stays until the next one.
-                    TreeKind::Debian => match found_broken.get(&tree.platform) {
-                        Some(problem) => vec![problem.clone()],
-                        None => verify::missing(tree),
-                    },
-                    TreeKind::Kdir | TreeKind::Suse => verify::missing(tree),
+                |tree| {
+                    let places = tree.places();
+                    if let Some(shut) = isolation.unreadable(places.iter().map(PathBuf::as_path)) {
+                        return vec![shut];
+                    }
+                    match tree.kind {
+                        // Whoever builds a kernel of their own may build it anew; its files are read as they are.
+                        TreeKind::Debian if thorough => verify::files(tree),
+                        // What a thorough look found stays until the next one.
+                        TreeKind::Debian => match found_broken.get(&tree.platform) {
+                            Some(problem) => vec![problem.clone()],
+                            None => verify::missing(tree),
+                        },
+                        TreeKind::Kdir | TreeKind::Suse => verify::missing(tree),
+                    }
                 },
             )
         };

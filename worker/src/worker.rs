@@ -12,6 +12,7 @@ use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::task::{AttemptId, Incarnation};
 use klp_proto::v1::{self, Assignment, WorkerState};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::Mode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -152,6 +153,10 @@ async fn isolate(config: &WorkerConfig) -> anyhow::Result<Arc<Isolation>> {
     let data_dir = std::path::absolute(&config.data_dir)?;
     let isolation = Isolation::look(&config.isolation, &data_dir, &program).await;
     let isolation = isolation.map_err(anyhow::Error::msg)?;
+    if isolation.changes_user() {
+        // What is shut for others stays so by the folders around it, which the worker made before.
+        nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    }
     let fences = isolation.fences();
     let up: Vec<&str> = fences.up.iter().map(|fence| fence.name()).collect();
     tracing::info!(up = up.join(" "), "tools are confined");

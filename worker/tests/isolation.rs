@@ -215,6 +215,7 @@ async fn rights_are_neither_there_nor_to_be_had() {
         "grep -q '^NoNewPrivs:\t1$' /proc/self/status && grep -q '^Seccomp:\t2$' /proc/self/status",
         // A program that would run as its owner does not.
         "cp /bin/id mine && chmod u+s mine && ./mine -u && test $(./mine -u) = $(id -u)",
+        "test $(ulimit -u) -le 4096 && ! ulimit -u 5000",
         "! mount -t tmpfs none /tmp",
         "! unshare -U true && ! unshare -r mount -t tmpfs none /tmp",
         "! chroot . /bin/true",
@@ -289,6 +290,19 @@ async fn a_fence_that_is_missing_is_named_and_stops_who_requires_it() {
     // A program that never becomes a tool puts up no fence.
     let broken = Isolation::look(&settings, dir.path(), Path::new("/bin/false")).await;
     assert!(broken.is_err());
+}
+
+#[tokio::test]
+async fn a_tree_that_tools_cannot_read_is_told() {
+    let ground = Ground::new("required").await;
+    let tree = ground.path("tree");
+    let isolation = ground.cell.isolation();
+    assert_eq!(isolation.unreadable([tree.as_path()]), None);
+    std::fs::set_permissions(&tree, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let told = isolation.unreadable([tree.as_path()]);
+    // Who runs tools as who it is has no such trouble.
+    assert_eq!(told.is_some(), nix::unistd::geteuid().is_root(), "{told:?}");
+    assert!(told.is_none_or(|why| why.contains("chmod -R o+rX")));
 }
 
 /// As root, all of this once more as somebody who is not: then user namespaces take root's place.

@@ -18,6 +18,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
@@ -168,19 +169,12 @@ fn first(
     mut end: io::PipeWriter,
 ) -> Result<std::convert::Infallible, Trouble> {
     close_in(plan, tell)?;
-    // SAFETY: as above.
-    let tool = match unsafe { fork() }.map_err(fence(Fence::Processes))? {
-        ForkResult::Child => {
-            drop(end);
-            return Err(execute(plan, program, args));
-        }
-        ForkResult::Parent { child } => child,
-    };
-    // Only the tool's is left, which is closed when it runs.
-    let _ = nix::unistd::close(plan.tell);
+    // Without a copy of this process's memory, unlike a fork.
+    let tool = Command::new(program).args(args).current_dir(&plan.dir).spawn();
+    let tool = tool.map_err(|e| not_started(&e))?;
     loop {
         match wait_any() {
-            Ok((pid, status)) if pid == tool => {
+            Ok((pid, status)) if u32::try_from(pid.as_raw()) == Ok(tool.id()) => {
                 let _ = end.write_all(&status.to_ne_bytes());
                 std::process::exit(0);
             }
@@ -239,6 +233,9 @@ fn close_in(plan: &Plan, tell: &OwnedFd) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Processes of one user, of all tools that run as such at a time: a bound for hosts without control groups.
+const PROCESSES: u64 = 4096;
+
 /// Gives away all capabilities, those that could be had back included, and where it can, what the user's files are.
 fn become_nobody(means: Means) -> io::Result<()> {
     for number in 0..u64::BITS {
@@ -256,13 +253,16 @@ fn become_nobody(means: Means) -> io::Result<()> {
         setresgid(group, group, group)?;
         setresuid(user, user, user)?;
     }
-    Ok(())
+    Ok(setrlimit(Resource::RLIMIT_NPROC, PROCESSES, PROCESSES)?)
 }
 
 /// Becomes the tool; returns only what keeps it from that.
 fn execute(plan: &Plan, program: OsString, args: Vec<OsString>) -> Trouble {
-    let failed = Command::new(program).args(args).current_dir(&plan.dir).exec();
+    not_started(&Command::new(program).args(args).current_dir(&plan.dir).exec())
+}
+
+fn not_started(e: &io::Error) -> Trouble {
     Trouble::Start {
-        errno: failed.raw_os_error().unwrap_or(libc::EINVAL),
+        errno: e.raw_os_error().unwrap_or(libc::EINVAL),
     }
 }

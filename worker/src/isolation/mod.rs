@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,6 +87,26 @@ impl Isolation {
             Means::Root { user, group } if self.decision.up.contains(&Fence::User) => Some((user, group)),
             _ => None,
         }
+    }
+
+    /// Whether tools are somebody else, who has to be able to read what the worker makes for them.
+    pub fn changes_user(&self) -> bool {
+        self.owner().is_some()
+    }
+
+    /// What of these paths tools can't read because they are somebody else, with what to do.
+    pub fn unreadable<'p>(&self, paths: impl IntoIterator<Item = &'p Path>) -> Option<String> {
+        let (user, _) = self.owner()?;
+        let shut = |path: &&Path| {
+            path.metadata().is_ok_and(|found| {
+                let needed = if found.is_dir() { 0o005 } else { 0o004 };
+                found.uid() != user && found.mode() & needed != needed
+            })
+        };
+        let path = paths.into_iter().find(shut)?.display();
+        Some(format!(
+            "tools run as another user ({user}), who can't read {path}; allow it with chmod -R o+rX {path}"
+        ))
     }
 
     /// A cell whose tools may read these paths.
