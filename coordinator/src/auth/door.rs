@@ -124,6 +124,19 @@ async fn turn_away(socket: TcpStream) {
     let _ = tokio::time::timeout(PATIENCE, serving).await;
 }
 
+/// The next connection. One that can't be taken is passed over, after a rest: the cause may last.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not accepted");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
 /// What connects from now on, until `stop`. Who is slow to say who it is holds up nobody else.
 pub fn incoming(listener: TcpListener, door: Door, stop: CancellationToken) -> impl Stream<Item = io::Result<Line>> {
     let (through, lines) = mpsc::channel(64);
@@ -133,17 +146,9 @@ pub fn incoming(listener: TcpListener, door: Door, stop: CancellationToken) -> i
             let Ok(permit) = Arc::clone(&opening).acquire_owned().await else {
                 return;
             };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let (socket, address) = tokio::select! {
+                accepted = accept(&listener) => accepted,
                 () = stop.cancelled() => return,
-            };
-            let (socket, address) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::debug!(%error, "a connection was not accepted");
-                    tokio::time::sleep(REST).await;
-                    continue;
-                }
             };
             let (door, through) = (door.clone(), through.clone());
             tokio::spawn(async move {

@@ -20,7 +20,7 @@ mod tls;
 pub use book::Book;
 pub use caller::{Caller, Peer};
 pub use deed::Deed;
-pub use door::{Door, incoming};
+pub use door::{Door, accept, incoming};
 pub use gate::{Gate, Presented};
 pub use layer::Guard;
 pub use sessions::LIFE as SESSION_LIFE;

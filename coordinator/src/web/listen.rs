@@ -15,39 +15,28 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::auth::{Door, Peer};
+use crate::auth::{Door, Peer, accept};
 
 /// Connections at a time; further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 1024;
 /// How long a request's head may take: nobody holds a connection with half a line.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the listener rests when it has no file descriptors left.
-const REST: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, then lets open requests end within `patience`.
 pub async fn serve(listener: TcpListener, door: Door, router: Router, stop: CancellationToken, patience: Duration) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
-        let accepted = tokio::select! {
+        let next = async {
             // A closed semaphore, which this never is, would end the service.
-            permit = Arc::clone(&connections).acquire_owned() => match permit {
-                Ok(permit) => tokio::select! {
-                    accepted = listener.accept() => accepted.map(|accepted| (accepted, permit)),
-                    () = stop.cancelled() => break,
-                },
-                Err(_) => break,
-            },
+            let permit = Arc::clone(&connections).acquire_owned().await.ok()?;
+            Some((accept(&listener).await, permit))
+        };
+        let next = tokio::select! {
+            next = next => next,
             () = stop.cancelled() => break,
         };
-        let ((socket, address), permit) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "a connection was not accepted");
-                tokio::time::sleep(REST).await;
-                continue;
-            }
-        };
+        let Some(((socket, address), permit)) = next else { break };
         let (door, router, watcher) = (door.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _permit = permit;
