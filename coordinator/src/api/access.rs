@@ -6,11 +6,11 @@ use std::time::Duration;
 use klp_identity::authority::Span;
 use klp_identity::{Authority, Issued, Kind, Problem, Role, Token, TokenId};
 use klp_livepatch::names::WorkerName;
-use klp_proto::convert::{invalid_argument, parse};
 use klp_proto::v1;
 use klp_proto::v1::access_service_server::AccessService;
 use tonic::{Request, Response, Status};
 
+use super::fleet::about;
 use super::{Failed, Shared, stopping, store_status, wire};
 use crate::auth::{Caller, Deed, files};
 use crate::ledger::access::{self, AccessError};
@@ -38,7 +38,7 @@ impl AccessService for Access {
         let (caller, deed, now) = self.asked(&request, "AccessService/CreateToken")?;
         let request = request.into_inner();
         let name = token_name(request.name)?;
-        let role: Role = field("role", &request.role)?;
+        let role: Role = wire::field("role", &request.role)?;
         if role == Role::Worker {
             let text = "workers have certificates, not tokens: `klp-farm enroll NAME` lets one in";
             return Err(wire::invalid("role", text));
@@ -70,23 +70,18 @@ impl AccessService for Access {
         &self,
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
-        const METHOD: &str = "AccessService/RevokeToken";
-        let (_, deed, now) = self.asked(&request, METHOD)?;
-        let id: TokenId = field("id", &request.into_inner().id)?;
+        let (_, deed, now) = self.asked(&request, "AccessService/RevokeToken")?;
+        let id: TokenId = wire::field("id", &request.into_inner().id)?;
         let done = deed.clone();
         let revoke = move |tx: &mut store::Tx<'_>| {
             let row = access::revoke_token(tx, id, now)?;
             done.done(tx, &format!("token {id} of {}", row.name))?;
             Ok::<_, AccessError>(row)
         };
-        match self.0.store.write(revoke).await.map_err(status) {
-            Ok(row) => {
-                tracing::info!(token = %row.id, name = row.name, "token revoked");
-                let token = Some(told(row));
-                Ok(Response::new(v1::RevokeTokenResponse { token }))
-            }
-            Err(status) => Err(self.refused(&deed, &format!("token {id}"), status).await),
-        }
+        let row = self.0.change(&deed, &format!("token {id}"), revoke, status).await?;
+        tracing::info!(token = %row.id, name = row.name, "token revoked");
+        let token = Some(told(row));
+        Ok(Response::new(v1::RevokeTokenResponse { token }))
     }
 
     async fn create_enrollment(
@@ -95,7 +90,7 @@ impl AccessService for Access {
     ) -> Result<Response<v1::CreateEnrollmentResponse>, Status> {
         let (_, deed, now) = self.asked(&request, "AccessService/CreateEnrollment")?;
         let request = request.into_inner();
-        let worker: WorkerName = field("worker", &request.worker)?;
+        let worker: WorkerName = wire::field("worker", &request.worker)?;
         if request.valid_ms > MAX_ENROLLMENT {
             let text = format!("{}; at most {MAX_ENROLLMENT}, 7 days", request.valid_ms);
             return Err(wire::invalid("valid_ms", text));
@@ -109,7 +104,7 @@ impl AccessService for Access {
         let secret = token.reveal();
         let create = move |tx: &mut store::Tx<'_>| {
             access::add_enrollment(tx, &token, &worker, expires)?;
-            deed.done(tx, &format!("worker {worker}"))?;
+            deed.done(tx, &about(&worker))?;
             Ok::<_, AccessError>(())
         };
         self.0.store.write(create).await.map_err(status)?;
@@ -198,20 +193,16 @@ impl AccessService for Access {
         request: Request<v1::RevokeWorkerRequest>,
     ) -> Result<Response<v1::RevokeWorkerResponse>, Status> {
         let (_, deed, now) = self.asked(&request, "AccessService/RevokeWorker")?;
-        let worker: WorkerName = field("worker", &request.into_inner().worker)?;
+        let worker: WorkerName = wire::field("worker", &request.into_inner().worker)?;
         let (name, done) = (worker.clone(), deed.clone());
         let revoke = move |tx: &mut store::Tx<'_>| {
             let revoked = access::revoke_worker(tx, &name, now)?;
-            done.done(tx, &format!("worker {name}"))?;
+            done.done(tx, &about(&name))?;
             Ok::<_, AccessError>(revoked)
         };
-        match self.0.store.write(revoke).await.map_err(status) {
-            Ok(revoked) => {
-                tracing::info!(klp.worker = %worker, "worker revoked");
-                Ok(Response::new(v1::RevokeWorkerResponse { revoked }))
-            }
-            Err(status) => Err(self.refused(&deed, &format!("worker {worker}"), status).await),
-        }
+        let revoked = self.0.change(&deed, &about(&worker), revoke, status).await?;
+        tracing::info!(klp.worker = %worker, "worker revoked");
+        Ok(Response::new(v1::RevokeWorkerResponse { revoked }))
     }
 
     async fn list_audit(
@@ -248,11 +239,6 @@ impl Access {
         let (caller, now) = (Caller::of(request)?, self.0.clock.now());
         let deed = Deed::new(&caller, method, now);
         Ok((caller, deed, now))
-    }
-
-    async fn refused(&self, deed: &Deed, object: &str, status: Status) -> Status {
-        deed.refused(&self.0.store, object, &status).await;
-        status
     }
 
     /// The farm's CA, and all that are to be trusted. It is read each time: it may have been replaced.
@@ -315,14 +301,6 @@ fn csr(pem: String) -> Result<String, Status> {
             format!("{} bytes; at most {MAX_REQUEST}", pem.len()),
         )),
     }
-}
-
-fn field<T>(name: &str, text: &str) -> Result<T, Status>
-where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    parse(name, text).map_err(|violation| invalid_argument(&[violation]))
 }
 
 /// What went wrong with this machine's keys is told in the log alone.

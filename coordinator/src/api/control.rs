@@ -45,10 +45,7 @@ async fn change_this(
         done.done(tx, &about(&row))?;
         Ok::<_, ChangeError>(row)
     };
-    let row = match shared.store.write(record).await.map_err(status) {
-        Ok(row) => row,
-        Err(status) => return Err(refused(shared, &deed, id, status).await),
-    };
+    let row = shared.change(&deed, &by_id(id), record, status).await?;
     tracing::info!(klp.livepatch = %row.id, klp.name = %row.spec.name, "{what}");
     let livepatch = Some(wire::livepatch(&row));
     Ok(Response::new(v1::ChangeResponse { livepatch }))
@@ -59,9 +56,9 @@ pub fn about(row: &LivepatchRow) -> String {
     format!("livepatch {}", row.spec.name)
 }
 
-async fn refused(shared: &Shared, deed: &Deed, id: LivepatchId, status: Status) -> Status {
-    deed.refused(&shared.store, &format!("livepatch {id}"), &status).await;
-    status
+/// What it calls one that nothing was done to.
+fn by_id(id: LivepatchId) -> String {
+    format!("livepatch {id}")
 }
 
 pub async fn retry(
@@ -78,10 +75,7 @@ pub async fn retry(
         done.done(tx, &about(&row))?;
         Ok::<_, ChangeError>((row, retried))
     };
-    let (row, retried) = match shared.store.write(record).await.map_err(status) {
-        Ok(changed) => changed,
-        Err(status) => return Err(refused(shared, &deed, id, status).await),
-    };
+    let (row, retried) = shared.change(&deed, &by_id(id), record, status).await?;
     tracing::info!(klp.livepatch = %row.id, klp.name = %row.spec.name, retried, "retried");
     let livepatch = Some(wire::livepatch(&row));
     Ok(Response::new(v1::RetryResponse { livepatch, retried }))

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::task::Platform;
 use klp_livepatch::{CodestreamFilter, Reason};
-use klp_proto::convert::{invalid_argument, parse};
 use klp_proto::v1;
 use klp_proto::v1::fleet_service_server::FleetService;
 use tonic::{Request, Response, Status};
@@ -42,7 +41,7 @@ impl FleetService for Fleet {
         &self,
         request: Request<v1::ListCodestreamsRequest>,
     ) -> Result<Response<v1::ListCodestreamsResponse>, Status> {
-        let filter: CodestreamFilter = field("filter", &request.into_inner().filter)?;
+        let filter: CodestreamFilter = wire::field("filter", &request.into_inner().filter)?;
         let holders = self.0.store.read(|db| store::holders(db).map_err(Failed::from)).await?;
         let catalog = self.0.catalog.clone();
         let catalog = self.0.blobs.aside().run(move || catalog.now()).await;
@@ -93,8 +92,8 @@ impl FleetService for Fleet {
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::WorkerResponse>, Status> {
         let deed = self.0.deed(&request, "FleetService/Drain")?;
         let request = request.into_inner();
-        let worker: WorkerName = field("worker", &request.worker)?;
-        let reason: Reason = field("reason", &request.reason)?;
+        let worker: WorkerName = wire::field("worker", &request.worker)?;
+        let reason: Reason = wire::field("reason", &request.reason)?;
         let now = Now::of(&self.0.clock);
         let (name, done) = (worker.clone(), deed.clone());
         let drain = move |tx: &mut Tx<'_>| {
@@ -107,7 +106,7 @@ impl FleetService for Fleet {
 
     async fn undrain(&self, request: Request<v1::UndrainRequest>) -> Result<Response<v1::WorkerResponse>, Status> {
         let deed = self.0.deed(&request, "FleetService/Undrain")?;
-        let worker: WorkerName = field("worker", &request.into_inner().worker)?;
+        let worker: WorkerName = wire::field("worker", &request.into_inner().worker)?;
         let (name, done) = (worker.clone(), deed.clone());
         let undrain = move |tx: &mut Tx<'_>| {
             let undrained = ledger::undrain(tx, &name)?;
@@ -119,7 +118,7 @@ impl FleetService for Fleet {
 
     async fn forget(&self, request: Request<v1::ForgetRequest>) -> Result<Response<v1::ForgetResponse>, Status> {
         let deed = self.0.deed(&request, "FleetService/Forget")?;
-        let worker: WorkerName = field("worker", &request.into_inner().worker)?;
+        let worker: WorkerName = wire::field("worker", &request.into_inner().worker)?;
         let refused = async |status: Status| {
             deed.refused(&self.0.store, &about(&worker), &status).await;
             status
@@ -205,7 +204,7 @@ impl Fleet {
 }
 
 /// What the audit log calls a worker.
-fn about(worker: &WorkerName) -> String {
+pub fn about(worker: &WorkerName) -> String {
     format!("worker {worker}")
 }
 
@@ -215,12 +214,4 @@ fn recorded(tx: &Tx<'_>, deed: &Deed, worker: &WorkerName, changed: Option<()>) 
         deed.done(tx, &about(worker))?;
     }
     Ok(changed)
-}
-
-fn field<T>(name: &str, text: &str) -> Result<T, Status>
-where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    parse(name, text).map_err(|violation| invalid_argument(&[violation]))
 }

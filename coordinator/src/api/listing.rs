@@ -1,7 +1,6 @@
 //! Livepatches looked for, and what has changed of them.
 
 use klp_livepatch::task::{LivepatchId, TaskId};
-use klp_proto::convert::{invalid_argument, parse};
 use klp_proto::v1;
 use tonic::Status;
 
@@ -103,13 +102,13 @@ fn unknown(task: TaskId) -> Failed {
 }
 
 fn task_id(text: &str) -> Result<TaskId, Status> {
-    parse("task_id", text).map_err(|violation| invalid_argument(&[violation]))
+    wire::field("task_id", text)
 }
 
 pub async fn changes(shared: &Shared, request: v1::ChangesRequest) -> Result<v1::ChangesResponse, Status> {
     let cursor: Option<Cursor> = match request.cursor.as_str() {
         "" => None,
-        text => Some(parse("cursor", text).map_err(|violation| invalid_argument(&[violation]))?),
+        text => Some(wire::field("cursor", text)?),
     };
     let Some((changed, next)) = cursor.and_then(|cursor| shared.versions.since(cursor, CHANGES)) else {
         return Ok(v1::ChangesResponse {

@@ -98,7 +98,7 @@ impl LivepatchService for Livepatches {
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let request = request.into_inner();
-        let task: TaskId = field("task_id", &request.task_id)?;
+        let task: TaskId = wire::field("task_id", &request.task_id)?;
         let number = request.attempt;
         let query = move |db: &rusqlite::Connection| {
             let Some(task) = store::task(db, task)? else {
@@ -206,21 +206,12 @@ impl LivepatchService for Livepatches {
     }
 }
 
-/// A text field as its type.
-fn field<T>(name: &str, text: &str) -> Result<T, Status>
-where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    convert::parse(name, text).map_err(|violation| convert::invalid_argument(&[violation]))
-}
-
 /// The bytes of a stored file.
 pub(super) async fn download(
     shared: &Shared,
     request: v1::GetArtifactRequest,
 ) -> Result<Response<Stream<v1::ArtifactChunk>>, Status> {
-    let digest = field("digest", &request.digest)?;
+    let digest = wire::field("digest", &request.digest)?;
     let Some(mut file) = shared.blobs.read(&digest).await.map_err(blob_status)? else {
         return Err(Status::not_found(format!(
             "no artifact with the digest {digest} is stored"

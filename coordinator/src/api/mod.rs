@@ -38,7 +38,7 @@ use crate::farm::Farm;
 use crate::logs::{LogError, Logs};
 use crate::metrics::{Metrics, Scrape};
 use crate::space::Space;
-use crate::store::{self, LivepatchRow, Store, StoreError};
+use crate::store::{self, LivepatchRow, Store, StoreError, Tx};
 use crate::tryout::Tryouts;
 use crate::versions::Versions;
 
@@ -68,6 +68,30 @@ impl Shared {
     /// What the sender of a request is about to do.
     fn deed<T>(&self, request: &tonic::Request<T>, method: &'static str) -> Result<Deed, Status> {
         Ok(Deed::new(&Caller::of(request)?, method, self.clock.now()))
+    }
+
+    /// Runs a change, which records itself as done; if it is refused, that is recorded.
+    ///
+    /// # Errors
+    /// What `status` makes of the change's.
+    async fn change<T, E>(
+        &self,
+        deed: &Deed,
+        object: &str,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        status: impl FnOnce(E) -> Status,
+    ) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        match self.store.write(change).await.map_err(status) {
+            Ok(changed) => Ok(changed),
+            Err(status) => {
+                deed.refused(&self.store, object, &status).await;
+                Err(status)
+            }
+        }
     }
 }
 

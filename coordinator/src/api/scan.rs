@@ -113,7 +113,7 @@ pub async fn answer(
     request: v1::AnswerErrandRequest,
 ) -> Result<Response<v1::AnswerErrandResponse>, Status> {
     use v1::answer_errand_request::Answer;
-    let id: Uuid = convert::parse("id", &request.id).map_err(|violation| invalid_argument(&[violation]))?;
+    let id: Uuid = wire::field("id", &request.id)?;
     if let Some(worker) = shared.errands.whose(id) {
         caller.speaks_for(&worker)?;
     }

@@ -3,7 +3,7 @@
 use klp_livepatch::outcome::Artifact;
 use klp_livepatch::round::Input;
 use klp_livepatch::spec::Violation;
-use klp_proto::convert::invalid_argument;
+use klp_proto::convert::{invalid_argument, parse};
 use klp_proto::v1;
 use tonic::Status;
 
@@ -19,6 +19,18 @@ pub fn invalid(field: &str, message: impl Into<String>) -> Status {
         field: field.to_owned(),
         message: message.into(),
     }])
+}
+
+/// A text field as its type.
+///
+/// # Errors
+/// INVALID_ARGUMENT: the text is none of that type.
+pub fn field<T>(name: &str, text: &str) -> Result<T, Status>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    parse(name, text).map_err(|violation| invalid_argument(&[violation]))
 }
 
 pub fn livepatch(row: &LivepatchRow) -> v1::Livepatch {

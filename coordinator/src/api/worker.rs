@@ -91,7 +91,7 @@ impl WorkerService for Workers {
         let Some(Part::Header(header)) = parts.message().await?.and_then(|m| m.part) else {
             return Err(wire::invalid("header", "an upload begins with its header"));
         };
-        let digest = parse("header.digest", &header.digest).map_err(|v| invalid_argument(&[v]))?;
+        let digest = wire::field("header.digest", &header.digest)?;
         if header.size > MAX_ARTIFACT {
             let message = format!("{} bytes; at most {MAX_ARTIFACT}", header.size);
             return Err(wire::invalid("header.size", message));
