@@ -3,6 +3,8 @@
 CACHE ?= $(or $(KLP_FARM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klp-farm)
 TREES := $(CACHE)/trees
 FOREIGN_TREES := $(CACHE)/foreign-trees
+ADD_TREES = target/debug/klp-worker tree add debian --latest 2 --trees $(TREES)
+ADD_FOREIGN_TREES = target/debug/klp-worker tree add debian --latest 1 --arch s390x --trees $(FOREIGN_TREES)
 SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 # Ignored tests are those that take minutes and gigabytes: this is where they run.
@@ -30,15 +32,15 @@ lint: deps
 
 ## trees: the two newest kernels of this Debian, as the tests and the demo use them
 trees: build
-	target/debug/klp-worker tree add debian --latest 2 --trees $(TREES)
+	$(ADD_TREES)
 
 ## foreign-trees: the newest kernel of this Debian for s390x: another byte order, on any machine
 foreign-trees: build
-	target/debug/klp-worker tree add debian --latest 1 --arch s390x --trees $(FOREIGN_TREES)
+	$(ADD_FOREIGN_TREES)
 
 test-trees:
-	target/debug/klp-worker tree add debian --latest 2 --trees $(TREES)
-	target/debug/klp-worker tree add debian --latest 1 --arch s390x --trees $(FOREIGN_TREES)
+	$(ADD_TREES)
+	$(ADD_FOREIGN_TREES)
 
 build: deps
 	cargo build --locked --workspace

@@ -7,6 +7,12 @@ mod support;
 use klp_identity::Role;
 use support::secure::Secure;
 
+/// The cookie that an answer sets, as a browser sends it.
+fn cookie_set(head: &str) -> String {
+    let set = head.split("set-cookie: ").nth(1).unwrap();
+    set.split(';').next().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn browsers_log_in_and_programs_come_with_a_token() {
     let farm = Secure::start_with("", Some(([127, 0, 0, 1], 0).into())).await;
@@ -62,14 +68,7 @@ async fn browsers_log_in_and_programs_come_with_a_token() {
     assert_eq!(farm.http("POST /login", &[form, cross], &right).await.0, 403);
     let (status, head, _) = farm.http("POST /login", &[form], &right).await;
     assert!(status == 303 && head.contains("location: /\r\n"), "{head}");
-    let cookie = head
-        .split("set-cookie: ")
-        .nth(1)
-        .unwrap()
-        .split(';')
-        .next()
-        .unwrap()
-        .to_owned();
+    let cookie = cookie_set(&head);
     assert!(
         cookie.starts_with("__Host-klp-farm=") && head.contains("HttpOnly") && head.contains("Secure"),
         "{head}"
@@ -96,14 +95,7 @@ async fn browsers_log_in_and_programs_come_with_a_token() {
     assert_eq!(farm.http("GET /workers", &[session], "").await.0, 401);
     // Whoever is put out is so in every browser.
     let (_, head, _) = farm.http("POST /login", &[form], &right).await;
-    let cookie = head
-        .split("set-cookie: ")
-        .nth(1)
-        .unwrap()
-        .split(';')
-        .next()
-        .unwrap()
-        .to_owned();
+    let cookie = cookie_set(&head);
     let session = ("cookie", cookie.as_str());
     assert_eq!(farm.http("GET /workers", &[session], "").await.0, 200);
     farm.revoke_token(&operator).await;
