@@ -5,7 +5,8 @@
 //! something that runs is made anew after a second if anybody asks.
 //!
 //! On a busy farm all views change all the time. Making them for those that poll is then kept to a share of one core, so that a
-//! wall full of displays doesn't slow the farm down: they see what is up to five seconds old. People's pages don't wait.
+//! wall full of displays slows the farm down less: they see what is up to five seconds old, and beyond that it is made whatever
+//! it takes. People's pages don't wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
