@@ -18,7 +18,7 @@ pub use klp_worker::tree_cli::Output as Mode;
 /// Why a command did not succeed; decides the exit code.
 #[derive(Debug)]
 pub enum Failed {
-    /// The spec is not valid: exit code 2.
+    /// What was asked is not valid: exit code 2.
     Invalid(Vec<Violation>),
     /// The livepatch ended, and not every codestream succeeded: exit code 3. Everything was said already.
     NotAllSucceeded,
@@ -32,7 +32,7 @@ impl Failed {
     pub fn report(self) -> ExitCode {
         match self {
             Failed::Invalid(violations) => {
-                eprintln!("error: this livepatch is not valid; nothing was stored:");
+                eprintln!("error: this request is not valid; nothing was stored:");
                 for violation in violations {
                     eprintln!("  {}", plain::lines(&violation.to_string()));
                 }

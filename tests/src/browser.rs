@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use fantoccini::error::{CmdError, ErrorStatus};
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 
@@ -86,8 +87,15 @@ impl Browser {
         self.client.goto(url).await.unwrap();
     }
 
+    /// Clicks as a person does: once more when the page moved under the pointer.
     pub async fn click(&self, what: Locator<'_>) {
-        self.client.find(what).await.unwrap().click().await.unwrap();
+        let started = Instant::now();
+        while let Err(error) = self.client.find(what).await.unwrap().click().await {
+            let moved = matches!(&error, CmdError::Standard(error) if error.error == ErrorStatus::ElementClickIntercepted)
+                || error.is_stale_element_reference();
+            assert!(moved && started.elapsed() < PATIENCE, "{what:?}: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Types to whatever has the focus.
