@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test test-trees build release deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
+.PHONY: demo test test-trees build release man packages lint-packages try-packages deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -88,6 +88,27 @@ cargo-mutants: deps
 	command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
 	CARGO_PROFILE_DEV_DEBUG=false PROPTEST_MAX_SHRINK_ITERS=0 cargo mutants --output target $(MUTANTS_ARGS) \
 	    || [ $$? = 3 ] # some loop for ever, which is noticed
+
+## man: man pages and shell completions, in target/manual
+man: deps
+	cargo build --locked --release -p klp-farm -p klp-coordinator -p klp-worker -p klp-manual
+	rm -rf target/manual
+	HOME='~' XDG_DATA_HOME= target/release/klp-manual target/manual # defaults of anybody, not of who builds
+	gzip -9nk target/manual/man/*.1
+
+## packages: Debian packages and RPMs of coordinator, worker and command line, in target/packages; VERSION=0.1.1 for another
+packages: man
+	command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+	command -v cargo-generate-rpm >/dev/null || cargo install --locked cargo-generate-rpm
+	./deploy/packages.sh target/packages $(VERSION)
+
+## lint-packages: what lintian and rpmlint say of them; errors fail
+lint-packages: packages
+	./deploy/lint-packages.sh target/packages
+
+## try-packages: installs, starts, upgrades, removes and purges them in a clean Debian, as root; takes minutes
+try-packages: packages trees
+	KLP_FARM_TREES=$(TREES) ./deploy/try-packages.sh target/packages
 
 deps:
 	./deploy/deps.sh

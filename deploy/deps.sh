@@ -10,6 +10,8 @@ packages="gcc libc6-dev make gcc-12 gcc-s390x-linux-gnu libclang1-19 bc bison fl
 
 # chromium, chromium-driver: tests look at the dashboard in a real browser.
 [ "${1:-}" = --tests ] && packages="$packages chromium chromium-driver"
+# systemd, mandoc: tests ask them whether the units and the man pages are right.
+[ "${1:-}" = --tests ] && packages="$packages systemd mandoc"
 # npm: to fetch axe-core. Whoever has another one keeps it.
 [ "${1:-}" = --tests ] && ! command -v npm >/dev/null && packages="$packages npm"
 

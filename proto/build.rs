@@ -4,7 +4,8 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=klpfarm");
-    let files = ["access", "client", "livepatch", "worker"].map(|name| format!("klpfarm/v1/{name}.proto"));
+    let files =
+        ["access", "client", "livepatch", "provenance", "worker"].map(|name| format!("klpfarm/v1/{name}.proto"));
     let mut compiler = protox::Compiler::new(["."])?;
     compiler.include_source_info(true).open_files(files)?;
     let descriptors = compiler.file_descriptor_set();

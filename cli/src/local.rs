@@ -131,11 +131,14 @@ impl LocalFarm {
                 kernel_source: std::env::var_os("KLP_KERNEL_SOURCE").map(PathBuf::from),
                 catalog,
                 suse_data_dir: (!local.kdir).then(|| local.data_dir.clone()),
-                codestreams: CodestreamFilter::all(),
                 slots: std::thread::available_parallelism().map_or(1, |n| n.get().min(64) as u32),
-                memory: config::default_memory(),
-                readiness_period: Duration::from_secs(60),
-                grace: Duration::from_secs(2),
+                tools: config::ToolPaths::from_env(),
+                tuned: config::Tunable::new(config::Tuned {
+                    codestreams: CodestreamFilter::all(),
+                    memory: config::default_memory(),
+                    readiness_period: Duration::from_secs(60),
+                    grace: Duration::from_secs(2),
+                }),
             },
             stop.clone().cancelled_owned(),
         );

@@ -22,6 +22,10 @@ pub enum Failed {
     Invalid(Vec<Violation>),
     /// The livepatch ended, and not every codestream succeeded: exit code 3. Everything was said already.
     NotAllSucceeded,
+    /// Wrong usage that the command line alone does not show: exit code 2.
+    Usage(String),
+    /// Exit code 1. Everything was said already.
+    Told,
     /// Ctrl-C: exit code 130.
     Interrupted,
     /// All else: exit code 1.
@@ -38,6 +42,11 @@ impl Failed {
                 }
                 ExitCode::from(2)
             }
+            Failed::Usage(message) => {
+                eprintln!("error: {}", plain::lines(&message));
+                ExitCode::from(2)
+            }
+            Failed::Told => ExitCode::FAILURE,
             Failed::NotAllSucceeded => ExitCode::from(3),
             Failed::Interrupted => ExitCode::from(130),
             Failed::Error(error) => {
@@ -52,6 +61,8 @@ impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Failed::Invalid(violations) => violations.iter().try_for_each(|violation| write!(f, "{violation}; ")),
+            Failed::Usage(message) => f.write_str(message),
+            Failed::Told => f.write_str("failed"),
             Failed::NotAllSucceeded => f.write_str("not all succeeded"),
             Failed::Interrupted => f.write_str("interrupted"),
             Failed::Error(error) => f.write_str(&redact::scrub(&format!("{error:#}"))),

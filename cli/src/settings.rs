@@ -104,7 +104,7 @@ impl Settings {
 
     /// The settings by the file's text, and what flags and the environment say.
     fn of(text: &str, coordinator: Option<Uri>, work_dir: Option<PathBuf>) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: File = klp_settings::parse(text).map_err(|slip| slip.to_string())?;
         let configured = file.coordinator.as_deref().unwrap_or(DEFAULT_COORDINATOR);
         let user = || env::var("GIT_AUTHOR_NAME").or_else(|_| env::var("USER"));
         Ok(Self {
@@ -176,12 +176,35 @@ mod tests {
     #[test]
     fn slips_are_told() {
         for (bad, word) in [
-            ("workdir = \"/w\"", "workdir"),
+            (
+                "workdir = \"/w\"",
+                "line 1: unknown setting `workdir`; did you mean `work_dir`?",
+            ),
             ("coordinator = \"ftp://x\"", "coordinator"),
-            ("[author]\nnane = 1", "nane"),
+            (
+                "[author]\nnane = 1",
+                "line 2: unknown setting `nane`; did you mean `name`?",
+            ),
         ] {
             let error = Settings::of(bad, None, None).unwrap_err();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn the_sample_names_every_setting() {
+        use std::collections::BTreeSet;
+
+        use klp_settings::{keys, sample};
+
+        const SAMPLE: &str = include_str!("../../deploy/klp-farm.toml");
+        let everything = sample::with_everything(SAMPLE);
+        Settings::of(SAMPLE, None, None).unwrap();
+        Settings::of(&everything, None, None).unwrap();
+        let table: toml::Table = toml::from_str(&everything).unwrap();
+        let named = |table: &toml::Table| table.keys().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(named(&table), keys::<File>().into_iter().collect());
+        let author = table["author"].as_table().unwrap();
+        assert_eq!(named(author), keys::<AuthorFile>().into_iter().collect());
     }
 }

@@ -18,6 +18,8 @@ use crate::lifecycle::Retry;
 use crate::standing::Policy;
 use crate::web::SiteOrigin;
 
+pub use current::{Current, RELOADABLE};
+
 /// All settings. Every one has a working default; an unknown one in the file is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -248,10 +250,8 @@ impl Default for Config {
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("can't read the configuration {path}: {error}")]
-    Unreadable { path: PathBuf, error: std::io::Error },
-    #[error("the configuration {path} is not valid: {error}")]
-    Malformed { path: PathBuf, error: Box<toml::de::Error> },
+    #[error(transparent)]
+    Unusable(#[from] klp_settings::Problem),
     /// Every setting that can't be, a line each.
     #[error("{}", .0.join("\n"))]
     Invalid(Vec<String>),
@@ -261,14 +261,7 @@ impl Config {
     /// # Errors
     /// The file can't be read, or is not TOML with only these settings. Values are checked by [`Config::validate`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            error,
-        })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Malformed {
-            path: path.to_owned(),
-            error: Box::new(error),
-        })
+        Ok(klp_settings::File::read(path)?.parse()?)
     }
 
     /// # Errors
@@ -426,12 +419,14 @@ fn default_data_dir() -> PathBuf {
     match absolute("HOME") {
         // A service without a home is a system service too.
         None => system,
-        Some(home) if home == Path::new("/root") => system,
+        // So is the one whose home is that folder.
+        Some(home) if home == Path::new("/root") || home == system => system,
         Some(home) => absolute("XDG_STATE_HOME")
             .unwrap_or_else(|| home.join(".local/state"))
             .join("klp-farm"),
     }
 }
 
+mod current;
 #[cfg(test)]
 mod tests;

@@ -17,10 +17,12 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod failpoint;
 pub mod lifecycle;
 pub mod plan;
+mod provenance;
 pub mod schedule;
 pub mod standing;
 pub mod store;
@@ -52,4 +54,5 @@ pub use aside::Aside;
 pub use auth::methods;
 pub use clock::Clock;
 pub use config::{Config, ConfigError};
-pub use server::{Connection, Coordinator, Ground, StartError};
+pub use farm::Pulse;
+pub use server::{Connection, Coordinator, Ground, Heart, StartError};

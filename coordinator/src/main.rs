@@ -1,116 +1,20 @@
 //! `klp-coordinator`: the coordinator as a process of its own.
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
 use klp_coordinator::admin::{self, Backup, Findings, gc, init, size};
-use klp_coordinator::{Config, Coordinator};
+use klp_coordinator::cli::{Args, Command, Output};
+use klp_coordinator::{Config, ConfigError, Coordinator, Heart, Pulse};
 use klp_livepatch::words::amount;
-use klp_telemetry::{LogFormat, Setup, redact};
+use klp_telemetry::{Setup, redact, service};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the last spans may take to be sent.
 const LAST_SPANS: Duration = Duration::from_secs(2);
-
-/// The coordinator of a klp-farm: takes livepatches and hands their tasks to workers.
-///
-/// Prints `listening on https://ADDRESS` when it is ready; its log goes to standard error (RUST_LOG sets its level).
-/// SIGTERM and SIGINT stop it; nothing that was acknowledged is lost, and workers carry on until it is back.
-///
-/// The commands look after its data folder; without one it serves.
-#[derive(Parser)]
-#[command(version)]
-struct Args {
-    /// The configuration (TOML); every setting has a working default
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Overrides the setting `listen`, as in 127.0.0.1:7420; port 0 picks a free one
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
-    /// Overrides the setting `http_listen`: the address of the dashboard, as in 127.0.0.1:7421
-    #[arg(long, value_name = "ADDRESS")]
-    http_listen: Option<SocketAddr>,
-    /// Overrides the setting `data_dir`
-    #[arg(long, value_name = "DIR", global = true)]
-    data_dir: Option<PathBuf>,
-    /// Overrides the setting `log_format`
-    #[arg(long, value_name = "FORMAT", env = "KLP_FARM_LOG_FORMAT", global = true)]
-    log_format: Option<LogFormat>,
-    /// Overrides the setting `insecure`: serve without TLS, and without asking who calls; on loopback alone
-    #[arg(long)]
-    insecure: bool,
-    /// Print the settings in force as a configuration file, and end
-    #[arg(long)]
-    print_config: bool,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Make what a farm needs to know who is who: a CA, the coordinator's certificate, and a first admin's token
-    ///
-    /// The token is shown once and kept nowhere. Nothing is overwritten. Exit codes: 0 done, 2 it could not be done.
-    Init {
-        /// A name or address by which the coordinator is asked, beside this machine's own name and loopback
-        #[arg(long = "name", value_name = "HOST")]
-        names: Vec<String>,
-        /// Only renew the coordinator's certificate, keeping its names; a running coordinator takes it without a restart
-        #[arg(long, conflicts_with = "new_token")]
-        rotate_server: bool,
-        /// Only make another admin's token, for a stopped coordinator whose admins lost theirs
-        #[arg(long)]
-        new_token: bool,
-        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-        output: Output,
-    },
-    /// Verify the database, and the artifacts and logs it speaks of, against each other
-    ///
-    /// Reads every file and changes none. Exit codes: 0 all is well, 1 there are problems, 2 it could not be checked.
-    Check {
-        /// Check beside the coordinator that uses the folder; what it clears away waits meanwhile
-        #[arg(long)]
-        online: bool,
-        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-        output: Output,
-    },
-    /// Make a consistent, checked copy of the data folder, beside a running coordinator too
-    ///
-    /// To restore, start the coordinator with the copy as its data_dir. Artifacts and compressed logs, which never
-    /// change, share their bytes with the original on the same disk: copy to another to be safe from a broken one. Exit
-    /// codes: 0 it is there, 1 the data has problems and no copy was kept, 2 it could not be made.
-    Backup {
-        /// The folder to make; it must not exist
-        destination: PathBuf,
-        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-        output: Output,
-    },
-    /// Clear away what nobody needs, in the data folder of a coordinator that is stopped
-    ///
-    /// Artifacts that no outcome names, an hour after they came; livepatches that ended more than retain_ended_days ago,
-    /// with their events, logs and artifacts. A running coordinator does this by itself each gc_period_ms. Exit codes:
-    /// 0 done, 2 it could not be done.
-    Gc {
-        /// Only say what would go; beside a running coordinator too
-        #[arg(long)]
-        dry_run: bool,
-        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-        output: Output,
-    },
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum Output {
-    #[default]
-    Text,
-    Json,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -124,7 +28,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> {
+    if args.check_config {
+        return check_config(args);
+    }
     let config = settings(args)?;
+    if args.print_config {
+        print!("{}", config.to_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    admin::owner::check(&config.data_dir)?;
     let telemetry = klp_telemetry::init(&Setup {
         service: "klp-coordinator",
         logs: config.log_format,
@@ -135,9 +47,13 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
         Some(Command::Init {
             names,
             rotate_server,
+            rotate_signer,
             new_token,
             output,
-        }) => begin(&config, &names, (rotate_server, new_token), output).await,
+        }) => match rotate_signer {
+            true => new_signer(&config, output),
+            false => begin(&config, &names, (rotate_server, new_token), output).await,
+        },
         Some(command) => look_after(command, &config),
         None => serve(args, config).await.map(|()| ExitCode::SUCCESS),
     };
@@ -145,26 +61,20 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
     done
 }
 
+/// The settings in force, of which all are right.
 fn settings(args: &Args) -> anyhow::Result<Config> {
-    let mut config = match &args.config {
-        Some(path) => Config::read(path)?,
-        None => Config::default(),
-    };
-    if let Some(listen) = args.listen {
-        config.listen = listen;
-    }
-    if args.http_listen.is_some() {
-        config.http_listen = args.http_listen;
-    }
-    config.insecure |= args.insecure;
-    if let Some(data_dir) = &args.data_dir {
-        config.data_dir.clone_from(data_dir);
-    }
-    if let Some(format) = args.log_format {
-        config.log_format = format;
-    }
+    let config = args.effective()?.settings;
     config.validate()?;
     Ok(config)
+}
+
+/// Says which settings are in force, and whether they can be.
+fn check_config(args: &Args) -> anyhow::Result<ExitCode> {
+    let effective = args.effective()?;
+    print!("{}", redact::scrub(&effective.explained()?));
+    effective.settings.validate()?;
+    eprintln!("klp-coordinator: these settings can be used");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Makes what a farm needs to know who is who.
@@ -199,6 +109,15 @@ async fn begin(
         )?;
         writeln!(out, "coordinator = \"https://{}:{port}\"", made.names[0])?;
         writeln!(out, "ca = \"{ca}\"\ntoken_file = \"~/.config/klp-farm/token\"")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_signer(config: &Config, output: Output) -> anyhow::Result<ExitCode> {
+    let key = init::rotate_signer(config)?;
+    let value = serde_json::json!({ "key": key });
+    tell(&mut std::io::stdout(), output, &value, |out| {
+        writeln!(out, "statements are signed with the key {key} from now on")
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -303,26 +222,36 @@ fn tell_findings(out: &mut impl Write, findings: &Findings) -> std::io::Result<(
 }
 
 async fn serve(args: &Args, config: Config) -> anyhow::Result<()> {
-    if args.print_config {
-        print!("{}", config.to_toml());
-        return Ok(());
-    }
     // Before anything is started, so that an early signal is not missed.
     let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
+    // Requests, pages, upkeep and the database each have this long.
+    let stopping = 4 * Duration::from_millis(config.shutdown_ms.into()) + LAST_SPANS;
     let mut coordinator = Coordinator::start(config).await?;
     let mut out = std::io::stdout();
-    let scheme = coordinator.scheme();
-    writeln!(out, "listening on {scheme}://{}", coordinator.local_addr())?;
+    let serving = format!("{}://{}", coordinator.scheme(), coordinator.local_addr());
+    writeln!(out, "listening on {serving}")?;
     if let Some(address) = coordinator.http_addr() {
-        writeln!(out, "dashboard at {scheme}://{address}/")?;
+        writeln!(out, "dashboard at {}://{address}/", coordinator.scheme())?;
     }
     out.flush()?;
-    let broken = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
-        () = coordinator.broken() => true,
+    service::ready(&format!("serving at {serving}"));
+    let telling = tokio::spawn(keep_told(coordinator.heart(), serving.clone()));
+    let broken = loop {
+        tokio::select! {
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            _ = hangup.recv() => {
+                service::reloading();
+                reload(args, &coordinator);
+                service::ready(&format!("serving at {serving}"));
+            }
+            () = coordinator.broken() => break true,
+        }
     };
+    telling.abort();
+    service::stopping(stopping);
     tracing::info!("stopping");
     coordinator.shutdown().await;
     anyhow::ensure!(
@@ -330,4 +259,38 @@ async fn serve(args: &Args, config: Config) -> anyhow::Result<()> {
         "a part of the coordinator has failed; its log says which. Start it again"
     );
     Ok(())
+}
+
+/// Tells the service manager that the coordinator lives, as long as the loop that decides everything answers.
+async fn keep_told(heart: Heart, serving: String) {
+    while let Some(pulse) = heart.pulse().await {
+        let Pulse {
+            workers,
+            livepatches,
+            tasks,
+            leased,
+        } = pulse;
+        service::alive(&format!(
+            "serving at {serving}: {}, {} in progress, {leased} of {} running",
+            amount(workers, "worker", "workers"),
+            amount(livepatches, "livepatch", "livepatches"),
+            amount(tasks, "task", "tasks"),
+        ));
+        tokio::time::sleep(service::period()).await;
+    }
+}
+
+/// Reads the configuration again; what is wrong with it changes nothing.
+fn reload(args: &Args, coordinator: &Coordinator) {
+    let fresh = args.effective().map_err(ConfigError::from);
+    match fresh.and_then(|fresh| coordinator.reload(&fresh.settings)) {
+        Ok(reload) => tracing::info!("the configuration was read again; {}", reload.summary()),
+        Err(error) => {
+            let error = error.to_string();
+            tracing::error!(
+                error,
+                "the configuration was read again and can't be used; the former one stays in force"
+            );
+        }
+    }
 }

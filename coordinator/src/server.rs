@@ -14,6 +14,7 @@ use klp_proto::v1::fleet_service_server::FleetServiceServer;
 use klp_proto::v1::livepatch_service_server::LivepatchServiceServer;
 use klp_proto::v1::worker_service_server::WorkerServiceServer;
 use klp_proto::{MAX_ANSWER, MAX_LOG, MAX_MESSAGE};
+use klp_settings::Reload;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -32,9 +33,9 @@ use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::CatalogFile;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Current};
 use crate::errands::Errands;
-use crate::farm::{self, Input};
+use crate::farm::{self, Farm, Input, Pulse};
 use crate::logs::{self, Logs};
 use crate::metrics::{Metrics, Scrape};
 use crate::space::Space;
@@ -75,8 +76,8 @@ pub enum StartError {
          without TLS and tokens, with --insecure"
     )]
     Unprotected(PathBuf),
-    #[error("TLS can't be served: {0}")]
-    Tls(#[from] klp_identity::Problem),
+    #[error("the coordinator's keys and certificates can't be used: {0}")]
+    Keys(#[from] klp_identity::Problem),
     #[error("can't serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
@@ -102,17 +103,30 @@ pub trait Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'stati
 
 impl<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static> Connection for C {}
 
+/// Asks the loop that decides everything.
+#[derive(Clone)]
+pub struct Heart(Farm);
+
+impl Heart {
+    /// How the farm is, as its loop itself tells; `None` if that has ended. As long as the loop hangs, there is no answer.
+    pub async fn pulse(&self) -> Option<Pulse> {
+        self.0.pulse().await
+    }
+}
+
 /// A running coordinator. Dropped without [`Coordinator::shutdown`], it goes on until its runtime ends.
 pub struct Coordinator {
     address: SocketAddr,
     /// Connections are over TLS.
     tls: bool,
     http_address: Option<SocketAddr>,
+    config: Current,
     stop: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     /// Serves HTTP, if it is asked for.
     web: Option<JoinHandle<()>>,
     farm: JoinHandle<()>,
+    heart: Heart,
     /// Compresses and clears; ends soon after `stop`.
     upkeep: JoinHandle<()>,
     writer: Writing,
@@ -135,6 +149,8 @@ impl Coordinator {
             None => None,
         };
         let (door, stop) = (door(&config)?, CancellationToken::new());
+        // A farm of a former version gets a key to sign with here.
+        auth::signing::current(&config.data_dir, Clock::system().now())?;
         if let Door::Tls(tls) = &door {
             tokio::spawn(tls.clone().keep_fresh(stop.clone()));
         }
@@ -176,7 +192,8 @@ impl Coordinator {
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
         let folder = Folder::new(&config.data_dir);
-        let config = Arc::new(config);
+        let current = Current::new(config);
+        let config = current.now();
         let events = Bells::default();
         let (inbox, inputs) = mpsc::unbounded_channel();
         // Two starts never begin the same count.
@@ -201,7 +218,7 @@ impl Coordinator {
         let tryouts = Tryouts::default();
         let parts = (inbox, inputs);
         let started = farm::start(
-            config.clone(),
+            current.clone(),
             clock,
             store.clone(),
             parts,
@@ -214,7 +231,8 @@ impl Coordinator {
         let blobs = Blobs::open(folder.blobs(), aside)?.counting(received, stored);
         let space = Space::new(config.data_dir.clone(), config.min_free_bytes);
         let logs = Logs::new(folder.logs(), MAX_LOG, space.clone(), aside).counting(metrics.logs());
-        let upkeep = upkeep(&config, Ground { clock, aside }, &store, &logs, &blobs, &stop);
+        let upkeep = upkeep(&current, Ground { clock, aside }, &store, &logs, &blobs, &stop);
+        let heart = Heart(farm.clone());
         let scrape = Scrape::new(metrics.clone(), farm.clone(), space.clone(), clock, aside);
         let shared = Arc::new(Shared {
             metrics,
@@ -232,7 +250,7 @@ impl Coordinator {
             events,
             versions,
             stop: stop.clone(),
-            config: config.clone(),
+            config: current.clone(),
         });
         let patience = Duration::from_millis(config.shutdown_ms.into());
         let router = router(&config, shared.clone()).await?;
@@ -249,10 +267,12 @@ impl Coordinator {
             address,
             tls: false,
             http_address,
+            config: current,
             stop,
             serving,
             web,
             farm: farm_task,
+            heart,
             upkeep,
             writer,
             patience,
@@ -273,6 +293,19 @@ impl Coordinator {
     /// The address of the dashboard, if there is one.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Takes over what of these settings can be while it serves; the answer tells what, and what waits for a restart.
+    ///
+    /// # Errors
+    /// A setting is not valid; nothing has changed then.
+    pub fn reload(&self, fresh: &Config) -> Result<Reload<Config>, ConfigError> {
+        self.config.reload(fresh)
+    }
+
+    /// By which to see whether it lives.
+    pub fn heart(&self) -> Heart {
+        self.heart.clone()
     }
 
     /// Waits until a part has ended that should go on as long as the coordinator does. Whoever sees this return should
@@ -365,14 +398,14 @@ impl Sink for Listeners {
 
 /// Starts what goes on beside all requests: compressing logs, and clearing away what nobody needs.
 fn upkeep(
-    config: &Config,
+    config: &Current,
     Ground { clock, aside }: Ground,
     store: &Store,
     logs: &Logs,
     blobs: &Blobs,
     stop: &CancellationToken,
 ) -> JoinHandle<()> {
-    let every = Duration::from_millis(config.log_compact_ms.into());
+    let every = Duration::from_millis(config.now().log_compact_ms.into());
     let compacting = logs::keep_compact(logs.clone(), store.clone(), every, stop.clone());
     let clearing = gc::keep_clear(config.clone(), blobs.clone(), clock, aside, stop.clone());
     tokio::spawn(async {

@@ -136,7 +136,7 @@ fn bad_settings_are_named_and_the_exit_code_says_so() {
         error.contains("heartbeat_ms") && error.contains("fault_limit"),
         "{error}"
     );
-    assert!(run("lease = 1\n").contains("unknown field `lease`"));
+    assert!(run("\nlease = 1\n").contains("c.toml, line 2: unknown setting `lease`; did you mean `lease_ms`?"));
 }
 
 #[test]
@@ -155,4 +155,43 @@ fn the_settings_in_force_can_be_printed_and_read_back() {
     let file = folder.path().join("c.toml");
     std::fs::write(&file, &first).unwrap();
     assert_eq!(print(&["--config", file.to_str().unwrap()]), first);
+}
+
+#[test]
+fn a_configuration_is_checked_with_where_each_value_comes_from_and_nothing_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("c.toml"), folder.path().join("data"));
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(BINARY);
+        command.arg("--check-config").arg("--config").arg(&file);
+        command
+            .arg("--data-dir")
+            .arg(&data)
+            .env("KLP_FARM_LISTEN", "127.0.0.1:77");
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, said, _) = check("listen = \"127.0.0.1:1\"\n\nlease_ms = 40000\n[branches]\n\"15.8\" = \"b\"\n");
+    assert_eq!(code, Some(0));
+    let origin = |setting: &str| {
+        let line = said.lines().find(|line| line.starts_with(setting)).unwrap_or(&said);
+        line.split_once("  # ").unwrap().1.to_owned()
+    };
+    assert_eq!(origin("listen = \"127.0.0.1:77\""), "environment: KLP_FARM_LISTEN");
+    assert_eq!(origin("data_dir"), "--data-dir");
+    assert_eq!(origin("lease_ms = 40000"), format!("{}:3", file.display()));
+    assert_eq!(origin("\"15.8\" = \"b\""), format!("{}:5", file.display()));
+    assert_eq!(origin("fault_limit"), "default");
+    // What can't be used is shown all the same.
+    let (code, said, error) = check("heartbeat_ms = 20000\nfault_limit = 0\n");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("fault_limit = 0"), "{said}");
+    assert!(
+        error.contains("heartbeat_ms") && error.contains("fault_limit"),
+        "{error}"
+    );
+    assert_eq!(check("fault_limt = 1\n").0, Some(1));
+    assert!(!data.exists());
 }

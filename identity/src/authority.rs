@@ -9,13 +9,16 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use crate::certificate::{self, worker_uri};
+use crate::certificate::{self, signer_uri, worker_uri};
 use crate::token::hex;
 use crate::{Fingerprint, Problem};
 
 /// How long the authority is trusted, and how long a coordinator's certificate lasts.
 pub const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 pub const SERVER_LIFE: Duration = Duration::from_secs(365 * 86_400);
+
+/// How long a key may sign statements.
+pub const SIGNER_LIFE: Duration = Duration::from_secs(3 * 365 * 86_400);
 
 /// How far before now a certificate begins to be valid, for clocks that are behind; less for one of a short life.
 const BACKDATED: Duration = Duration::from_secs(300);
@@ -153,6 +156,21 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(uri)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(params, &request.public_key, span)
+    }
+
+    /// A certificate for the key that statements are signed with.
+    ///
+    /// # Errors
+    /// Never for an authority that could be opened.
+    pub fn signer(&self, key: &KeyPair, span: Span) -> Result<Issued, Problem> {
+        let farm = certificate::farm_of(&certificate::first(&self.certificate)?)?;
+        let mut params = CertificateParams::default();
+        let name = format!("{farm} signs statements");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let uri = signer_uri(&farm).try_into().map_err(failed)?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        self.sign(params, key, span)
     }
 
     fn sign(

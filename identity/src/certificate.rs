@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use klp_livepatch::names::WorkerName;
 use rcgen::PublicKeyData;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -13,10 +13,23 @@ use crate::Problem;
 use crate::token::hex;
 
 const WORKER: &str = "klp-farm:worker/";
+const SIGNER: &str = "klp-farm:statements-of/";
+/// What an authority's name begins with; the farm's follows.
+const AUTHORITY: &str = "klp-farm of ";
 
 /// The name of a worker as its certificate has it.
 pub fn worker_uri(worker: &WorkerName) -> String {
     format!("{WORKER}{worker}")
+}
+
+/// What the certificate of a key is for that signs a farm's statements.
+pub fn signer_uri(farm: &str) -> String {
+    format!("{SIGNER}{farm}")
+}
+
+/// The name of an authority.
+pub fn authority_name(farm: &str) -> String {
+    format!("{AUTHORITY}{farm}")
 }
 
 /// What a certificate says.
@@ -36,14 +49,7 @@ impl Certificate {
     /// It is none.
     pub fn read(der: &CertificateDer<'_>) -> Result<Self, Problem> {
         let certificate = parse(der)?;
-        let names = certificate.subject_alternative_name().ok().flatten();
-        let names = names
-            .map(|names| names.value.general_names.as_slice())
-            .unwrap_or_default();
-        let mut workers = names.iter().filter_map(|name| match name {
-            GeneralName::URI(uri) => uri.strip_prefix(WORKER)?.parse().ok(),
-            _ => None,
-        });
+        let mut workers = uris(&certificate).filter_map(|uri| uri.strip_prefix(WORKER)?.parse().ok());
         let validity = certificate.validity();
         Ok(Self {
             worker: workers.next(),
@@ -60,6 +66,55 @@ impl Certificate {
     pub fn first_of(pem: &str) -> Result<Self, Problem> {
         Self::read(&first(pem)?)
     }
+}
+
+/// The texts of a certificate that name what it is for.
+fn uris<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a str> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names
+        .map(|names| names.value.general_names.as_slice())
+        .unwrap_or_default();
+    names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    })
+}
+
+/// The farm whose statements this certificate's key signs; `None`: it is for something else.
+///
+/// # Errors
+/// It can't be read.
+pub fn signer_of(der: &CertificateDer<'_>) -> Result<Option<String>, Problem> {
+    let certificate = parse(der)?;
+    let mut farms = uris(&certificate).filter_map(|uri| uri.strip_prefix(SIGNER));
+    Ok(farms.next().map(str::to_owned))
+}
+
+/// The farm of an authority, in plain characters.
+///
+/// # Errors
+/// It can't be read.
+pub fn farm_of(der: &CertificateDer<'_>) -> Result<String, Problem> {
+    let certificate = parse(der)?;
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next().and_then(|name| name.as_str().ok()).unwrap_or_default();
+    let name = name.strip_prefix(AUTHORITY).unwrap_or(name);
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "-.:".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    Ok(name.chars().map(plain).take(200).collect())
+}
+
+/// A certificate's key.
+///
+/// # Errors
+/// It can't be read.
+pub fn public_key(der: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Problem> {
+    Ok(parse(der)?.public_key().raw.to_vec().into())
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Problem> {

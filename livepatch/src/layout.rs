@@ -16,10 +16,14 @@ pub fn backend_dir(spec: &Spec) -> PathBuf {
     [spec.name.as_str(), spec.backend.output_dir()].iter().collect()
 }
 
+/// A codestream's folder, below the work folder: all that it has on any architecture.
+pub fn codestream_dir(spec: &Spec, codestream: &Codestream) -> PathBuf {
+    backend_dir(spec).join(codestream.as_str())
+}
+
 /// The folder of one codestream's livepatch, below the work folder; with an arch, the one for that architecture alone.
 pub fn lp_dir(spec: &Spec, codestream: &Codestream, only: Option<Arch>) -> PathBuf {
-    let mut path = backend_dir(spec);
-    path.push(codestream.as_str());
+    let mut path = codestream_dir(spec, codestream);
     if let Some(arch) = only {
         path.push(arch.as_str());
     }
@@ -95,7 +99,7 @@ pub const COMMIT_MSG: &str = "commit.msg";
 pub const CODESTREAMS: &str = "codestreams.json";
 pub const MISSING_SYMS: &str = "missing_syms";
 pub const COVER_LETTER: &str = "patches/0000-cover-letter.patch";
-const FIXES: &str = "fixes";
+pub const FIXES: &str = "fixes";
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,8 @@
 //! The main path: a [`spec::Draft`] (what somebody typed) is parsed into a [`spec::Spec`], which is split into
 //! [`task::TaskKey`]s, one for each codestream x architecture; attempts at them end in a [`outcome::Outcome`] with a
 //! [`report::Report`]; outputs that are equal after [`normalize`] form [`grouping`] groups, and [`layout`] says where
-//! codestreams they concern.
-//! each file lands on the engineer's disk. Before that, [`fix`] reads patches and tells what they change, and [`scan`] which
-//! each file lands on the engineer's disk. The [`catalog`] says which codestreams there are, and [`suse`] what their names
+//! each file lands on the engineer's disk; [`provenance`] states what they were made from. Before that, [`fix`] reads patches
+//! and tells what they change, and [`scan`] which codestreams they concern. The [`catalog`] says which codestreams there are, and [`suse`] what their names
 //! tell; [`klp_build`], [`compression`] and [`patched_funcs`] are the formats shared with SUSE klp-build.
 //!
 //! Nothing here talks to a network, opens a database or starts a process.
@@ -25,6 +24,7 @@ pub mod names;
 pub mod normalize;
 pub mod outcome;
 pub mod patched_funcs;
+pub mod provenance;
 pub mod render;
 pub mod report;
 pub mod round;

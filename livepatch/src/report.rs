@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fix::lint::Finding;
 use crate::names::{FunctionName, ObjectName, SourcePath};
+use crate::provenance::Origin;
 use crate::words::amount;
 
 /// What a successful or failed attempt tells about its targets.
@@ -135,6 +136,9 @@ pub struct ExtractReport {
     #[serde(default)]
     pub ibt: bool,
     pub targets: Vec<TargetExtraction>,
+    /// What it was made with; `None` in reports of former versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
 }
 
 /// Which symbols that other architectures' sources externalize are on this one.

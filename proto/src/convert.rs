@@ -13,6 +13,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::v1;
 
+mod origin;
 mod report;
 
 /// The most artifacts one outcome may name.
@@ -408,6 +409,8 @@ mod tests {
     use klp_livepatch::fix::lint::{Finding, Severity, Topic};
     use klp_livepatch::names::ObjectName;
     use klp_livepatch::outcome::Digest;
+    use klp_livepatch::provenance::origin::{FileUsed, Limits, TargetOrigin, ToolUsed, TreeUsed};
+    use klp_livepatch::provenance::{Digests, Origin, Sha256};
     use klp_livepatch::report::{
         CheckReport, CompileCheck, ConfigValue, ExternalizedSymbol, ExtractReport, FixesCheck, FunctionCheck,
         PatchedFunction, TargetCheck, TargetExtraction, Traced, VerifiedSymbol, VerifyReport,
@@ -449,11 +452,43 @@ mod tests {
                     },
                     tool_ms: 812,
                 }],
+                origin: Some(Box::new(origin())),
             })),
             artifacts: vec![Artifact {
                 name: "sound/core/pcm.c".into(),
                 digest: Digest::of(b"x"),
                 size: 1,
+            }],
+        }
+    }
+
+    fn origin() -> Origin {
+        let file = |name: &str| FileUsed {
+            name: name.into(),
+            digests: Digests::of(name.as_bytes()),
+        };
+        Origin {
+            worker_version: "0.1.0".into(),
+            tool: ToolUsed {
+                name: "ccp".into(),
+                version: "build 1".into(),
+                sha256: Some(Sha256::of(b"ccp")),
+            },
+            limits: Limits { time_ms: 1, memory: 2 },
+            avoided: vec!["g".into()],
+            tree: TreeUsed {
+                kind: "debian".into(),
+                release: "6.1.0-55-amd64".into(),
+                compiler: "gcc-12".into(),
+                files: vec![file("config")],
+            },
+            fixes: vec![file("a.patch")],
+            targets: vec![TargetOrigin {
+                file: "sound/core/pcm.c".parse().unwrap(),
+                source: Digests::of(b"source"),
+                command: vec!["klp-ccp".into()],
+                compile: vec!["gcc-12".into(), "-c".into()],
+                compiler: "gcc-12 12.2.0".into(),
             }],
         }
     }

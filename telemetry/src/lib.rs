@@ -4,7 +4,8 @@
 //! A program calls [`init`] once, and [`Telemetry::shutdown`] before it ends. Whoever asks something of another program
 //! sends a [`TraceParent`] along ([`grpc`], or the environment of a child process); whoever is asked starts its span
 //! [`below`] it. Spans are exported only where an OTLP collector is configured ([`export`]); without one they are what log
-//! lines take their ids from. What is logged passes [`redact::scrub`] last.
+//! lines take their ids from. What is logged passes [`redact::scrub`] last. The service manager, where there is one, is told by
+//! [`service`].
 
 #![cfg_attr(
     test,
@@ -17,6 +18,7 @@ mod ids;
 mod init;
 mod logs;
 pub mod redact;
+pub mod service;
 mod span;
 mod trace_parent;
 

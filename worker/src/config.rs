@@ -1,11 +1,15 @@
-//! What a worker is told at its start.
+//! What a worker is told at its start, and while it runs.
+
+mod settings;
+mod tuned;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use klp_livepatch::CodestreamFilter;
 use klp_livepatch::names::WorkerName;
 use tonic::transport::Uri;
+
+pub use settings::{Address, RELOADABLE, Settings, Size, USUAL_CONFIG};
+pub use tuned::{Tunable, Tuned};
 
 /// The most attempts one worker may run at a time.
 pub const MAX_SLOTS: u32 = 1024;
@@ -32,16 +36,12 @@ pub struct WorkerConfig {
     pub catalog: Option<PathBuf>,
     /// Holds SUSE's kernels as klp-build keeps them; only read. See [`crate::trees::suse`].
     pub suse_data_dir: Option<PathBuf>,
-    /// Which of the trees to announce.
-    pub codestreams: CodestreamFilter,
     /// How many attempts run at a time.
     pub slots: u32,
-    /// Bytes that this worker lends to attempts; 0: as much as they like.
-    pub memory: u64,
-    /// How often trees and tools are looked at thoroughly, and announced as unready if they are not what they should be.
-    pub readiness_period: Duration,
-    /// How long a stopping worker lets its attempts go on before it hands them back.
-    pub grace: Duration,
+    /// Where the tools of others are.
+    pub tools: ToolPaths,
+    /// What may change while it runs.
+    pub tuned: Tunable,
 }
 
 /// Where the extraction tools of others are, where they are not in PATH.
@@ -101,6 +101,11 @@ pub fn default_suse_data_dir() -> Option<PathBuf> {
     std::env::var_os(SUSE_DATA_DIR)
         .filter(|value| !value.is_empty())
         .map(PathBuf::from)
+}
+
+/// One slot for each core: extraction is a computation.
+pub fn default_slots() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(64) as u32)
 }
 
 /// What is left of this machine's memory, or of what its control group allows, when 1 GiB is kept for the rest; at least

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use klp_livepatch::CodestreamFilter;
 use klp_livepatch::spec::Backend;
 use klp_livepatch::task::Platform;
 use klp_proto::v1;
 
-use crate::config::ToolPaths;
+use crate::config::{ToolPaths, Tunable};
 use crate::extract::{ChildBackend, Extractor};
 use crate::trees::{Listing, TreeKind, TreeStore, verify};
 
@@ -18,9 +17,9 @@ const MAX_REASON: usize = 200;
 
 pub struct Inventory {
     trees: Arc<TreeStore>,
-    filter: CodestreamFilter,
-    /// How often tools and files are tried: a package may have come or gone.
-    period: Duration,
+    tools: ToolPaths,
+    /// Which trees to announce, and how often tools and files are tried: a package may have come or gone.
+    tuned: Tunable,
     seen: Mutex<Seen>,
 }
 
@@ -55,11 +54,11 @@ fn sort_out(
 }
 
 impl Inventory {
-    pub fn new(trees: Arc<TreeStore>, filter: CodestreamFilter, period: Duration) -> Self {
+    pub fn new(trees: Arc<TreeStore>, tools: ToolPaths, tuned: Tunable) -> Self {
         Self {
             trees,
-            filter,
-            period,
+            tools,
+            tuned,
             seen: Mutex::default(),
         }
     }
@@ -76,13 +75,15 @@ impl Inventory {
     /// Looks again: trees and tools come and go while a worker runs. Most looks are quick; once in a period files are
     /// compared with what they were and tools are tried.
     pub async fn refresh(&self) {
-        let thorough = self.seen().examined.is_none_or(|at| at.elapsed() > self.period);
-        let (store, filter) = (self.trees.clone(), self.filter.clone());
+        let tuned = self.tuned.now();
+        let period = tuned.readiness_period;
+        let thorough = self.seen().examined.is_none_or(|at| at.elapsed() > period);
+        let store = self.trees.clone();
         let found_broken = self.seen().broken_trees.clone();
         let look = move || {
             sort_out(
                 store.list(),
-                |platform| filter.matches(&platform.codestream),
+                |platform| tuned.codestreams.matches(&platform.codestream),
                 |tree| match tree.kind {
                     // Whoever builds a kernel of their own may build it anew; its files are read as they are.
                     TreeKind::Debian if thorough => verify::files(tree),
@@ -97,7 +98,7 @@ impl Inventory {
         };
         let (trees, broken_trees) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let tools = match thorough {
-            true => Some(try_tools().await),
+            true => Some(try_tools(&self.tools).await),
             false => None,
         };
         let mut seen = self.seen();
@@ -152,13 +153,12 @@ impl Inventory {
 }
 
 /// Each backend that works here, and why those that are installed and don't work do not.
-async fn try_tools() -> (Vec<Arc<dyn Extractor>>, BTreeMap<Backend, String>) {
-    let paths = ToolPaths::from_env();
+async fn try_tools(paths: &ToolPaths) -> (Vec<Arc<dyn Extractor>>, BTreeMap<Backend, String>) {
     let [native, ccp, clang_extract] = [Backend::Native, Backend::Ccp, Backend::ClangExtract];
     let probed = tokio::join!(
-        ChildBackend::probe(native, &paths),
-        ChildBackend::probe(ccp, &paths),
-        ChildBackend::probe(clang_extract, &paths),
+        ChildBackend::probe(native, paths),
+        ChildBackend::probe(ccp, paths),
+        ChildBackend::probe(clang_extract, paths),
     );
     let (mut tools, mut broken) = (Vec::<Arc<dyn Extractor>>::new(), BTreeMap::new());
     for (backend, probed) in [(native, probed.0), (ccp, probed.1), (clang_extract, probed.2)] {

@@ -9,6 +9,7 @@
 pub mod attempt_log;
 pub mod attempts;
 pub mod check;
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod errands;
@@ -23,6 +24,7 @@ pub mod runner;
 pub mod scan;
 pub mod session;
 pub mod symbols;
+mod told;
 mod trace;
 pub mod tree_cli;
 pub mod trees;

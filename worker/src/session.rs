@@ -36,6 +36,15 @@ pub enum SessionError {
     Refused(String),
 }
 
+/// How a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// The coordinator speaks to us.
+    Open,
+    /// There is none, for this reason; another is tried.
+    Closed(&'a str),
+}
+
 /// Whom a session speaks for: the worker, or what a simulation has in its place.
 pub trait Party: Sync {
     fn coordinator(&self) -> &Uri;
@@ -49,6 +58,8 @@ pub trait Party: Sync {
     fn run_errands(&self, errands: Vec<Errand>);
     /// The coordinator has heard that nothing new is taken.
     fn bid_farewell(&self);
+    /// Told each time that the session's loop has come round: what says so, lives.
+    fn stands(&self, _standing: Standing<'_>) {}
     /// Random bits.
     fn noise(&self) -> u16;
 }
@@ -89,6 +100,7 @@ pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), Se
             );
             reported = true;
         }
+        party.stands(Standing::Closed(ended.message()));
         tokio::select! {
             () = tokio::time::sleep(jittered(pause, party.noise())) => {}
             () = stop.cancelled() => return Ok(()),
@@ -128,6 +140,7 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
                 }
                 heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
                 next_beat = next_beat.min(Instant::now() + heartbeat);
+                party.stands(Standing::Open);
                 apply(party, message);
                 if told_draining {
                     party.bid_farewell();
@@ -137,6 +150,9 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
             Ok(()) = line.changed() => return Status::unavailable("there is a new connection to go on with"),
             () = party.attempts().changed() => {}
             () = tokio::time::sleep_until(next_beat) => next_beat = Instant::now() + heartbeat,
+        }
+        if *connected {
+            party.stands(Standing::Open);
         }
         let state = state(party);
         told_draining = state.draining;

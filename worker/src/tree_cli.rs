@@ -10,7 +10,7 @@ use klp_livepatch::words::amount;
 use klp_livepatch::{Arch, Codestream};
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
+use crate::config::{self, Settings};
 use crate::trees::debian::Added;
 use crate::trees::suse::SuseData;
 use crate::trees::{Tree, TreeKind, TreeStore, debian, kdir, verify};
@@ -18,9 +18,10 @@ use crate::worker::known_kernels;
 
 #[derive(Debug, Args)]
 pub struct TreeArgs {
-    /// The worker's data folder, which holds the trees unless --trees names another place
-    #[arg(long, value_name = "DIR", env = "KLP_FARM_DATA_DIR", global = true, default_value_os_t = config::default_data_dir())]
-    data_dir: PathBuf,
+    /// The worker's data folder, which holds the trees unless --trees names another place [default: the configured one, or
+    /// ~/.local/share/klp-farm]
+    #[arg(long, value_name = "DIR", env = "KLP_FARM_DATA_DIR", global = true)]
+    data_dir: Option<PathBuf>,
 
     /// Folder that holds the trees [default: DATA_DIR/trees]
     #[arg(long, value_name = "DIR", env = "KLP_FARM_TREES", global = true)]
@@ -131,16 +132,21 @@ pub enum Output {
     Json,
 }
 
-/// Runs a `tree` command to its end. Ctrl-C and SIGTERM stop what it started.
+/// Runs a `tree` command to its end; what its options don't say, the settings do. Ctrl-C and SIGTERM stop what it started.
 ///
 /// # Errors
 /// What went wrong, for the person who typed it.
-pub async fn run(args: TreeArgs) -> anyhow::Result<()> {
+pub async fn run(args: TreeArgs, settings: &Settings) -> anyhow::Result<()> {
     let cancel = cancel_on_signals()?;
-    let trees = args.trees.unwrap_or_else(|| args.data_dir.join("trees"));
-    let known = known_kernels(args.catalog.as_deref())?;
-    let suse = args.suse_data_dir.as_deref();
-    let suse = suse.map(|dir| SuseData::open(dir, &args.data_dir.join(config::SUSE_INDEXES), known));
+    let (data_dir, trees) = settings.folders(args.data_dir.as_deref(), args.trees.as_deref());
+    let known = known_kernels(
+        args.catalog
+            .as_ref()
+            .or(settings.catalog.as_ref())
+            .map(PathBuf::as_path),
+    )?;
+    let suse = args.suse_data_dir.as_ref().or(settings.suse_data_dir.as_ref());
+    let suse = suse.map(|dir| SuseData::open(dir, &data_dir.join(config::SUSE_INDEXES), known));
     let store = TreeStore::open(&trees)?.with_suse(suse.transpose()?);
     let quiet = args.quiet;
     match args.command {

@@ -4,7 +4,14 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Command, Error, Parser};
+use clap::{ArgMatches, Command, CommandFactory, Error, Parser};
+
+/// The program's arguments as they were found; where they are wrong, says so and ends the process.
+pub fn matches<P: CommandFactory>() -> ArgMatches {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let found = P::command().try_get_matches_from(&args);
+    found.unwrap_or_else(|error| plain(error, P::command(), &args).exit())
+}
 
 /// The program's arguments; where they are wrong, says so and ends the process.
 pub fn parse<P: Parser>() -> P {

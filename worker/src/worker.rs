@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use klp_livepatch::catalog::{Catalog, MAX_FILE};
 use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::task::{AttemptId, Incarnation};
+use klp_livepatch::words::amount;
 use klp_proto::v1::{self, Assignment, WorkerState};
+use klp_telemetry::{redact, service};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +30,8 @@ use crate::identity;
 use crate::inventory::Inventory;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::runner;
-use crate::session::{self, Party};
+use crate::session::{self, Party, Standing};
+use crate::told::Told;
 use crate::trace;
 use crate::trees::TreeStore;
 use crate::trees::suse::{self, KnownKernels, SuseData};
@@ -65,6 +68,7 @@ pub struct Shared {
     /// One permit for each attempt that may run now.
     slots: Arc<Semaphore>,
     tracker: TaskTracker,
+    told: Arc<Told>,
 }
 
 /// Runs a worker until `shutdown`, then lets its attempts finish within the grace period or hands them back.
@@ -84,7 +88,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     let renewing = identity::keep_renewed(line.clone(), config.coordinator.clone(), config.data_dir.clone());
     let renewing = AbortOnDropHandle::new(tokio::spawn(renewing));
     let trees = Arc::new(open_trees(&config)?);
-    let inventory = Inventory::new(trees.clone(), config.codestreams.clone(), config.readiness_period);
+    let inventory = Inventory::new(trees.clone(), config.tools.clone(), config.tuned.clone());
     inventory.refresh().await;
     let shared = Shared {
         incarnation: Incarnation(Uuid::now_v7()),
@@ -100,6 +104,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         draining: CancellationToken::new(),
         farewell: CancellationToken::new(),
         tracker: TaskTracker::new(),
+        told: Arc::default(),
         slots: Arc::new(Semaphore::new(config.slots as usize)),
         config: Arc::new(config),
     };
@@ -199,7 +204,7 @@ impl Shared {
         tracing::info!(klp.worker = %self.config.name, slots = self.config.slots, trees = trees.join(" "), tools = tools.join(", "), "worker starts");
         if trees.is_empty() {
             let dir = self.config.trees_dir.display();
-            match self.config.codestreams.as_str() {
+            match self.config.tuned.now().codestreams.as_str() {
                 "" => tracing::warn!("no kernel tree in {dir}: add one with `klp-worker tree add debian --latest 1`"),
                 filter => tracing::warn!("no kernel tree in {dir} matches --codestreams `{filter}` from its start on"),
             }
@@ -274,13 +279,12 @@ impl Shared {
     async fn finish_or_hand_back(&self) {
         self.tracker.close();
         let (running, _) = self.attempts.counts();
+        let grace = self.config.tuned.now().grace;
+        service::stopping(grace + FAREWELL + LAST_DELIVERY);
         if running > 0 {
-            tracing::info!(running, grace = ?self.config.grace, "stopping: waiting for attempts to finish");
+            tracing::info!(running, ?grace, "stopping: waiting for attempts to finish");
         }
-        if tokio::time::timeout(self.config.grace, self.finished_running())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(grace, self.finished_running()).await.is_err() {
             tracing::info!("stopping: handing back what still runs");
             self.attempts.cancel_all();
         }
@@ -288,6 +292,18 @@ impl Shared {
         if tokio::time::timeout(LAST_DELIVERY, self.tracker.wait()).await.is_err() {
             tracing::warn!("the coordinator could not be told everything; the rest is delivered at the next start");
         }
+    }
+
+    /// What it has and does, for the service manager.
+    fn activity(&self) -> String {
+        let mut state = WorkerState::default();
+        self.inventory.describe(&mut state);
+        let (running, _) = self.attempts.counts();
+        format!(
+            "{running} running in {}, {}",
+            amount(self.config.slots, "slot", "slots"),
+            amount(state.trees.len(), "tree", "trees")
+        )
     }
 
     async fn finished_running(&self) {
@@ -315,13 +331,24 @@ impl Party for Shared {
             worker: self.config.name.to_string(),
             incarnation: self.incarnation.to_string(),
             slots: self.config.slots,
-            memory: self.config.memory,
+            memory: self.config.tuned.now().memory,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel_source: self.errands.can_scan(),
             ..WorkerState::default()
         };
         self.inventory.describe(&mut state);
         state
+    }
+
+    fn stands(&self, standing: Standing<'_>) {
+        let coordinator = redact::url(&self.config.coordinator);
+        self.told.tell(|| match standing {
+            Standing::Open => format!("connected to {coordinator}; {}", self.activity()),
+            Standing::Closed(why) => format!(
+                "not connected to {coordinator} ({why}); will keep trying; {}",
+                self.activity()
+            ),
+        });
     }
 
     fn start(&self, id: AttemptId, assignment: Assignment) {

@@ -14,18 +14,18 @@ use klp_livepatch::klp_build::{
     self,
     missing_syms::{self, MissingSymbols},
 };
-use klp_livepatch::names::{LivepatchName, SourcePath};
+use klp_livepatch::names::LivepatchName;
 use klp_livepatch::outcome::Artifact;
-use klp_livepatch::render::{self, Commit, commit_message};
-use klp_livepatch::report::TargetExtraction;
+use klp_livepatch::render::{Commit, commit_message};
 use klp_livepatch::spec::{Draft, Spec};
-use klp_livepatch::{Arch, Codestream, layout};
+use klp_livepatch::{Codestream, layout};
 use klp_proto::v1;
 use serde::Serialize;
 
 use crate::client::Client;
 use crate::output::{self, Failed, Mode};
-use crate::results::{self, Part, PlatformResult, Results};
+use crate::provenance::{self, Statements, WrittenBy};
+use crate::results::{self, Folder, Rendering, Results, Source, Sources};
 use crate::settings::Settings;
 
 /// Milliseconds of a day.
@@ -79,7 +79,8 @@ pub async fn run(args: GetArgs, client: &Client, settings: &Settings, mode: Mode
         digests: digests(&groups),
         include_failed: args.include_failed,
     };
-    let written = writer.codestreams(&results).await?;
+    let statements = Statements::fetch(client, &args.name).await?;
+    let written = writer.codestreams(&results, &statements).await?;
     if written.is_empty() {
         return Err(Failed::Error(anyhow::anyhow!(
             "{0} has no source that passed the compile check yet; see `klp-farm status {0}` (--include-failed writes what did not pass)",
@@ -111,22 +112,44 @@ pub async fn rendered(
     results: &Results,
     codestream: &Codestream,
 ) -> Result<BTreeMap<String, String>, Failed> {
-    let writer = Writer {
-        client,
-        settings,
-        spec,
-        work_dir: &settings.work_dir,
-        year: year(livepatch.created_ms),
-        digests: Digests::new(),
-        include_failed: false,
-    };
     let Some(platforms) = results.get(codestream) else {
         return Ok(BTreeMap::new());
     };
-    match results::compose(platforms, |s| s.compiles, |_, _| true).first() {
-        Some(part) => writer.files(codestream, platforms, part).await,
-        None => Ok(BTreeMap::new()),
+    let rendering = Rendering {
+        spec,
+        author: &settings.author,
+        year: year(livepatch.created_ms),
+        codestream,
+        platforms,
+        include_failed: false,
+    };
+    // Whatever the others' code is, the first one's is meant.
+    let Some(part) = results::compose(platforms, |s| s.compiles, |_, _| true)
+        .into_iter()
+        .next()
+    else {
+        return Ok(BTreeMap::new());
+    };
+    let sources = BTreeMap::from([(part.arch, sources(client, part.source).await?)]);
+    let folder = rendering.folder(part, &sources);
+    tell_bare(codestream, &folder);
+    Ok(folder.files)
+}
+
+/// Why a folder has no more than the sources.
+fn tell_bare(codestream: &Codestream, folder: &Folder<'_>) {
+    if let Some(why) = &folder.bare {
+        output::tell(&format!("{codestream}: only the bare sources are written: {why}"));
     }
+}
+
+/// An extraction's sources, by their artifacts' names.
+async fn sources(client: &Client, source: &Source) -> Result<BTreeMap<String, Vec<u8>>, Failed> {
+    let mut sources = BTreeMap::new();
+    for artifact in source.sources() {
+        sources.insert(artifact.name.clone(), client.artifact(artifact).await?);
+    }
+    Ok(sources)
 }
 
 fn tell(writer: &Writer<'_>, written: &[Written], mode: Mode) -> Result<(), Failed> {
@@ -152,7 +175,8 @@ fn tell(writer: &Writer<'_>, written: &[Written], mode: Mode) -> Result<(), Fail
     output::print(&format!("groups  {}", writer.groups_path().display()))
 }
 
-fn year(created_ms: i64) -> u32 {
+/// Of the copyright: when the livepatch was submitted.
+pub fn year(created_ms: i64) -> u32 {
     Date::from_unix_days(created_ms.div_euclid(DAY)).year().into()
 }
 
@@ -202,112 +226,55 @@ impl Writer<'_> {
     }
 
     /// The folders of all codestreams that have a source.
-    async fn codestreams(&self, results: &Results) -> Result<Vec<Written>, Failed> {
+    async fn codestreams(&self, results: &Results, statements: &Statements) -> Result<Vec<Written>, Failed> {
         let mut written = Vec::new();
         for (codestream, platforms) in results {
-            let digest = |arch: Arch| self.digests.get(&(codestream.to_string(), arch.to_string()));
-            let same = |a, b| digest(a).is_some_and(|d| Some(d) == digest(b));
-            for part in results::compose(platforms, |s| s.compiles || self.include_failed, same) {
-                written.push(self.part(codestream, platforms, &part).await?);
+            let rendering = Rendering {
+                spec: self.spec,
+                author: &self.settings.author,
+                year: self.year,
+                codestream,
+                platforms,
+                include_failed: self.include_failed,
+            };
+            let mut all = Sources::new();
+            for (arch, source) in rendering.needed() {
+                all.insert(arch, sources(self.client, source).await?);
             }
+            let folders = rendering.folders(&all);
+            if folders.is_empty() {
+                continue;
+            }
+            for folder in &folders {
+                tell_bare(codestream, folder);
+                written.push(self.folder(codestream, folder).await?);
+            }
+            let place = self.work_dir.join(layout::codestream_dir(self.spec, codestream));
+            let by = WrittenBy::new(&self.settings.author, self.include_failed);
+            provenance::write(&place, statements.of(codestream), &all, &by)?;
         }
         Ok(written)
     }
 
-    async fn part(
-        &self,
-        codestream: &Codestream,
-        platforms: &BTreeMap<Arch, PlatformResult>,
-        part: &Part<'_>,
-    ) -> Result<Written, Failed> {
-        let only = part.own.then_some(part.arch);
-        let directory = self.work_dir.join(layout::lp_dir(self.spec, codestream, only));
-        let files = self.files(codestream, platforms, part).await?;
-        for (name, text) in &files {
+    async fn folder(&self, codestream: &Codestream, folder: &Folder<'_>) -> Result<Written, Failed> {
+        let directory = self.work_dir.join(layout::lp_dir(self.spec, codestream, folder.only()));
+        for (name, text) in &folder.files {
             write_file(&directory.join(name), text.as_bytes())?;
         }
-        self.work_files(part, &directory).await?;
+        for artifact in folder.beside() {
+            // Artifacts' names are relative and plain.
+            let path = directory.with_file_name(&artifact.name);
+            write_file(&path, &self.client.artifact(artifact).await?)?;
+        }
+        let part = &folder.part;
         Ok(Written {
             codestream: codestream.to_string(),
             arch: part.arch.to_string(),
             archs: part.serves.iter().map(ToString::to_string).collect(),
             directory,
             compiles: part.source.compiles,
-            files: files.into_keys().collect(),
+            files: folder.files.keys().cloned().collect(),
         })
-    }
-
-    /// What an `lp` folder holds.
-    async fn files(
-        &self,
-        codestream: &Codestream,
-        platforms: &BTreeMap<Arch, PlatformResult>,
-        part: &Part<'_>,
-    ) -> Result<BTreeMap<String, String>, Failed> {
-        let texts = self.texts(part).await?;
-        let output = part.output(
-            self.spec,
-            &self.settings.author,
-            self.year,
-            codestream,
-            platforms,
-            &texts,
-        );
-        let mut files = match render::livepatch(&output) {
-            Ok(files) => files,
-            Err(why) => {
-                output::tell(&format!("{codestream}: only the bare sources are written: {why}"));
-                self.bare(&texts, &part.source.report.targets)
-            }
-        };
-        files.insert(
-            layout::EXTERNALIZED.to_owned(),
-            render::externalized(&part.source.report.targets),
-        );
-        Ok(files)
-    }
-
-    /// What is written where no template fits.
-    fn bare(&self, texts: &BTreeMap<SourcePath, String>, targets: &[TargetExtraction]) -> BTreeMap<String, String> {
-        let named = |(file, text): (&SourcePath, &String)| (layout::source_name(self.spec, file), text.clone());
-        let mut files: BTreeMap<String, String> = texts.iter().map(named).collect();
-        files.insert(layout::header_name(self.spec), render::header(&self.spec.name, targets));
-        files.insert(layout::PATCHED_FUNCS.to_owned(), render::patched_funcs(targets));
-        files
-    }
-
-    /// The sources as the backend gave them.
-    async fn texts(&self, part: &Part<'_>) -> Result<BTreeMap<SourcePath, String>, Failed> {
-        let mut texts = BTreeMap::new();
-        for target in &part.source.report.targets {
-            if let Some(artifact) = part.source.artifacts.iter().find(|a| a.name == target.source_artifact) {
-                let bytes = self.client.artifact(artifact).await?;
-                texts.insert(target.file.clone(), String::from_utf8_lossy(&bytes).into_owned());
-            }
-        }
-        Ok(texts)
-    }
-
-    /// What the tool left beside the sources: its log, its lists of symbols, its raw output.
-    async fn work_files(&self, part: &Part<'_>, lp: &Path) -> Result<(), Failed> {
-        let sources: BTreeSet<&str> = part
-            .source
-            .report
-            .targets
-            .iter()
-            .map(|t| t.source_artifact.as_str())
-            .collect();
-        let others = part
-            .source
-            .artifacts
-            .iter()
-            .filter(|a| !sources.contains(a.name.as_str()));
-        for artifact in others {
-            // Artifacts' names are relative and plain.
-            let path = lp.with_file_name(&artifact.name);
-            write_file(&path, &self.client.artifact(artifact).await?)?;
-        }
-        Ok(())
     }
 
     /// What a livepatch has once.

@@ -20,5 +20,6 @@ pub mod submit;
 pub mod token;
 pub mod top;
 pub mod up;
+pub mod verify_provenance;
 pub mod watch;
 pub mod workers;

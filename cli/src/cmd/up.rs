@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -71,11 +72,14 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
             kernel_source: args.kernel_source,
             catalog: args.catalog,
             suse_data_dir: config::default_suse_data_dir(),
-            codestreams: CodestreamFilter::all(),
             slots: args.slots,
-            memory: config::default_memory(),
-            readiness_period: std::time::Duration::from_secs(60),
-            grace: std::time::Duration::from_secs(2),
+            tools: config::ToolPaths::from_env(),
+            tuned: config::Tunable::new(config::Tuned {
+                codestreams: CodestreamFilter::all(),
+                memory: config::default_memory(),
+                readiness_period: Duration::from_secs(60),
+                grace: Duration::from_secs(2),
+            }),
         },
         stop.clone().cancelled_owned(),
     );

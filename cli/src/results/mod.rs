@@ -1,11 +1,14 @@
 //! What a livepatch's tasks found, put together by codestream: the ground for everything that is written or compared.
 
 mod compose;
+mod folder;
 mod project;
 
 use std::collections::BTreeMap;
 
 use klp_livepatch::outcome::Artifact;
+use klp_livepatch::provenance::TaskFindings;
+use klp_livepatch::provenance::codestream::TaskEnding;
 use klp_livepatch::report::{CheckReport, ExtractReport, Report, VerifiedSymbol};
 use klp_livepatch::spec::Violation;
 use klp_livepatch::task::{Platform, TaskKind};
@@ -13,6 +16,7 @@ use klp_livepatch::{Arch, Codestream};
 use klp_proto::{convert, v1};
 
 pub use compose::{Part, compose};
+pub use folder::{Folder, Rendering, Sources};
 pub use project::facts;
 
 /// By codestream, then architecture.
@@ -48,47 +52,68 @@ pub struct Source {
 pub fn gather(tasks: Vec<v1::Task>) -> Result<Results, Violation> {
     let mut results = Results::new();
     for task in tasks {
-        let Platform { codestream, arch } = convert::platform(task.platform.clone())?;
-        let platform = results.entry(codestream).or_default().entry(arch).or_default();
-        platform.take(task)?;
+        let (codestream, task) = findings(task)?;
+        let platforms = results.entry(codestream).or_default();
+        platforms.entry(task.arch).or_default().take(task);
     }
     Ok(results)
 }
 
+/// As [`gather`], of one codestream, by what was stated of its tasks.
+pub fn of_statement(tasks: &[TaskFindings]) -> BTreeMap<Arch, PlatformResult> {
+    let mut platforms: BTreeMap<Arch, PlatformResult> = BTreeMap::new();
+    for task in tasks {
+        platforms.entry(task.arch).or_default().take(task.clone());
+    }
+    platforms
+}
+
+fn findings(task: v1::Task) -> Result<(Codestream, TaskFindings), Violation> {
+    let Platform { codestream, arch } = convert::platform(task.platform.clone())?;
+    let ending = match task.state() {
+        v1::TaskState::Succeeded => TaskEnding::Succeeded,
+        v1::TaskState::Failed => TaskEnding::Failed,
+        v1::TaskState::Cancelled => TaskEnding::Cancelled,
+        _ => TaskEnding::Open,
+    };
+    let artifacts = task.artifacts.into_iter().map(Artifact::try_from);
+    let task = TaskFindings {
+        arch,
+        kind: convert::task_kind(task.kind)?,
+        round: task.round,
+        ending,
+        left_out: task.left_out,
+        report: task.report.map(Report::try_from).transpose()?,
+        artifacts: artifacts.collect::<Result<_, _>>()?,
+    };
+    Ok((codestream, task))
+}
+
 impl PlatformResult {
-    fn take(&mut self, task: v1::Task) -> Result<(), Violation> {
-        let (state, kind) = (task.state(), convert::task_kind(task.kind)?);
-        match state {
-            v1::TaskState::Succeeded => {}
-            v1::TaskState::Failed | v1::TaskState::Cancelled => {
-                let how = if state == v1::TaskState::Failed {
-                    "failed"
-                } else {
-                    "was cancelled"
-                };
-                self.failed = Some(format!("{kind} {how}"));
-            }
-            _ => self.open = true,
+    fn take(&mut self, task: TaskFindings) {
+        let kind = task.kind;
+        match task.ending {
+            TaskEnding::Succeeded => {}
+            TaskEnding::Failed => self.failed = Some(format!("{kind} failed")),
+            TaskEnding::Cancelled => self.failed = Some(format!("{kind} was cancelled")),
+            TaskEnding::Open => self.open = true,
         }
         self.left_out |= task.left_out;
-        let report = task.report.map(Report::try_from).transpose()?;
-        match (kind, report) {
+        match (kind, task.report) {
             (TaskKind::Check, Some(Report::Check(check))) => self.check = Some(check),
             (TaskKind::Verify, Some(Report::Verify(verify))) => self.verified.extend(verify.symbols),
             (TaskKind::Extract, Some(Report::Extract(report)))
                 if self.source.as_ref().is_none_or(|s| s.round < task.round) =>
             {
-                let artifacts = task.artifacts.into_iter().map(Artifact::try_from);
                 self.source = Some(Source {
-                    compiles: state == v1::TaskState::Succeeded,
+                    compiles: task.ending == TaskEnding::Succeeded,
                     round: task.round,
                     report,
-                    artifacts: artifacts.collect::<Result<_, _>>()?,
+                    artifacts: task.artifacts,
                 });
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// Whether its check said that it can be patched.

@@ -128,6 +128,10 @@ fn copy_logs(from: &Folder, to: &Folder) -> anyhow::Result<()> {
 
 /// The farm's CA and certificate go along: without them every worker would have to be let in anew.
 fn copy_identity(from: &Folder, to: &Folder) -> anyhow::Result<()> {
+    let (from_bare, to_bare) = (files::bare_signer(from.path()), files::bare_signer(to.path()));
+    if from_bare.try_exists()? {
+        klp_identity::files::write_private(&to_bare, &klp_identity::files::read(&from_bare)?)?;
+    }
     let (from, to) = (files::folder(from.path()), files::folder(to.path()));
     if !from.try_exists()? {
         return Ok(());
@@ -136,8 +140,12 @@ fn copy_identity(from: &Folder, to: &Folder) -> anyhow::Result<()> {
     for path in [files::ca, files::server] {
         klp_identity::files::write_public(&path(&to), &klp_identity::files::read(&path(&from))?)?;
     }
-    for path in [files::ca_key, files::server_key] {
-        klp_identity::files::write_private(&path(&to), &klp_identity::files::read(&path(&from))?)?;
+    let mut private = vec![files::ca_key(&from), files::server_key(&from)];
+    // A farm of a former version has none until it is started.
+    private.extend(Some(files::signer(&from)).filter(|path| path.exists()));
+    for path in private {
+        let name = path.file_name().unwrap_or_default();
+        klp_identity::files::write_private(&to.join(name), &klp_identity::files::read(&path)?)?;
     }
     Ok(())
 }

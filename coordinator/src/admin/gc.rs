@@ -19,7 +19,7 @@ use super::check::Files;
 use crate::aside::Aside;
 use crate::blobs::Blobs;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::Current;
 use crate::lifecycle::Millis;
 use crate::logs;
 use crate::store::{self, audit, forget};
@@ -62,9 +62,10 @@ pub fn offline(dir: &Path, retain_ended_days: u32, dry_run: bool) -> anyhow::Res
 }
 
 /// Clears, again and again, until the coordinator stops.
-pub async fn keep_clear(config: Config, blobs: Blobs, clock: Clock, aside: Aside, stop: CancellationToken) {
-    let folder = Folder::new(&config.data_dir);
+pub async fn keep_clear(config: Current, blobs: Blobs, clock: Clock, aside: Aside, stop: CancellationToken) {
+    let folder = Folder::new(&config.now().data_dir);
     while !stop.is_cancelled() {
+        let config = config.now();
         let before = cutoff(clock.now(), config.retain_ended_days);
         let (folder, blobs, stopped) = (folder.clone(), blobs.clone(), stop.clone());
         let audit = cutoff(clock.now(), config.retain_audit_days);

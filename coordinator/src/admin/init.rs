@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Folder;
 use crate::Config;
 use crate::aside::Aside;
-use crate::auth::files;
+use crate::auth::{files, signing};
 use crate::clock::Clock;
 use crate::ledger::access;
 use crate::store::{Change, Store, StoreError};
@@ -61,11 +61,12 @@ pub async fn init(config: &Config, names: &[String]) -> anyhow::Result<Made> {
     let clock = Clock::system();
     texts::private_folder(&folder)?;
     let names = with_usual(names);
-    let called = format!("klp-farm of {}", names[0]);
+    let called = certificate::authority_name(&names[0]);
     let (authority, key) = Authority::new(&called, Span::from_now(clock.now(), AUTHORITY_LIFE)?)?;
     texts::write_private(&files::ca_key(&folder), &key)?;
     texts::write_public(&files::ca(&folder), authority.pem())?;
     let expires_ms = write_server(&folder, &authority, &names, clock.now())?;
+    signing::current(data.path(), clock.now())?;
     let token = first_token(config, &data, clock).await?;
     Ok(Made {
         ca: files::ca(&folder),
@@ -100,6 +101,15 @@ pub fn rotate_server(config: &Config, names: &[String]) -> anyhow::Result<Made> 
         expires_ms,
         token: None,
     })
+}
+
+/// Makes another key to sign statements with, also beside a running coordinator, which takes it at once; answers its id.
+///
+/// # Errors
+/// There is no data folder, or the disk's.
+pub fn rotate_signer(config: &Config) -> anyhow::Result<String> {
+    let data = Folder::existing(&config.data_dir)?;
+    Ok(signing::rotate(data.path(), Clock::system().now())?.key_id())
 }
 
 /// Makes another admin's token, for a farm whose admins have lost theirs.

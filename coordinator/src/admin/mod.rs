@@ -5,6 +5,7 @@ mod backup;
 mod check;
 pub mod gc;
 pub mod init;
+pub mod owner;
 
 use std::fs::{File, TryLockError};
 use std::io;

@@ -243,11 +243,11 @@ impl Access {
 
     /// The farm's CA, and all that are to be trusted. It is read each time: it may have been replaced.
     async fn authority(&self) -> Result<(Authority, String), Status> {
-        if self.0.config.insecure {
+        if self.0.config.now().insecure {
             let text = "this coordinator serves without TLS, so its workers need no certificates";
             return Err(Status::failed_precondition(text));
         }
-        let folder = files::folder(&self.0.config.data_dir);
+        let folder = files::folder(&self.0.config.now().data_dir);
         let read = move || {
             let roots = klp_identity::files::read(&files::ca(&folder))?;
             let key = klp_identity::files::read(&files::ca_key(&folder))?;
@@ -258,7 +258,7 @@ impl Access {
     }
 
     fn span(&self, now: Millis) -> Result<Span, Status> {
-        let life = Duration::from_millis(self.0.config.worker_certificate_ms);
+        let life = Duration::from_millis(self.0.config.now().worker_certificate_ms);
         Span::from_now(now, life).map_err(internal)
     }
 }

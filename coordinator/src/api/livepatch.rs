@@ -13,7 +13,8 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
 use super::{
-    Failed, Shared, Stream, blob_status, control, listing, livepatch_name, look_up, scan, submit, watch, wire,
+    Failed, Shared, Stream, blob_status, control, listing, livepatch_name, look_up, provenance, scan, submit, watch,
+    wire,
 };
 use crate::groups;
 use crate::ledger;
@@ -159,6 +160,25 @@ impl LivepatchService for Livepatches {
         };
         Ok(Response::new(v1::GroupsResponse {
             groups: groups.into_iter().map(group).collect(),
+        }))
+    }
+
+    type ProvenanceStream = Stream<v1::CodestreamProvenance>;
+
+    async fn provenance(
+        &self,
+        request: Request<v1::ProvenanceRequest>,
+    ) -> Result<Response<Self::ProvenanceStream>, Status> {
+        let name = livepatch_name(request.into_inner().livepatch)?;
+        let query = move |db: &rusqlite::Connection| {
+            let livepatch = look_up(db, &name)?;
+            let tasks = store::tasks_of(db, livepatch.id)?;
+            Ok::<_, Failed>((livepatch, tasks))
+        };
+        let (livepatch, tasks) = self.0.store.read(query).await?;
+        let shared = Arc::clone(&self.0);
+        Ok(stream(|client| async move {
+            provenance::codestreams(&shared, &livepatch, tasks, &client).await
         }))
     }
 

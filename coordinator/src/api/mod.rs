@@ -7,6 +7,7 @@ mod fleet;
 mod listing;
 mod livepatch;
 mod paging;
+mod provenance;
 mod scan;
 mod submit;
 mod traced;
@@ -32,7 +33,7 @@ use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::CatalogFile;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::Current;
 use crate::errands::Errands;
 use crate::farm::Farm;
 use crate::logs::{LogError, Logs};
@@ -44,7 +45,7 @@ use crate::versions::Versions;
 
 /// What the services share.
 pub struct Shared {
-    pub config: Arc<Config>,
+    pub config: Current,
     pub clock: Clock,
     pub store: Store,
     pub farm: Farm,

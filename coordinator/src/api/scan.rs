@@ -48,7 +48,7 @@ pub async fn scan(shared: &Shared, request: v1::ScanRequest) -> Result<Response<
         cve: request.cve,
         codestreams,
         add_patches: request.add_patches,
-        branches: branches(&shared.config),
+        branches: branches(&shared.config.now()),
     };
     let begun = shared.errands.begin(order);
     let mut errand = begun.map_err(|error| Status::failed_precondition(error.to_string()))?;

@@ -58,15 +58,15 @@ async fn store(shared: &Shared, deed: &Deed, parsed: Parsed) -> Result<Response<
     let _pin = shared.blobs.pin(&spec.fixes.iter().map(artifact).collect::<Vec<_>>());
     keep(shared, &spec.fixes, contents).await?;
     try_out(shared, id, &spec).await?;
-    let now = Now::of(&shared.clock);
+    let (now, config) = (Now::of(&shared.clock), shared.config.now());
     let submission = Submission {
         scopes: known_scopes(shared, &spec).await?,
         id,
         spec,
         share,
         submitted_by,
-        max_open: shared.config.max_open_livepatches,
-        max_platforms: shared.config.max_platforms,
+        max_open: config.max_open_livepatches,
+        max_platforms: config.max_platforms,
     };
     let deed = deed.clone();
     let store = move |tx: &mut Tx<'_>| {
@@ -99,7 +99,7 @@ async fn known_scopes(shared: &Shared, spec: &Spec) -> Result<Option<BTreeSet<St
             return Ok(None);
         }
     };
-    let branches = shared.config.all_branches();
+    let branches = shared.config.now().all_branches();
     let products = branches.iter().map(|(product, _)| product.to_owned());
     let codestreams = catalog.entries().flat_map(|entry| scopes(&entry.codestream));
     Ok(Some(products.chain(codestreams).collect()))
@@ -257,7 +257,7 @@ pub(super) fn artifact(fix: &Fix) -> Artifact {
 /// Refuses what no kernel has, before it is stored. Whatever would be refused or answered anyway is left to the
 /// ledger.
 async fn try_out(shared: &Shared, id: LivepatchId, spec: &Spec) -> Result<(), Status> {
-    let patience = Duration::from_millis(shared.config.tryout_ms.into());
+    let patience = Duration::from_millis(shared.config.now().tryout_ms.into());
     if patience.is_zero() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! What the store and the farm hold, as clients and workers see it.
 
 use klp_livepatch::outcome::Artifact;
+use klp_livepatch::report::Report;
 use klp_livepatch::round::Input;
 use klp_livepatch::spec::Violation;
 use klp_proto::convert::{invalid_argument, parse};
@@ -119,13 +120,22 @@ pub fn task(row: TaskRow, live: Live) -> v1::Task {
         worker: row.worker.unwrap_or_default(),
         progress: live.progress,
         failure: row.failure.as_ref().map(v1::Failure::from),
-        report: row.report.as_ref().map(v1::Report::from),
+        report: row.report.as_ref().map(report),
         artifacts: row.artifacts.iter().map(artifact).collect(),
         created_ms: row.created,
         started_ms: row.started.unwrap_or_default(),
         ended_ms: row.ended.unwrap_or_default(),
         left_out: row.left_out,
     }
+}
+
+/// What a source was made with is told by its statement, and would be most of each answer.
+fn report(report: &Report) -> v1::Report {
+    let mut wire = v1::Report::from(report);
+    if let Some(v1::report::Report::Extract(extract)) = &mut wire.report {
+        extract.origin = None;
+    }
+    wire
 }
 
 fn artifact(artifact: &Artifact) -> v1::Artifact {

@@ -181,7 +181,7 @@ async fn settle(
         outcome,
         missing,
     };
-    let (now, rules) = (Now::of(&shared.clock), shared.config.rules());
+    let (now, rules) = (Now::of(&shared.clock), shared.config.now().rules());
     let store = shared.store.clone();
     let settling = async move {
         store
@@ -239,7 +239,7 @@ async fn drive(
     let _counted = shared.metrics.session();
     let mut session = shared.farm.open_session();
     let mut signals = session.signals();
-    let patience: Duration = shared.config.lease();
+    let patience: Duration = shared.config.now().lease();
     let mut silent_at = Instant::now() + patience;
     let mut identity = None;
     let mut source = Announced::default();
@@ -257,7 +257,7 @@ async fn drive(
                 match signal {
                     Signal::Silence => {}
                     Signal::Orders(orders) => {
-                        let mut state = wire::farm_state(&orders, &shared.config);
+                        let mut state = wire::farm_state(&orders, &shared.config.now());
                         if let Some((worker, _)) = &identity {
                             state.errands = shared.errands.of(worker);
                         }

@@ -29,6 +29,7 @@ pub const GRPC: &[(&str, Needs)] = &[
     ("/klpfarm.v1.LivepatchService/Logs", VIEWER),
     ("/klpfarm.v1.LivepatchService/GetArtifact", VIEWER),
     ("/klpfarm.v1.LivepatchService/Groups", VIEWER),
+    ("/klpfarm.v1.LivepatchService/Provenance", VIEWER),
     ("/klpfarm.v1.LivepatchService/Submit", SUBMITTER),
     ("/klpfarm.v1.LivepatchService/Scan", SUBMITTER),
     ("/klpfarm.v1.LivepatchService/Extract", SUBMITTER),

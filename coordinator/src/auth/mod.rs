@@ -4,6 +4,7 @@
 //! Each request passes the [`gate`]: it finds out who the [`caller`] is, by the [`book`] of tokens and certificates, asks
 //! [`methods`], the one table of what needs which role, and keeps to the [`limits`]. [`layer`] puts the gate before gRPC,
 //! `web::guard` before HTTP, where browsers have [`sessions`]. What callers change is told by their [`deed`]s.
+//! What the coordinator states it signs with the key of [`signing`].
 
 mod body;
 mod book;
@@ -15,6 +16,7 @@ mod layer;
 mod limits;
 pub mod methods;
 mod sessions;
+pub mod signing;
 mod tls;
 
 pub use book::Book;

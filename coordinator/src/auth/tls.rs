@@ -48,6 +48,16 @@ pub mod files {
     pub fn server_key(folder: &Path) -> PathBuf {
         folder.join("server.key")
     }
+
+    /// What statements are signed with: the key, its certificate, and the authority's.
+    pub fn signer(folder: &Path) -> PathBuf {
+        folder.join("signer.pem")
+    }
+
+    /// The same of a farm without an authority, in its data folder.
+    pub fn bare_signer(data_dir: &Path) -> PathBuf {
+        data_dir.join("signer.pem")
+    }
 }
 
 /// As the files are now.

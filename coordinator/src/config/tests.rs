@@ -1,5 +1,9 @@
 //! Settings: their defaults, the sample file, and what is refused.
 
+use std::collections::BTreeSet;
+
+use klp_settings::sample;
+
 use super::*;
 
 #[test]
@@ -14,15 +18,14 @@ fn the_sample_names_every_setting_with_its_default() {
     let sample = include_str!("../../../deploy/coordinator.toml");
     // As shipped, nothing is set.
     assert_eq!(toml::from_str::<Config>(sample).unwrap(), Config::default());
-    let uncommented: String = sample
-        .lines()
-        .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
-        .flat_map(|line| [line, "\n"])
-        .collect();
-    let set: toml::Table = toml::from_str(&uncommented).unwrap();
-    let all: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
-    assert_eq!(set.keys().collect::<Vec<_>>(), all.keys().collect::<Vec<_>>());
-    let mut config: Config = toml::from_str(&uncommented).unwrap();
+    let all: toml::Table = toml::from_str(&sample::with_everything(sample)).unwrap();
+    let named: BTreeSet<_> = all.keys().cloned().collect();
+    assert_eq!(named, klp_settings::keys::<Config>().into_iter().collect());
+    let set = sample::with_defaults(sample);
+    let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
+    let named: toml::Table = toml::from_str(&set).unwrap();
+    assert_eq!(named.keys().collect::<Vec<_>>(), defaults.keys().collect::<Vec<_>>());
+    let mut config: Config = toml::from_str(&set).unwrap();
     assert_eq!(config.data_dir, Path::new("/var/lib/klp-farm"));
     config.data_dir = Config::default().data_dir;
     assert_eq!(config, Config::default());
@@ -96,5 +99,20 @@ fn an_unknown_setting_is_refused() {
     let path = folder.path().join("c.toml");
     std::fs::write(&path, "leese_ms = 3\n").unwrap();
     let error = Config::read(&path).unwrap_err().to_string();
-    assert!(error.contains("c.toml") && error.contains("leese_ms"), "{error}");
+    assert!(
+        error.contains("c.toml, line 1: unknown setting `leese_ms`; did you mean `lease_ms`?"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_sample_says_what_a_reload_takes_over() {
+    let sample = include_str!("../../../deploy/coordinator.toml");
+    let (_, list) = sample.split_once("these over:").unwrap();
+    let (list, _) = list.split_once(".\n").unwrap();
+    let told: BTreeSet<&str> = list
+        .split([',', ' ', '#', '\n'])
+        .filter(|word| !word.is_empty())
+        .collect();
+    assert_eq!(told, RELOADABLE.iter().copied().collect());
 }

@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::mind::{Answer, Mind};
-use super::{Farm, Inbox, Input, Signal, trace};
+use super::{Farm, Inbox, Input, Pulse, Signal, trace};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Current};
 use crate::ledger::{self, Now};
 use crate::lifecycle::Millis;
 use crate::metrics::Metrics;
@@ -23,6 +23,8 @@ const STORE_PAUSE_MS: Millis = 1_000;
 const OBSTACLES_MS: Millis = 5_000;
 
 struct Actor {
+    settings: Current,
+    /// Those of the present round.
     config: Arc<Config>,
     clock: Clock,
     store: Store,
@@ -43,7 +45,7 @@ struct Actor {
 /// # Errors
 /// The database can't be read.
 pub async fn start(
-    config: Arc<Config>,
+    settings: Current,
     clock: Clock,
     store: Store,
     (sender, inbox): (Inbox, mpsc::UnboundedReceiver<Input>),
@@ -53,12 +55,14 @@ pub async fn start(
 ) -> Result<(Farm, tokio::task::JoinHandle<()>), StoreError> {
     let open = store.read(|db| Ok::<_, StoreError>(store::open(db)?)).await?;
     metrics.begin(&open);
+    let config = settings.now();
     let mind = Mind::new(config.clone(), open, clock.now());
-    let (open, leased) = mind.counts();
-    if open > 0 {
-        tracing::info!(open, leased, "picking up open tasks");
+    let Pulse { tasks, leased, .. } = mind.pulse();
+    if tasks > 0 {
+        tracing::info!(open = tasks, leased, "picking up open tasks");
     }
     let mut actor = Actor {
+        settings,
         config,
         clock,
         store,
@@ -94,6 +98,7 @@ impl Actor {
                     () = tokio::time::sleep(pause) => {}
                 }
             }
+            self.reconfigure();
             self.drain();
             self.unsettled = false;
             if self.clock.now() >= self.store_pause {
@@ -109,6 +114,15 @@ impl Actor {
             }
             self.answer();
             self.log_obstacles();
+        }
+    }
+
+    /// Takes over settings that were read again.
+    fn reconfigure(&mut self) {
+        let now = self.settings.now();
+        if !Arc::ptr_eq(&now, &self.config) {
+            self.mind.reconfigure(now.clone());
+            self.config = now;
         }
     }
 
@@ -158,6 +172,7 @@ impl Actor {
             // Whoever asked may be gone.
             Input::Workers(answer) => drop(answer.send(self.mind.views(now))),
             Input::Waiting(answer) => drop(answer.send(self.mind.waiting(now))),
+            Input::Pulse(answer) => drop(answer.send(self.mind.pulse())),
             Input::Live { tasks, answer } => drop(answer.send(self.mind.live(tasks, now))),
         }
     }

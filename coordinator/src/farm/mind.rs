@@ -11,7 +11,7 @@ use klp_telemetry::TraceParent;
 use tokio::sync::watch;
 
 use super::roster::{Lent, Roster, WorkerView};
-use super::{Live, Order, Report, SessionId, Signal};
+use super::{Live, Order, Pulse, Report, SessionId, Signal};
 use crate::clock::utc;
 use crate::config::Config;
 use crate::ledger::{Grant, Loss};
@@ -85,9 +85,19 @@ impl Mind {
         mind
     }
 
-    /// How many tasks are open, and how many of them are leased.
-    pub fn counts(&self) -> (usize, usize) {
-        (self.tasks.len(), self.leased.len())
+    /// Goes on with other settings, of those that may be reloaded.
+    pub fn reconfigure(&mut self, config: Arc<Config>) {
+        self.config = config;
+    }
+
+    /// How much there is of everything.
+    pub fn pulse(&self) -> Pulse {
+        Pulse {
+            workers: self.roster.connected(),
+            livepatches: self.livepatches.len(),
+            tasks: self.tasks.len(),
+            leased: self.leased.len(),
+        }
     }
 
     /// When something is due without anything coming in.

@@ -86,6 +86,19 @@ pub struct Live {
     pub progress: String,
 }
 
+/// That the farm's loop goes on, and how much there is of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Those with a session.
+    pub workers: usize,
+    /// Those that have not ended.
+    pub livepatches: usize,
+    /// Likewise.
+    pub tasks: usize,
+    /// Those tasks that are being run.
+    pub leased: usize,
+}
+
 /// What the farm's loop takes in.
 pub enum Input {
     Changes(Vec<Change>),
@@ -102,6 +115,7 @@ pub enum Input {
     Nudge(WorkerName),
     Workers(oneshot::Sender<Vec<WorkerView>>),
     Waiting(oneshot::Sender<Vec<Waiting>>),
+    Pulse(oneshot::Sender<Pulse>),
     Live {
         tasks: Vec<TaskId>,
         answer: oneshot::Sender<HashMap<TaskId, Live>>,
@@ -151,6 +165,13 @@ impl Farm {
         let (answer, answered) = oneshot::channel();
         let _ = self.inbox.send(Input::Waiting(answer));
         answered.await.unwrap_or_default()
+    }
+
+    /// Answered by the loop itself, as soon as it comes to it; `None` while the farm shuts down.
+    pub async fn pulse(&self) -> Option<Pulse> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.inbox.send(Input::Pulse(answer));
+        answered.await.ok()
     }
 
     /// Has a worker told anew what it should be doing.

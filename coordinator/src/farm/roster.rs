@@ -106,6 +106,11 @@ impl Roster {
         self.describe(place);
     }
 
+    /// How many workers have a session.
+    pub(super) fn connected(&self) -> usize {
+        self.members.iter().filter(|member| member.session.is_some()).count()
+    }
+
     /// Takes in what a worker says of itself. A session that was opened later speaks for the worker: an earlier one is
     /// told to end, and has no say any more.
     pub(super) fn report(&mut self, session: SessionId, signals: watch::Sender<Signal>, report: &Report, now: Millis) {

@@ -563,7 +563,7 @@ impl World {
         }
         for n in 0..2_000 {
             self.step(n);
-            if n.is_multiple_of(16) && self.mind.as_ref().is_some_and(|mind| mind.counts().0 == 0) {
+            if n.is_multiple_of(16) && self.mind.as_ref().is_some_and(|mind| mind.pulse().tasks == 0) {
                 break;
             }
         }

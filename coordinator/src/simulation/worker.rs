@@ -173,6 +173,7 @@ fn success(key: &TaskKey) -> Outcome {
                 tool: "native 1".to_owned(),
                 ibt: false,
                 targets: Vec::new(),
+                origin: None,
             };
             let artifact = Artifact {
                 name: "a.c".to_owned(),

@@ -38,7 +38,7 @@ pub async fn check(State(web): State<Web>, mut request: Request, next: Next) -> 
     // Each connection brings one.
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     let host = host(&request);
-    let config = &web.shared.config;
+    let config = web.shared.config.now();
     let asked = host.as_deref().unwrap_or_default();
     // Over TLS a name is ours if our certificate has it, as the browser has seen to.
     if !peer.tls && !is_ours(asked, &config.http_names) {

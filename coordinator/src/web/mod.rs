@@ -78,7 +78,7 @@ pub fn router(shared: Arc<Shared>, rpc: Router) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(answer::not_found)
         .layer(CompressionLayer::new());
-    let cors = origins::cors(&web.shared.config.http_origins);
+    let cors = origins::cors(&web.shared.config.now().http_origins);
     let counting = middleware::from_fn_with_state(web.shared.metrics.clone(), metrics::count);
     own.with_state(web.clone())
         .merge(rpc)

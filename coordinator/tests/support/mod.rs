@@ -370,6 +370,7 @@ pub fn report(of: &v1::Assignment) -> v1::Report {
         v1::TaskKind::Extract => Report::Extract(v1::ExtractReport {
             tool: "native 1".into(),
             ibt: false,
+            origin: None,
             targets: vec![v1::TargetExtraction {
                 file: target.file.clone(),
                 object: "snd-pcm".into(),

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::names::{ConfigName, Cve, FunctionName, LivepatchName, ObjectName, SourcePath};
 use crate::report::{ExternalizedSymbol, PatchedFunction, TargetCheck, TargetExtraction, VerifiedSymbol};
 use crate::suse::SuseName;
@@ -35,7 +37,7 @@ impl Flavour {
 }
 
 /// Whose name is on what is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
     pub name: String,
     pub mail: String,

@@ -40,6 +40,10 @@ impl TryFrom<v1::Report> for Report {
             Wire::Extract(extract) => Report::Extract(ExtractReport {
                 tool: extract.tool,
                 ibt: extract.ibt,
+                origin: extract
+                    .origin
+                    .map(|origin| origin.try_into().map(Box::new))
+                    .transpose()?,
                 targets: extract
                     .targets
                     .into_iter()
@@ -243,6 +247,7 @@ impl From<&ExtractReport> for v1::ExtractReport {
         v1::ExtractReport {
             tool: report.tool.clone(),
             ibt: report.ibt,
+            origin: report.origin.as_deref().map(Into::into),
             targets: report.targets.iter().map(v1::TargetExtraction::from).collect(),
         }
     }

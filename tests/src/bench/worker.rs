@@ -326,6 +326,7 @@ fn outcome(of: &v1::Assignment) -> Result<(v1::report::Report, Vec<v1::Artifact>
                 tool: "native 1".into(),
                 ibt: false,
                 targets: vec![extraction],
+                origin: None,
             };
             (v1::report::Report::Extract(report), vec![source(&target.file)])
         }

@@ -186,6 +186,7 @@ fn success(id: AttemptId, assignment: &v1::Assignment) -> Product {
                 tool: "native 1".to_owned(),
                 ibt: false,
                 targets: vec![extraction],
+                origin: None,
             };
             // Of two attempts, seldom the same.
             let source = format!("int klpp_f(void) {{ return {}; }}\n", id.number % 3);

@@ -9,6 +9,7 @@ use klp_livepatch::outcome::Failure;
 use klp_livepatch::report::TargetExtraction;
 use klp_livepatch::spec::{Backend, Target};
 
+use super::measure::Measured;
 use crate::runner::Context;
 use crate::trees::Tree;
 use crate::trees::overlay::View;
@@ -38,6 +39,7 @@ pub struct ExtractRequest<'a> {
 pub struct Extracted {
     pub source: String,
     pub report: TargetExtraction,
+    pub measured: Measured,
     /// What the tool said and wrote beside the source, as names of artifacts and their contents.
     pub files: Vec<(String, Vec<u8>)>,
 }

@@ -136,6 +136,7 @@ impl External for Ccp {
                 expanded: Vec::new(),
                 dependencies: Vec::new(),
                 form: Form::External,
+                command: Vec::new(),
             },
             original,
             others,

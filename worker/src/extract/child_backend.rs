@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::backend::{ExtractRequest, Extracted, Extracting, Extractor, ToolIdentity};
 use super::ccp::Ccp;
 use super::clang_extract::ClangExtract;
+use super::measure::Measured;
 use super::native_child::{Answer, Job, NATIVE_COMMAND};
 use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, child_trace, probe};
 use crate::config::ToolPaths;
@@ -88,7 +89,13 @@ impl ChildBackend {
         }
         job.engine = self.engine.clone();
         job.avoid = avoid.to_vec();
-        let (mut extraction, check, kept, tool_ms) = self.child(&job, context).await?;
+        let Done {
+            mut extraction,
+            check,
+            kept,
+            measured,
+            tool_ms,
+        } = self.child(&job, context).await?;
         if let Some(view) = view {
             extraction.source = view.to_tree(&extraction.source);
             extraction
@@ -97,7 +104,7 @@ impl ChildBackend {
                 .for_each(|warning| *warning = view.to_tree(warning));
         }
         let by_pointer = extraction.externalized.iter().any(|e| e.variable != e.symbol);
-        let mut extracted = report(request, extraction, check, tool_ms).map_err(farm)?;
+        let mut extracted = report(request, extraction, check, measured, tool_ms).map_err(farm)?;
         if by_pointer && job.ibt {
             extracted.report.warnings.push(IBT_WARNING.to_owned());
         }
@@ -107,7 +114,7 @@ impl ChildBackend {
         Ok(extracted)
     }
 
-    async fn child(&self, job: &Job, context: &Context) -> Result<(Extraction, NativeCheck, Vec<Kept>, u64), Failure> {
+    async fn child(&self, job: &Job, context: &Context) -> Result<Done, Failure> {
         let (job_path, answer_path) = (context.scratch.join("job.json"), context.scratch.join("answer.json"));
         let _ = std::fs::remove_file(&answer_path);
         let bytes = serde_json::to_vec(job).map_err(|e| farm(e.to_string()))?;
@@ -154,11 +161,27 @@ impl ChildBackend {
                 extraction,
                 check,
                 kept,
+                measured,
                 tool_ms,
-            } => Ok((*extraction, check, kept, tool_ms)),
+            } => Ok(Done {
+                extraction: *extraction,
+                check,
+                kept,
+                measured: *measured,
+                tool_ms,
+            }),
             Answer::Failed { cause, message } => Err(Failure::new(cause, message)),
         }
     }
+}
+
+/// What a child has done.
+struct Done {
+    extraction: Extraction,
+    check: NativeCheck,
+    kept: Vec<Kept>,
+    measured: Measured,
+    tool_ms: u64,
 }
 
 impl Extractor for ChildBackend {
@@ -258,6 +281,7 @@ fn report(
     request: ExtractRequest<'_>,
     extraction: Extraction,
     check: NativeCheck,
+    measured: Measured,
     tool_ms: u64,
 ) -> Result<Extracted, String> {
     let bad = |name: &str| format!("the extraction's answer holds the odd name {name:?}");
@@ -311,6 +335,7 @@ fn report(
             },
             tool_ms,
         },
+        measured,
         files: Vec::new(),
     })
 }

@@ -138,6 +138,7 @@ impl External for ClangExtract {
                 expanded: Vec::new(),
                 dependencies: Vec::new(),
                 form: Form::External,
+                command: Vec::new(),
             },
             original,
             others: vec![list_path, header_path],

@@ -2,6 +2,7 @@
 //! and flags, and can everything it leaves undefined be resolved?
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 
 use object::{Object, ObjectSymbol};
@@ -80,6 +81,24 @@ pub fn own_args(request: &Request) -> Vec<String> {
     out
 }
 
+/// How the extraction is compiled: the compiler, then its arguments.
+pub fn command_line(request: &Request) -> Vec<String> {
+    let own = request.as_unpatched();
+    let request = own.as_ref().unwrap_or(request);
+    let mut words = vec![request.command.compiler.clone()];
+    words.extend(module_args(request));
+    // No -w: it would silence what the kernel's flags make an error of, such as an undeclared function.
+    words.extend(["-fno-diagnostics-color", "-c", "-o"].map(str::to_owned));
+    let (source, output) = files(request);
+    words.extend([output, source].map(|path| path.to_string_lossy().into_owned()));
+    words
+}
+
+/// The source and the object, in the scratch directory.
+fn files(request: &Request) -> (PathBuf, PathBuf) {
+    (request.scratch.join("livepatch.c"), request.scratch.join("livepatch.o"))
+}
+
 /// Compiles the extraction in the request's scratch directory and looks at the object.
 ///
 /// # Errors
@@ -87,7 +106,7 @@ pub fn own_args(request: &Request) -> Vec<String> {
 pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) -> Result<CompileCheck, Error> {
     let own = request.as_unpatched();
     let request = own.as_ref().unwrap_or(request);
-    let (source, output) = (request.scratch.join("livepatch.c"), request.scratch.join("livepatch.o"));
+    let (source, output) = files(request);
     let io = |action, path: &std::path::Path| {
         let path = path.to_owned();
         move |source| Error::Io { action, path, source }
@@ -95,11 +114,7 @@ pub fn check(request: &Request, symbols: &dyn Symbols, extraction: &Extraction) 
     std::fs::write(&source, &extraction.source).map_err(io("write", &source))?;
     let run = tool::output(
         Command::new(&request.command.compiler)
-            .args(module_args(request))
-            // No -w: it would silence what the kernel's flags make an error of, such as an undeclared function.
-            .args(["-fno-diagnostics-color", "-c", "-o"])
-            .arg(&output)
-            .arg(&source)
+            .args(&command_line(request)[1..])
             .current_dir(&request.command.directory)
             .env("LC_ALL", "C"),
     )?;

@@ -253,6 +253,7 @@ impl<'a> Run<'a> {
         }
         let outputs = self.external.read(self.request, &files, &said);
         let mut outputs = outputs.map_err(|how| self.failed(how, &said))?;
+        outputs.extraction.command = invocation.words();
         if self.inputs.ibt {
             relocations::append(&mut outputs.extraction, &self.request.object);
         }

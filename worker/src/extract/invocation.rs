@@ -53,6 +53,19 @@ impl Invocation {
         out
     }
 
+    /// The command line in one list, variables first.
+    pub fn words(&self) -> Vec<String> {
+        let variables = self
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.to_string_lossy()));
+        let program = self.program.file_name().unwrap_or(self.program.as_os_str());
+        let words = std::iter::once(program).chain(self.args.iter().map(OsString::as_os_str));
+        variables
+            .chain(words.map(|word| word.to_string_lossy().into_owned()))
+            .collect()
+    }
+
     /// As a child of the worker.
     pub fn to_child(&self) -> process::Command {
         let command = process::Command::new(&self.program, &self.dir).args(&self.args);

@@ -20,6 +20,7 @@ pub mod flags;
 pub mod fuzzing;
 pub mod invocation;
 pub mod ipa_clones;
+mod measure;
 pub mod native;
 pub mod native_child;
 mod never;
@@ -182,6 +183,8 @@ pub struct Extraction {
     pub dependencies: Vec<Dependency>,
     /// How the private headers were treated in the form that was kept.
     pub form: Form,
+    /// The command line that gave it, variables first.
+    pub command: Vec<String>,
 }
 
 /// A symbol that is linked to and that a module provides.

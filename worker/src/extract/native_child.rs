@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::child_trace::{Step, Steps};
 use super::external::{self, External, Inputs};
+use super::measure::{Measured, measure};
 use super::{
     CommandSource, CompileCheck, CompileCommand, Engine, Error, Extraction, Kept, Request, Unpatched, changed_headers,
     compile_command, native,
@@ -76,6 +77,7 @@ pub enum Answer {
         check: CompileCheck,
         /// Files in the scratch folder to keep.
         kept: Vec<Kept>,
+        measured: Box<Measured>,
         tool_ms: u64,
     },
     Failed {
@@ -222,15 +224,32 @@ impl Job {
     /// See [`Error`].
     pub fn run(self, symbols: &Symbols) -> Result<(Extraction, CompileCheck, Vec<Kept>), Error> {
         let (engine, inputs) = (self.engine.clone(), self.inputs());
+        run(&engine, &inputs, &self.into_request()?, symbols)
+    }
+
+    /// As [`Job::run`], and measures what it took.
+    fn run_measured(self, symbols: &Symbols) -> Result<(Extraction, CompileCheck, Vec<Kept>, Measured), Error> {
+        let (engine, inputs) = (self.engine.clone(), self.inputs());
         let request = self.into_request()?;
-        match engine {
-            Engine::Native => {
-                let (extraction, check) = native::extract_and_check(&request, symbols)?;
-                Ok((extraction, check, vec![keep_command(&request)?]))
-            }
-            Engine::Ccp(ccp) => by_tool(&ccp, &request, &inputs, symbols),
-            Engine::ClangExtract(tool) => by_tool(&tool, &request, &inputs, symbols),
+        let (extraction, check, kept) = run(&engine, &inputs, &request, symbols)?;
+        let measured = measure(&request, &engine, &inputs.symvers, &extraction)?;
+        Ok((extraction, check, kept, measured))
+    }
+}
+
+fn run(
+    engine: &Engine,
+    inputs: &Inputs,
+    request: &Request,
+    symbols: &Symbols,
+) -> Result<(Extraction, CompileCheck, Vec<Kept>), Error> {
+    match engine {
+        Engine::Native => {
+            let (extraction, check) = native::extract_and_check(request, symbols)?;
+            Ok((extraction, check, vec![keep_command(request)?]))
         }
+        Engine::Ccp(ccp) => by_tool(ccp, request, inputs, symbols),
+        Engine::ClangExtract(tool) => by_tool(tool, request, inputs, symbols),
     }
 }
 
@@ -270,12 +289,14 @@ fn keep_command(request: &Request) -> Result<Kept, Error> {
 fn extract(job: Job, steps: &mut Steps) -> anyhow::Result<Answer> {
     let started = Instant::now();
     let symbols = steps.run(Step::ReadSymbols, || job.symbols())?;
-    let (extraction, check, kept) = steps.run(Step::ExtractAndCompile, || job.run(&symbols))?;
+    let done = steps.run(Step::ExtractAndCompile, || job.run_measured(&symbols));
+    let (extraction, check, kept, measured) = done?;
     let tool_ms = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
     Ok(Answer::Extracted {
         extraction: Box::new(extraction),
         check,
         kept,
+        measured: Box::new(measured),
         tool_ms,
     })
 }

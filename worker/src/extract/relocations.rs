@@ -69,6 +69,7 @@ mod tests {
             expanded: Vec::new(),
             dependencies: Vec::new(),
             form: Form::External,
+            command: Vec::new(),
         }
     }
 

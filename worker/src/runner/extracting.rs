@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use klp_livepatch::names::{ObjectName, SymbolName};
 use klp_livepatch::outcome::{Cause, Ending, Failure};
+use klp_livepatch::provenance::origin::{FileUsed, Limits, TargetOrigin, ToolUsed};
+use klp_livepatch::provenance::{Digests, Origin};
 use klp_livepatch::report::{ExtractReport, Report, TargetExtraction};
 use klp_livepatch::spec::Target;
 use klp_livepatch::task::Platform;
@@ -13,7 +15,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::{Context, Job, aside, checking, farm};
 use crate::check::{self, Position};
-use crate::extract::{ExtractRequest, Extracted};
+use crate::extract::{ExtractRequest, Extracted, ToolIdentity};
 use crate::fixes;
 use crate::outbox::Product;
 use crate::trees::Tree;
@@ -35,14 +37,16 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
         );
         return Err(Failure::new(Cause::Codestream, message));
     }
-    let view = patched(shared, tree, job, context).await?;
+    let (view, fixes) = patched(shared, tree, job, context).await?;
     let identity = tool.identity();
     let mut report = ExtractReport {
         ibt: tree.kernel_config().map_err(|e| farm(e.to_string()))?.has_ibt(),
         tool: format!("{} {}", identity.backend, identity.version),
         targets: Vec::new(),
+        origin: None,
     };
     let avoid: Vec<String> = job.avoid.iter().map(SymbolName::to_string).collect();
+    let mut origin = origin(tree, identity, &avoid, fixes, context).await?;
     let mut files = Vec::new();
     for target in &job.targets {
         let Some(object) = object_of(tree, target, job.forgiving, context).await? else {
@@ -60,6 +64,7 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
         let Extracted {
             source,
             report: mut extraction,
+            measured,
             files: kept,
         } = tool.extract(request, context).instrument(span).await?;
         if let Some(view) = &view {
@@ -67,6 +72,14 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
         }
         position(tree, &mut extraction).await?;
         log(&extraction, context);
+        origin.tool.sha256 = measured.tool;
+        origin.targets.push(TargetOrigin {
+            file: extraction.file.clone(),
+            source: measured.source,
+            command: measured.command,
+            compile: measured.compile,
+            compiler: measured.compiler,
+        });
         files.push((extraction.source_artifact.clone(), source.into_bytes()));
         files.extend(kept);
         report.targets.push(extraction);
@@ -78,6 +91,7 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
         );
         return Err(Failure::new(Cause::Yours, message));
     }
+    report.origin = Some(Box::new(origin));
     Ok(Product {
         ending: ending(&job.platform, &report),
         report: Some(Report::Extract(report)),
@@ -85,22 +99,60 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
     })
 }
 
-/// The sources with the fixes applied; `None`: there are none.
-async fn patched(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -> Result<Option<View>, Failure> {
+/// What the attempt is made with, as far as it is the same for all targets. The tree's files are read while nothing else
+/// is under way: it doesn't change.
+async fn origin(
+    tree: &Tree,
+    tool: &ToolIdentity,
+    avoid: &[String],
+    fixes: Vec<FileUsed>,
+    context: &Context,
+) -> Result<Origin, Failure> {
+    let measuring = tree.clone();
+    Ok(Origin {
+        worker_version: env!("CARGO_PKG_VERSION").to_owned(),
+        tool: ToolUsed {
+            name: tool.backend.to_string(),
+            version: tool.version.clone(),
+            sha256: None,
+        },
+        limits: Limits {
+            time_ms: u64::try_from(context.time_limit.as_millis()).unwrap_or(u64::MAX),
+            memory: context.memory_limit,
+        },
+        avoided: avoid.to_vec(),
+        tree: aside("measuring of the tree", move || measuring.measure()).await?,
+        fixes,
+        targets: Vec::new(),
+    })
+}
+
+/// The sources with the fixes applied, `None` if there are none to apply here; and the fixes.
+async fn patched(
+    shared: &Shared,
+    tree: &Tree,
+    job: &Job,
+    context: &Context,
+) -> Result<(Option<View>, Vec<FileUsed>), Failure> {
     if job.fixes.is_empty() {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
     context.progress(&format!("applying {}", amount(job.fixes.len(), "fix", "fixes")));
     let fetching = fixes::fetch(&shared.courier, &job.fixes, job.parent);
     let patches = fetching
         .instrument(info_span!("fetch fixes", klp.fixes = job.fixes.len()))
         .await?;
+    let used = patches.iter().map(|patch| FileUsed {
+        name: patch.name.clone(),
+        digests: Digests::of(&patch.bytes),
+    });
+    let used = used.collect();
     let viewing = View::new(tree, &context.scratch, &patches, &context.cancel);
     let view = viewing.instrument(info_span!("view")).await?;
     for warning in view.iter().flat_map(View::warnings) {
         context.log.line(&format!("warning: {warning}"));
     }
-    Ok(view)
+    Ok((view, used))
 }
 
 /// The object that holds a target here; `None`: the target is not built here. Its check has found it before, on this tree

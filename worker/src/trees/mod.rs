@@ -13,6 +13,7 @@ mod disk;
 mod kbuild;
 pub mod kdir;
 mod lock;
+mod measure;
 pub mod modules;
 pub mod overlay;
 mod partial;

@@ -32,6 +32,7 @@ use crate::extract::CompileCommand;
 pub use failure::{Applied, FailedHunk, PatchFailure};
 use links::{Farm, Reach};
 use paths::Paths;
+pub(crate) use paths::replaced;
 pub use staged::Staged;
 
 /// A patch to apply, as it was sent.

@@ -35,7 +35,7 @@ mod tokens;
 mod unit;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use changes::{Changes, Told};
 use closure::Planner;
@@ -64,9 +64,8 @@ pub fn identity() -> Result<String, Error> {
 /// When the file can't be parsed, a function isn't in it, or a tool is missing. A source that doesn't compile is no error: the check says so.
 pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Extraction, CompileCheck), Error> {
     let library = Library::load()?;
-    let builtin = !request.command.is_module();
-    let tu = parse(&library, request, builtin)?;
-    let changes = survey::changes(&library, request, &tu, builtin)?;
+    let tu = parse(&library, request)?;
+    let changes = survey::changes(&library, request, &tu)?;
     let mut best: Option<(Extraction, CompileCheck)> = None;
     let mut tried = Vec::new();
     for private in [Private::Slice, Private::Include] {
@@ -107,9 +106,8 @@ pub fn extract_and_check(request: &Request, symbols: &dyn Symbols) -> Result<(Ex
 /// As [`extract_and_check`].
 pub fn header_changes(request: &Request) -> Result<Vec<Told>, Error> {
     let library = Library::load()?;
-    let builtin = !request.command.is_module();
-    let tu = parse(&library, request, builtin)?;
-    Ok(survey::changes(&library, request, &tu, builtin)?.told())
+    let tu = parse(&library, request)?;
+    Ok(survey::changes(&library, request, &tu)?.told())
 }
 
 /// Extracts in the most readable form, without the compile check.
@@ -118,28 +116,40 @@ pub fn header_changes(request: &Request) -> Result<Vec<Told>, Error> {
 /// As [`extract_and_check`].
 pub fn extract(request: &Request, symbols: &dyn Symbols) -> Result<Extraction, Error> {
     let library = Library::load()?;
-    let builtin = !request.command.is_module();
-    let tu = parse(&library, request, builtin)?;
-    let changes = survey::changes(&library, request, &tu, builtin)?;
+    let tu = parse(&library, request)?;
+    let changes = survey::changes(&library, request, &tu)?;
     slice(&tu, &changes, request, symbols, Private::Slice, &BTreeSet::new(), false).map(|(extraction, _)| extraction)
 }
 
-fn parse<'l>(library: &'l Library, request: &Request, builtin: bool) -> Result<Tu<'l>, Error> {
-    parse_text(library, request, builtin, None)
+/// What libclang is given.
+fn arguments(request: &Request) -> Vec<String> {
+    let directory = request.command.directory.to_string_lossy();
+    let mut args = flags::for_clang(&request.command.args, &directory, request.arch);
+    if let Some(preamble) = preamble(request) {
+        args.extend(["-include".to_owned(), preamble.to_string_lossy().into_owned()]);
+    }
+    args
+}
+
+/// What built-in code is read after, where its kernel has static calls.
+fn preamble(request: &Request) -> Option<PathBuf> {
+    let wanted = !request.command.is_module() && request.src_dir.join(STATIC_CALL_TYPES).is_file();
+    wanted.then(|| request.scratch.join("klp-builtin.h"))
+}
+
+fn parse<'l>(library: &'l Library, request: &Request) -> Result<Tu<'l>, Error> {
+    parse_text(library, request, None)
 }
 
 /// `text`: what to read in place of the request's file.
-fn parse_text<'l>(library: &'l Library, request: &Request, builtin: bool, text: Option<&str>) -> Result<Tu<'l>, Error> {
-    let directory = request.command.directory.to_string_lossy();
-    let mut args = flags::for_clang(&request.command.args, &directory, request.arch);
-    if builtin && request.src_dir.join(STATIC_CALL_TYPES).is_file() {
-        let preamble = request.scratch.join("klp-builtin.h");
+fn parse_text<'l>(library: &'l Library, request: &Request, text: Option<&str>) -> Result<Tu<'l>, Error> {
+    if let Some(preamble) = preamble(request) {
         write(
             &preamble,
             "#define MODULE\n#include <linux/static_call_types.h>\n#undef MODULE\n",
         )?;
-        args.extend(["-include".to_owned(), preamble.to_string_lossy().into_owned()]);
     }
+    let args = arguments(request);
     let file = request.src_dir.join(&request.file);
     let file = file.to_string_lossy();
     let tu = Tu::parse(library, &args, text.map(|text| (&*file, text))).map_err(|why| Error::Parse {
@@ -216,6 +226,7 @@ fn slice(
         expanded: output.expanded,
         dependencies: plan.dependencies.into_iter().collect(),
         form,
+        command: arguments(request),
     };
     Ok((extraction, lines))
 }

@@ -22,7 +22,7 @@ use crate::extract::{Error, Request};
 ///
 /// # Errors
 /// The unpatched sources can't be parsed.
-pub fn changes(library: &Library, request: &Request, tu: &Tu<'_>, builtin: bool) -> Result<Changes, Error> {
+pub fn changes(library: &Library, request: &Request, tu: &Tu<'_>) -> Result<Changes, Error> {
     let Some(unpatched) = request.as_unpatched() else {
         return Ok(Changes::default());
     };
@@ -53,7 +53,7 @@ pub fn changes(library: &Library, request: &Request, tu: &Tu<'_>, builtin: bool)
     }
     let mut survey_before = Survey::default();
     if !headers.is_empty() {
-        let tu = super::parse_text(library, &unpatched, builtin, Some(&now))?;
+        let tu = super::parse_text(library, &unpatched, Some(&now))?;
         let files = files_of(&unpatched).reading(&request.file, &now);
         let before = Unit::new(&tu, files, &request.file, Private::Slice, &none);
         let before = before.ok_or_else(|| super::not_parsed(&tu, &unpatched))?;
@@ -64,7 +64,7 @@ pub fn changes(library: &Library, request: &Request, tu: &Tu<'_>, builtin: bool)
     let survey_after = survey(&after, &headers, Types::All);
     drop(after);
     if now != original {
-        let tu = super::parse(library, &unpatched, builtin)?;
+        let tu = super::parse(library, &unpatched)?;
         let before = unit(&tu, &unpatched, &none).ok_or_else(|| super::not_parsed(&tu, &unpatched))?;
         for (name, found) in survey(&before, &BTreeSet::new(), Types::OfTheFile).types {
             survey_before.add_type(name, found);

@@ -342,8 +342,8 @@ fn patched_private_headers_are_sliced_in_every_form() {
     require_tools();
     let request = fix.request_of("drivers/a.c", &["target"]);
     let library = Library::load().unwrap();
-    let tu = parse(&library, &request, false).unwrap();
-    let changes = survey::changes(&library, &request, &tu, false).unwrap();
+    let tu = parse(&library, &request).unwrap();
+    let changes = survey::changes(&library, &request, &tu).unwrap();
     let known = Known::default().object(&["target"]);
     let (x, _) = slice(
         &tu,

@@ -122,7 +122,7 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 /// Replaces the root of paths wherever one begins: `/a/linux` is neither in `/b/a/linux` nor in `/a/linux-obj`.
-fn replaced(text: &str, from: &str, to: &str) -> String {
+pub(crate) fn replaced(text: &str, from: &str, to: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut before = "";
