@@ -44,11 +44,15 @@ impl<'a> Contents<'a> {
             let path = contents.own(Path::new(FOLDER).join(name));
             contents.covered.insert(path, By::Statement);
         }
-        if let Err(error) = contents.all() {
-            let path = contents.own(Path::new(FOLDER).join(WRITTEN_BY));
-            contents.problem(&path, &format!("{error:#}"));
+        match contents.all() {
+            Ok(true) => contents.unknown(),
+            // What should be there is not known.
+            Ok(false) => {}
+            Err(error) => {
+                let path = contents.own(Path::new(FOLDER).join(WRITTEN_BY));
+                contents.problem(&path, &format!("{error:#}"));
+            }
         }
-        contents.unknown();
         contents
     }
 
@@ -60,7 +64,8 @@ impl<'a> Contents<'a> {
         self.problems.push(Problem::new(path.display(), what));
     }
 
-    fn all(&mut self) -> anyhow::Result<()> {
+    /// Answers whether all could be compared: not without the sources.
+    fn all(&mut self) -> anyhow::Result<bool> {
         let path = self.own(Path::new(FOLDER).join(WRITTEN_BY));
         let bytes = self.inventory.read(&path)?.context("it is missing")?;
         let by: WrittenBy = serde_json::from_slice(&bytes).context("it can't be read")?;
@@ -76,12 +81,12 @@ impl<'a> Contents<'a> {
             include_failed: by.include_failed,
         };
         let Some(sources) = self.sources(&rendering) else {
-            return Ok(());
+            return Ok(false);
         };
         self.digests = rendering.digests(&sources);
         self.rendered(&rendering, &sources, &by);
         self.failed(&platforms, &by);
-        Ok(())
+        Ok(true)
     }
 
     /// The sources as they were extracted; `None` if one is not.
@@ -205,21 +210,9 @@ impl<'a> Contents<'a> {
 
     /// What is there beside: in a folder that goes into a build as a whole, anything may be built or run.
     fn unknown(&mut self) {
-        let stated = self.stated;
         let whole = |inner: &Path| {
-            let first = inner
-                .components()
-                .next()
-                .map(|c| c.as_os_str().to_string_lossy().into_owned());
-            let mut first = first.unwrap_or_default();
-            if stated.extractions.keys().any(|arch| arch.as_str() == first) {
-                let second = inner
-                    .components()
-                    .nth(1)
-                    .map(|c| c.as_os_str().to_string_lossy().into_owned());
-                first = second.unwrap_or_default();
-            }
-            first == FOLDER || first == "lp" || first.starts_with("work_")
+            let mut names = inner.components().map(|c| c.as_os_str().to_string_lossy());
+            names.any(|name| name == FOLDER || name == "lp" || name.starts_with("work_"))
         };
         let below = self
             .inventory

@@ -7,6 +7,8 @@ mod contents;
 mod inventory;
 pub mod report;
 mod statements;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod written;
 

@@ -55,6 +55,14 @@ const CASES: &[Case] = &[
         "nothing is stated of this file",
     ),
     (
+        "sources for an architecture that has none",
+        |cs, _| {
+            fs::create_dir_all(cs.join("s390x/lp")).unwrap();
+            append(&cs.join("s390x/lp/more.c"), "int x;\n");
+        },
+        "nothing is stated of this file",
+    ),
+    (
         "a link",
         |cs, _| symlink("/etc/passwd", cs.join("lp/more.c")).unwrap(),
         "symbolic link",
