@@ -7,11 +7,12 @@ ADD_TREES = target/debug/klp-worker tree add debian --latest 2 --trees $(TREES)
 ADD_FOREIGN_TREES = target/debug/klp-worker tree add debian --latest 1 --arch s390x --trees $(FOREIGN_TREES)
 SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
+KUBERNETES_VALIDATE := 1.37.0
 # Ignored tests are those that take minutes and gigabytes: this is where they run.
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test test-trees build release man packages lint-packages try-packages deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
+.PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -93,7 +94,8 @@ cargo-mutants: deps
 man: deps
 	cargo build --locked --release -p klp-farm -p klp-coordinator -p klp-worker -p klp-manual
 	rm -rf target/manual
-	HOME='~' XDG_DATA_HOME= target/release/klp-manual target/manual # defaults of anybody, not of who builds
+	# The defaults of anybody, not of who builds.
+	HOME='~' XDG_DATA_HOME= target/release/klp-manual target/manual $$(git log -1 --format=%cs 2>/dev/null || date +%F)
 	gzip -9nk target/manual/man/*.1
 
 ## packages: Debian packages and RPMs of coordinator, worker and command line, in target/packages; VERSION=0.1.1 for another
@@ -109,6 +111,13 @@ lint-packages: packages
 ## try-packages: installs, starts, upgrades, removes and purges them in a clean Debian, as root; takes minutes
 try-packages: packages trees
 	KLP_FARM_TREES=$(TREES) ./deploy/try-packages.sh target/packages
+
+## lint-kubernetes: the manifests against Kubernetes's own schemas, by a validator from PyPI
+lint-kubernetes:
+	python3 -m venv target/kubernetes-validate
+	target/kubernetes-validate/bin/pip install --quiet kubernetes-validate==$(KUBERNETES_VALIDATE)
+	target/kubernetes-validate/bin/kubernetes-validate --strict \
+	    $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
 
 deps:
 	./deploy/deps.sh

@@ -1,5 +1,5 @@
 //! Writes the man pages and shell completions of all programs into a folder, from their own command lines:
-//! `klp-manual FOLDER`. What can't be read from a command line is in [`lore`].
+//! `klp-manual FOLDER DATE`. What can't be read from a command line is in [`lore`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,14 @@ mod page;
 #[derive(Parser)]
 struct Args {
     folder: PathBuf,
+    /// What the pages say they are of, as in 2026-11-26
+    date: String,
 }
 
 fn main() -> anyhow::Result<()> {
-    let folder = Args::parse().folder;
+    let Args { folder, date } = Args::parse();
     for program in programs() {
-        write(program, &folder).with_context(|| format!("can't write to {}", folder.display()))?;
+        write(program, &date, &folder).with_context(|| format!("can't write to {}", folder.display()))?;
     }
     Ok(())
 }
@@ -35,14 +37,14 @@ fn programs() -> [Command; 3] {
 }
 
 /// Writes a program's pages, one for itself and one for each of its commands, and its completions.
-fn write(mut program: Command, folder: &Path) -> anyhow::Result<()> {
+fn write(mut program: Command, date: &str, folder: &Path) -> anyhow::Result<()> {
     let (man, completions) = (folder.join("man"), folder.join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
     // With all that clap adds by itself, but for the command `help`.
     program = program.disable_help_subcommand(true);
     program.build();
-    for page in page::all(&program)? {
+    for page in page::all(&program, date)? {
         fs::write(man.join(format!("{}.1", page.name)), page.text)?;
     }
     let name = program.get_name().to_owned();

@@ -12,27 +12,39 @@ use crate::lore::{self, Entry};
 pub struct Page {
     /// As in `klp-farm-submit`.
     pub name: String,
-    pub text: Vec<u8>,
+    pub text: String,
 }
 
 /// The pages of a program that is built: its own, then those of its commands.
-pub fn all(program: &Command) -> anyhow::Result<Vec<Page>> {
+pub fn all(program: &Command, date: &str) -> anyhow::Result<Vec<Page>> {
     let mut pages = Vec::new();
-    add(program, program, &mut pages)?;
+    add(program, program, date, &mut pages)?;
     Ok(pages)
 }
 
-fn add(program: &Command, command: &Command, pages: &mut Vec<Page>) -> anyhow::Result<()> {
+fn add(program: &Command, command: &Command, date: &str, pages: &mut Vec<Page>) -> anyhow::Result<()> {
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     let name = name(command);
     pages.push(Page {
-        text: text(program, command)?,
+        text: tidy(&text(program, command, date)?),
         name,
     });
     for command in shown {
-        add(program, command, pages)?;
+        add(program, command, date, pages)?;
     }
     Ok(())
+}
+
+/// Without line breaks that clap_mangen sets beside a blank line, where they break nothing.
+fn tidy(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_blank = |at: Option<usize>| at.and_then(|at| lines.get(at)).is_some_and(|line| line.is_empty());
+    let kept = lines.iter().enumerate().filter(|(at, line)| {
+        let beside_blank = is_blank(at.checked_sub(1)) || is_blank(Some(at + 1));
+        **line != ".br" || !beside_blank
+    });
+    let kept = kept.map(|(_, line)| if line.is_empty() { ".sp" } else { line });
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// `klp-farm tree add` is told in klp-farm-tree-add(1).
@@ -40,11 +52,12 @@ fn name(command: &Command) -> String {
     command.get_display_name().unwrap_or(command.get_name()).to_owned()
 }
 
-fn text(program: &Command, command: &Command) -> anyhow::Result<Vec<u8>> {
+fn text(program: &Command, command: &Command, date: &str) -> anyhow::Result<String> {
     let title = name(command);
     let man = Man::new(command.clone())
         .title(title.to_uppercase())
         .section("1")
+        .date(date)
         .manual("klp-farm")
         .source(format!("klp-farm {}", env!("CARGO_PKG_VERSION")));
     let mut out = Vec::new();
@@ -65,7 +78,7 @@ fn text(program: &Command, command: &Command) -> anyhow::Result<Vec<u8>> {
     let help = command.get_after_long_help().or(command.get_after_help());
     let epilogue = Epilogue::of(&help.map(ToString::to_string).unwrap_or_default());
     if !epilogue.rest.is_empty() {
-        verbatim("NOTES", &epilogue.rest, &mut out)?;
+        laid_out("NOTES", &epilogue.rest, &mut out)?;
     }
     // A command's exit codes are its program's, unless it says otherwise in its description.
     let program_help = program.get_after_help().map(ToString::to_string).unwrap_or_default();
@@ -74,7 +87,7 @@ fn text(program: &Command, command: &Command) -> anyhow::Result<Vec<u8>> {
         false => epilogue.exit_codes,
     };
     if !exit_codes.is_empty() {
-        verbatim("EXIT STATUS", exit_codes.trim_start_matches(' '), &mut out)?;
+        laid_out("EXIT STATUS", &exit_codes, &mut out)?;
     }
     let own: Vec<_> = variables(command).collect();
     let general = if is_program { lore.environment } else { &[] };
@@ -90,7 +103,7 @@ fn text(program: &Command, command: &Command) -> anyhow::Result<Vec<u8>> {
         section("FILES", &mut out, |roff| entries(roff, lore.files))?;
     }
     if !epilogue.examples.is_empty() {
-        verbatim("EXAMPLES", &epilogue.examples, &mut out)?;
+        laid_out("EXAMPLES", &epilogue.examples, &mut out)?;
     }
     section("SEE ALSO", &mut out, |roff| {
         let inner = command.get_subcommands().filter(|inner| !inner.is_hide_set()).map(name);
@@ -104,7 +117,7 @@ fn text(program: &Command, command: &Command) -> anyhow::Result<Vec<u8>> {
         }
         roff.text(words);
     })?;
-    Ok(out)
+    Ok(String::from_utf8(out)?)
 }
 
 /// The variables that stand for options, with the options.
@@ -135,17 +148,25 @@ fn section(title: &str, out: &mut dyn Write, fill: impl FnOnce(&mut Roff)) -> st
     roff.to_writer(out)
 }
 
-/// Lines as they are laid out.
-fn verbatim(title: &str, text: &str, out: &mut dyn Write) -> std::io::Result<()> {
+/// A section whose paragraphs are filled, but for those that are laid out: some of their lines are indented.
+fn laid_out(title: &str, text: &str, out: &mut dyn Write) -> std::io::Result<()> {
     section(title, out, |roff| {
-        roff.control("nf", []);
-        for line in text.lines() {
-            match line.is_empty() {
-                // A blank line is none of roff's.
-                true => drop(roff.control("sp", [])),
-                false => drop(roff.text([roman(line)])),
+        for (i, paragraph) in text.split("\n\n").enumerate() {
+            let paragraph = paragraph.trim_matches('\n');
+            let is_laid_out = paragraph.lines().count() > 1 && paragraph.lines().any(|line| line.starts_with(' '));
+            if i > 0 {
+                roff.control("PP", []);
+            }
+            if is_laid_out {
+                roff.control("nf", []);
+            }
+            for line in paragraph.lines() {
+                let line = if is_laid_out { line } else { line.trim() };
+                roff.text([roman(line)]);
+            }
+            if is_laid_out {
+                roff.control("fi", []);
             }
         }
-        roff.control("fi", []);
     })
 }

@@ -8,7 +8,7 @@ use super::*;
 fn written() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for program in programs() {
-        write(program, folder.path()).unwrap();
+        write(program, "2026-11-26", folder.path()).unwrap();
     }
     folder
 }
@@ -75,6 +75,19 @@ fn every_program_and_command_has_its_page_with_all_sections() {
     assert!(page("klp-farm-tree-add-debian").contains("linux"));
     // What a program calls itself is nobody's to type.
     assert!(!folder.path().join("man/klp-worker-native-extract.1").exists());
+}
+
+#[test]
+fn mandoc_warns_of_nothing() {
+    let folder = written();
+    let pages = fs::read_dir(folder.path().join("man")).unwrap();
+    let pages = pages.map(|page| page.unwrap().path());
+    let lint = Process::new("mandoc")
+        .args(["-Tlint", "-Wwarning"])
+        .args(pages)
+        .output();
+    let lint = lint.expect("mandoc runs; Debian's package mandoc has it");
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
 }
 
 #[test]

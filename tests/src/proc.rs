@@ -23,11 +23,18 @@ pub fn program(name: &str) -> PathBuf {
 
 /// One of our programs, to be run on a host of its own if one is named. `ip` becomes the program, so that signals reach it.
 pub fn command_on(host: Option<&str>, exe: &str) -> Command {
-    let Some(host) = host else {
-        return Command::new(program(exe));
+    let mut command = match host {
+        None => Command::new(program(exe)),
+        Some(host) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", host]).arg(program(exe));
+            command
+        }
     };
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", host]).arg(program(exe));
+    // Whatever is configured on this machine; an empty file sets nothing.
+    for file in ["KLP_FARM_COORDINATOR_CONFIG", "KLP_FARM_WORKER_CONFIG"] {
+        command.env(file, "/dev/null");
+    }
     command
 }
 

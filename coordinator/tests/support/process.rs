@@ -41,6 +41,8 @@ impl Process {
             .arg(data_dir)
             .args(args)
             .envs(failpoint.map(|at| ("KLP_FARM_FAILPOINT", at)))
+            // Whatever is configured on this machine.
+            .env("KLP_FARM_COORDINATOR_CONFIG", "/dev/null")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -110,6 +112,7 @@ pub async fn dies(data_dir: &Path, args: &[&str], failpoint: &str) {
 fn command(data_dir: &Path, args: &[&str]) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(BINARY);
     command.args(args).arg("--data-dir").arg(data_dir).kill_on_drop(true);
+    command.env("KLP_FARM_COORDINATOR_CONFIG", "/dev/null");
     command
 }
 
