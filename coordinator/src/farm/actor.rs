@@ -121,7 +121,7 @@ impl Actor {
     fn reconfigure(&mut self) {
         let now = self.settings.now();
         if !Arc::ptr_eq(&now, &self.config) {
-            self.mind.reconfigure(now.clone());
+            self.mind.config.clone_from(&now);
             self.config = now;
         }
     }

@@ -20,7 +20,8 @@ use crate::schedule::{self, Need, Queue, Ready, Standings};
 use crate::store::{Change, Open, OpenLivepatch, OpenTask, Registration};
 
 pub struct Mind {
-    config: Arc<Config>,
+    /// May be replaced by one that differs in what can be reloaded.
+    pub(super) config: Arc<Config>,
     pub(super) livepatches: HashMap<LivepatchId, OpenLivepatch>,
     /// All open tasks.
     pub(super) tasks: HashMap<TaskId, OpenTask>,
@@ -83,11 +84,6 @@ impl Mind {
             mind.fold(task, now);
         }
         mind
-    }
-
-    /// Goes on with other settings, of those that may be reloaded.
-    pub fn reconfigure(&mut self, config: Arc<Config>) {
-        self.config = config;
     }
 
     /// How much there is of everything.
