@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use klp_telemetry::{LogFormat, Setup};
-use klp_worker::{config, extract, tree_cli, usage};
+use klp_worker::{config, extract, isolation, tree_cli, usage};
 use tonic::transport::Uri;
 
 use crate::client::Client;
@@ -174,6 +174,9 @@ enum Command {
 
 /// Does what was typed.
 pub fn main() -> ExitCode {
+    if let Some(ended) = isolation::become_tool() {
+        return ended;
+    }
     let cli: Cli = usage::parse();
     let result = match cli.command {
         Command::NativeExtract(args) => extract::native_main(args).map_err(Failed::from),

@@ -139,6 +139,7 @@ impl LocalFarm {
                     readiness_period: Duration::from_secs(60),
                     grace: Duration::from_secs(2),
                 }),
+                isolation: Default::default(),
             },
             stop.clone().cancelled_owned(),
         );

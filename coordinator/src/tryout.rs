@@ -282,6 +282,7 @@ mod tests {
                 memory: 0,
                 broken_trees: Default::default(),
                 broken_tools: Default::default(),
+                isolation: Vec::new(),
             },
             connected,
             draining: false,

@@ -41,6 +41,11 @@ pub struct WorkerOptions<'a> {
     pub suse: Option<(&'a Path, &'a Path)>,
     /// A clone of kernel-source.
     pub kernel_source: Option<&'a Path>,
+    /// What tools are kept from. With programs of a test's own that tell what they do in their folder it is nothing, unless a
+    /// test says otherwise: they would not get through.
+    pub isolation: Option<&'a str>,
+    /// Further arguments.
+    pub args: &'a [&'a str],
 }
 
 impl Default for WorkerOptions<'_> {
@@ -53,6 +58,8 @@ impl Default for WorkerOptions<'_> {
             tools: None,
             suse: None,
             kernel_source: None,
+            isolation: None,
+            args: &[],
         }
     }
 }
@@ -256,8 +263,13 @@ impl Farm {
         if let Some((data, catalog)) = options.suse {
             command.arg("--suse-data-dir").arg(data).arg("--catalog").arg(catalog);
         }
+        command.args(options.args);
         if let Some(source) = options.kernel_source {
             command.arg("--kernel-source").arg(source);
+        }
+        let without = options.tools.map(|_| "none");
+        if let Some(isolation) = options.isolation.or(without) {
+            command.args(["--isolation", isolation]);
         }
         if let Some(tools) = options.tools {
             let rest = std::env::var_os("PATH").unwrap_or_default();

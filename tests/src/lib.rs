@@ -26,7 +26,7 @@ pub use http::{Answer, Http};
 pub use identity::Identity;
 pub use manager::Manager;
 pub use net::Net;
-pub use proc::{Proc, command_on, wait_until};
+pub use proc::{Proc, command_on, program, wait_until};
 pub use qemu::Machine;
 pub use tools::{Tools, runs};
 

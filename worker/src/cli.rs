@@ -12,6 +12,7 @@ use klp_telemetry::LogFormat;
 use serde::Serialize;
 
 use crate::config::{self, Address, Settings, Size};
+use crate::isolation::Policy;
 use crate::{extract, tree_cli, usage};
 
 const EXAMPLES: &str = "\
@@ -142,6 +143,23 @@ struct Given {
     #[arg(long, value_name = "FILE", env = "KLP_FARM_CLANG_EXTRACT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     clang_extract: Option<PathBuf>,
+    /// What tools must be kept from: required (all), best (what this host gives), none, or fences that are required, of user,
+    /// files, processes, network, ipc, landlock, syscalls, cgroup [default: best]
+    #[arg(long, value_name = "POLICY", env = "KLP_FARM_ISOLATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    isolation: Option<Policy>,
+    /// Whom tools run as where the worker runs as root [default: klp-farm-tool, if there is such a user]
+    #[arg(long, value_name = "USER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_user: Option<String>,
+    /// What an attempt may have in its scratch folder, such as 8G [default: 8G]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scratch_limit: Option<Size>,
+    /// A file or folder that tools may read beside the system, the folders in PATH and their kernel's tree; may be repeated
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    expose: Vec<PathBuf>,
     /// How log lines look, on standard error [default: human]
     #[arg(long, value_name = "FORMAT", env = "KLP_FARM_LOG_FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]

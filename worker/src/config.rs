@@ -40,6 +40,8 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// Where the tools of others are.
     pub tools: ToolPaths,
+    /// What tools are kept from.
+    pub isolation: crate::isolation::Settings,
     /// What may change while it runs.
     pub tuned: Tunable,
 }

@@ -1,6 +1,7 @@
 //! What this worker has to offer: the trees on its disk and the tools that work here, each after a look whether it does.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use klp_proto::v1;
 
 use crate::config::{ToolPaths, Tunable};
 use crate::extract::{ChildBackend, Extractor};
+use crate::isolation::{self, Isolation};
 use crate::trees::{Listing, TreeKind, TreeStore, verify};
 
 /// The longest reason that is announced, in bytes.
@@ -20,6 +22,8 @@ pub struct Inventory {
     tools: ToolPaths,
     /// Which trees to announce, and how often tools and files are tried: a package may have come or gone.
     tuned: Tunable,
+    /// How tools are confined, which they have to work with.
+    isolation: Arc<Isolation>,
     seen: Mutex<Seen>,
 }
 
@@ -54,11 +58,12 @@ fn sort_out(
 }
 
 impl Inventory {
-    pub fn new(trees: Arc<TreeStore>, tools: ToolPaths, tuned: Tunable) -> Self {
+    pub fn new(trees: Arc<TreeStore>, tools: ToolPaths, tuned: Tunable, isolation: Arc<Isolation>) -> Self {
         Self {
             trees,
             tools,
             tuned,
+            isolation,
             seen: Mutex::default(),
         }
     }
@@ -78,27 +83,33 @@ impl Inventory {
         let tuned = self.tuned.now();
         let period = tuned.readiness_period;
         let thorough = self.seen().examined.is_none_or(|at| at.elapsed() > period);
-        let store = self.trees.clone();
+        let (store, isolation) = (self.trees.clone(), self.isolation.clone());
         let found_broken = self.seen().broken_trees.clone();
         let look = move || {
             sort_out(
                 store.list(),
                 |platform| tuned.codestreams.matches(&platform.codestream),
-                |tree| match tree.kind {
-                    // Whoever builds a kernel of their own may build it anew; its files are read as they are.
-                    TreeKind::Debian if thorough => verify::files(tree),
-                    // What a thorough look found stays until the next one.
-                    TreeKind::Debian => match found_broken.get(&tree.platform) {
-                        Some(problem) => vec![problem.clone()],
-                        None => verify::missing(tree),
-                    },
-                    TreeKind::Kdir | TreeKind::Suse => verify::missing(tree),
+                |tree| {
+                    let places = tree.places();
+                    if let Some(shut) = isolation.unreadable(places.iter().map(PathBuf::as_path)) {
+                        return vec![shut];
+                    }
+                    match tree.kind {
+                        // Whoever builds a kernel of their own may build it anew; its files are read as they are.
+                        TreeKind::Debian if thorough => verify::files(tree),
+                        // What a thorough look found stays until the next one.
+                        TreeKind::Debian => match found_broken.get(&tree.platform) {
+                            Some(problem) => vec![problem.clone()],
+                            None => verify::missing(tree),
+                        },
+                        TreeKind::Kdir | TreeKind::Suse => verify::missing(tree),
+                    }
                 },
             )
         };
         let (trees, broken_trees) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let tools = match thorough {
-            true => Some(try_tools(&self.tools).await),
+            true => Some(try_tools(&self.tools, &self.isolation).await),
             false => None,
         };
         let mut seen = self.seen();
@@ -149,16 +160,25 @@ impl Inventory {
             reason: shortened(why),
         });
         state.unready = unready.collect();
+        let fences = isolation::announced(&self.isolation).into_iter();
+        let fences = fences.map(|(fence, missing)| v1::Fence {
+            name: fence.to_string(),
+            missing: missing.as_deref().map(shortened).unwrap_or_default(),
+        });
+        state.isolation = fences.collect();
     }
 }
 
 /// Each backend that works here, and why those that are installed and don't work do not.
-async fn try_tools(paths: &ToolPaths) -> (Vec<Arc<dyn Extractor>>, BTreeMap<Backend, String>) {
+async fn try_tools(
+    paths: &ToolPaths,
+    isolation: &Arc<Isolation>,
+) -> (Vec<Arc<dyn Extractor>>, BTreeMap<Backend, String>) {
     let [native, ccp, clang_extract] = [Backend::Native, Backend::Ccp, Backend::ClangExtract];
     let probed = tokio::join!(
-        ChildBackend::probe(native, paths),
-        ChildBackend::probe(ccp, paths),
-        ChildBackend::probe(clang_extract, paths),
+        ChildBackend::probe(native, paths, isolation),
+        ChildBackend::probe(ccp, paths, isolation),
+        ChildBackend::probe(clang_extract, paths, isolation),
     );
     let (mut tools, mut broken) = (Vec::<Arc<dyn Extractor>>::new(), BTreeMap::new());
     for (backend, probed) in [(native, probed.0), (ccp, probed.1), (clang_extract, probed.2)] {

@@ -4,7 +4,8 @@
 //! [`runner`] takes one attempt from its assignment to its outcome; [`outbox`] keeps the outcome on disk until the
 //! coordinator has acknowledged it, and [`delivery`] sees to that. Trees, checks and extraction tools are in [`trees`],
 //! [`check`] and [`extract`], and [`scan`] reads a kernel-source repository. Around them, [`attempts`] is the table of what runs, [`attempt_log`] carries an attempt's log
-//! away, [`identity`] is who this worker is on the [`line`] to its coordinator, and [`process`] keeps child processes within their limits.
+//! away, [`identity`] is who this worker is on the [`line`] to its coordinator, [`process`] keeps child processes within their limits, and
+//! [`isolation`] from all that is none of theirs.
 
 pub mod attempt_log;
 pub mod attempts;
@@ -17,6 +18,7 @@ pub mod extract;
 pub mod fixes;
 pub mod identity;
 pub mod inventory;
+pub mod isolation;
 pub mod line;
 pub mod outbox;
 pub mod process;

@@ -10,13 +10,16 @@ use klp_telemetry::{Setup, redact, service};
 use klp_worker::cli::{Cli, Command, EnrollArgs};
 use klp_worker::config::{RELOADABLE, Settings, Tunable};
 use klp_worker::session::SessionError;
-use klp_worker::{extract, identity, tree_cli, worker};
+use klp_worker::{extract, identity, isolation, tree_cli, worker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long the last spans may take to be sent.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    if let Some(ended) = isolation::become_tool() {
+        return ended;
+    }
     let mut cli = Cli::parse();
     let result = match cli.command.take() {
         // Without a runtime: this process is measured and limited.

@@ -6,18 +6,22 @@ mod reap;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io::{PipeReader, Read as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use klp_telemetry::{TraceParent, attribute, failed};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
+use crate::isolation::{Cell, Fence, Group, NoTool};
 use lines::{Budget, LineSplitter};
 use reap::Family;
 pub use reap::{kill_left_over, leave_nothing};
@@ -39,6 +43,9 @@ const KEPT_ENV: &[&str] = &[
     "NO_PROXY",
 ];
 
+/// What is kept of these for who runs in a closed cell.
+const KEPT_IN_CELL: &[&str] = &["PATH", "LD_LIBRARY_PATH"];
+
 /// How long the pipes of a killed family may take to close.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -54,6 +61,7 @@ pub struct Command {
     env: Vec<(OsString, OsString)>,
     input: Option<PathBuf>,
     output: Option<PathBuf>,
+    cell: Option<Cell>,
 }
 
 impl Command {
@@ -66,7 +74,14 @@ impl Command {
             env: Vec::new(),
             input: None,
             output: None,
+            cell: None,
         }
+    }
+
+    /// Runs within a cell: behind this worker's fences, with what the cell shows. Its folder must be one of these.
+    pub fn within(mut self, cell: &Cell) -> Self {
+        self.cell = Some(cell.clone()).filter(Cell::is_closed);
+        self
     }
 
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -163,6 +178,8 @@ pub enum End {
     TimedOut(Duration),
     /// Killed at its limit of output, in bytes.
     Flooded(u64),
+    /// One of its processes was killed when all together had taken this many bytes of memory.
+    OutOfMemory(u64),
     /// Killed because nobody wants its result any more.
     Cancelled,
 }
@@ -194,6 +211,11 @@ impl fmt::Display for End {
             }
             End::TimedOut(limit) => write!(f, "killed after {:.1} s (limit)", limit.as_secs_f64()),
             End::Flooded(limit) => write!(f, "killed after {} of output (limit)", mebibytes(*limit)),
+            End::OutOfMemory(limit) => write!(
+                f,
+                "killed when its processes took {} of memory together (limit)",
+                mebibytes(*limit)
+            ),
             End::Cancelled => f.write_str("killed because it was cancelled"),
         }
     }
@@ -240,6 +262,8 @@ pub enum ProcessError {
         dir: PathBuf,
         cause: std::io::Error,
     },
+    #[error("this host's fence `{fence}` can't be put up around `{program}`: {why}")]
+    Fence { program: String, fence: Fence, why: String },
     #[error("lost contact with `{program}`: {cause}")]
     Lost { program: String, cause: std::io::Error },
 }
@@ -278,7 +302,13 @@ async fn run_traced(
         cause,
     };
     let start = Instant::now();
-    let (mut child, mut family) = spawn(command, limits)?;
+    let group = command.cell.as_ref().map_or(Ok(None), |cell| cell.group(limits.memory));
+    let group = group.map_err(|e| ProcessError::Fence {
+        program: program.clone(),
+        fence: Fence::Cgroup,
+        why: e.to_string(),
+    })?;
+    let (mut child, mut family, told) = spawn(command, limits, group.as_ref())?;
     let stdout: Box<dyn AsyncRead + Send + Unpin> = match child.stdout.take() {
         Some(pipe) => Box::new(pipe),
         None => Box::new(tokio::io::empty()),
@@ -323,6 +353,18 @@ async fn run_traced(
     err.lines
         .finish(&mut |line| budget.pass(line, |line| sink(Stream::Stderr, line)));
     let _ = tokio::time::timeout(DRAIN, child.wait()).await;
+    if let Some(no_tool) = told.and_then(trouble) {
+        return Err(match no_tool {
+            NoTool::Fence(fence, why) => ProcessError::Fence { program, fence, why },
+            NoTool::Start(cause) => not_started(command, cause),
+        });
+    }
+    let end = match (end, limits.memory) {
+        (End::Exited(1..) | End::Signalled(_), Some(limit)) if group.as_ref().is_some_and(Group::ran_out_of_memory) => {
+            End::OutOfMemory(limit)
+        }
+        (end, _) => end,
+    };
     trace(&end);
     Ok(Finish {
         end,
@@ -369,13 +411,11 @@ pub async fn capture(command: &Command, limits: &Limits, cancel: &CancellationTo
     Ok(Captured { finish, stdout, stderr })
 }
 
-fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, Family), ProcessError> {
-    let program = || command.program.to_string_lossy().into_owned();
-    let start = |cause| ProcessError::Start {
-        program: program(),
-        dir: command.dir.clone(),
-        cause,
-    };
+/// The child, all it will start, and where it tells why there came to be no tool.
+type Started = (tokio::process::Child, Family, Option<PipeReader>);
+
+fn spawn(command: &Command, limits: &Limits, group: Option<&Group>) -> Result<Started, ProcessError> {
+    let start = |cause| not_started(command, cause);
     let input = match &command.input {
         Some(path) => std::fs::File::open(path).map_err(start)?.into(),
         None => Stdio::null(),
@@ -384,15 +424,29 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
         Some(path) => std::fs::File::create_new(path).map_err(start)?.into(),
         None => Stdio::piped(),
     };
-    let file_size = command.output.is_some().then_some(limits.output);
     let mut family = Family::expected();
-    let mut to_run = tokio::process::Command::new(&command.program);
+    let (mut to_run, pipe) = match &command.cell {
+        None => (tokio::process::Command::new(&command.program), None),
+        Some(cell) => {
+            let (told, tell) = std::io::pipe().map_err(start)?;
+            let (confine, first) = cell.command(&command.dir, group, tell.as_raw_fd()).map_err(start)?;
+            let mut to_run = tokio::process::Command::new(confine);
+            to_run.args(first).arg(&command.program);
+            (to_run, Some((told, tell)))
+        }
+    };
+    let kept = match &command.cell {
+        None => KEPT_ENV,
+        Some(_) => KEPT_IN_CELL,
+    };
+    let scratch = command.cell.as_ref().and_then(Cell::scratch);
     to_run
         .args(&command.args)
         .current_dir(&command.dir)
         .env_clear()
-        .envs(KEPT_ENV.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .envs(kept.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .env("LC_ALL", "C.UTF-8")
+        .envs(scratch.into_iter().flat_map(|dir| [("TMPDIR", dir), ("HOME", dir)]))
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .envs(klp_telemetry::current().map(|span| (TraceParent::VARIABLE, span.to_string())))
         .env(reap::MARK, family.mark())
@@ -402,8 +456,13 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
         .process_group(0)
         .kill_on_drop(true);
     let memory = limits.memory;
+    let of_output = command.output.is_some().then_some(limits.output);
+    let of_files = command.cell.as_ref().and_then(Cell::file_size);
+    let file_size = of_output.into_iter().chain(of_files).min();
+    let tell = pipe.as_ref().map(|(_, tell)| tell.as_raw_fd());
     let parent = nix::unistd::getpid();
-    // SAFETY: between fork and exec only system calls that are safe there are made; nothing is allocated or locked.
+    // SAFETY: between fork and exec only system calls that are safe there are made; nothing is allocated or locked. The pipe
+    // `tell` is open in this process until the child was started.
     unsafe {
         to_run.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -420,22 +479,37 @@ fn spawn(command: &Command, limits: &Limits) -> Result<(tokio::process::Child, F
             setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
             // So that what its family daemonizes is still known as its own.
             nix::sys::prctl::set_child_subreaper(true)?;
+            if let Some(tell) = tell {
+                // Of all that is started meanwhile, it is handed on to this child alone.
+                fcntl(BorrowedFd::borrow_raw(tell), FcntlArg::F_SETFD(FdFlag::empty()))?;
+            }
             Ok(())
         });
     }
-    let child = to_run.spawn().map_err(|cause| {
-        let no_dir = !command.dir.is_dir();
-        if cause.kind() == std::io::ErrorKind::NotFound && !no_dir {
-            ProcessError::NoProgram { program: program() }
-        } else {
-            start(cause)
-        }
-    })?;
+    let child = to_run.spawn().map_err(start)?;
     family.set_leader(child.id());
     if let Some(pid) = child.id() {
         attribute(&Span::current(), "process.pid", i64::from(pid));
     }
-    Ok((child, family))
+    Ok((child, family, pipe.map(|(told, _)| told)))
+}
+
+fn not_started(command: &Command, cause: std::io::Error) -> ProcessError {
+    let program = command.program.to_string_lossy().into_owned();
+    let dir = command.dir.clone();
+    match cause.kind() == std::io::ErrorKind::NotFound && dir.is_dir() {
+        true => ProcessError::NoProgram { program },
+        false => ProcessError::Start { program, dir, cause },
+    }
+}
+
+/// What an ended child told of why there came to be no tool.
+fn trouble(mut told: PipeReader) -> Option<NoTool> {
+    // All that could still write there are dead; should one not be, nobody waits for it.
+    fcntl(&told, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+    let mut text = Vec::new();
+    let _ = told.read_to_end(&mut text);
+    Cell::trouble(&text)
 }
 
 /// One of the child's pipes.

@@ -4,6 +4,8 @@ mod checking;
 mod extracting;
 mod verifying;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -22,8 +24,10 @@ use tracing::{Instrument as _, Span, info_span};
 
 use crate::attempt_log::AttemptLog;
 use crate::attempts::Attempts;
+use crate::isolation::{Cell, Room, quota};
 use crate::outbox::Product;
 use crate::process;
+use crate::trees::Tree;
 use crate::worker::{Shared, handed_back};
 
 /// An assignment whose every field is known to be good.
@@ -54,8 +58,10 @@ pub struct Context {
     attempts: Attempts,
     pub log: AttemptLog,
     pub cancel: CancellationToken,
-    /// A folder of the attempt's own, removed when it ends.
+    /// A folder of the attempt's own, removed when it ends. Tools see it, and write to rooms in it.
     pub scratch: PathBuf,
+    /// What tools see: the tree, and the scratch folder.
+    pub cell: Cell,
     /// Wall time a tool may take.
     pub time_limit: Duration,
     /// Address space a tool may take, in bytes.
@@ -69,6 +75,16 @@ impl Context {
     pub fn progress(&self, text: &str) {
         self.attempts.set_progress(self.id, text);
         self.log.note(text);
+    }
+
+    /// A new folder in the scratch folder, for a tool to write to.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn room(&self, name: &str) -> Result<Room, Failure> {
+        let made = tempfile::Builder::new().prefix(name).tempdir_in(&self.scratch);
+        let room = made.and_then(|dir| Room::at(dir.keep()));
+        room.map_err(|e| farm(format!("can't make a folder in {}: {e}", self.scratch.display())))
     }
 }
 
@@ -87,7 +103,9 @@ pub fn clear_scratch(data_dir: &Path) -> io::Result<()> {
     if scratch.exists() {
         fs::remove_dir_all(&scratch)?;
     }
-    fs::create_dir_all(scratch)
+    fs::create_dir_all(&scratch)?;
+    // What is in there is other users', where tools run as such.
+    fs::set_permissions(scratch, Permissions::from_mode(0o700))
 }
 
 /// Runs an attempt to its end; whatever happens, there is a product.
@@ -182,7 +200,17 @@ async fn with_scratch(
             tempfile::Builder::new().prefix(&prefix).tempdir_in(dir)
         })
         .map_err(|e| farm(format!("{}: can't make a scratch folder: {e}", shared.config.name)))?;
+    let read = fs::set_permissions(scratch.path(), Permissions::from_mode(0o755));
+    read.map_err(|e| {
+        farm(format!(
+            "{}: can't open the scratch folder to tools: {e}",
+            shared.config.name
+        ))
+    })?;
+    let places = tree.places();
+    let seen = places.iter().map(PathBuf::as_path).chain([scratch.path()]);
     let context = Context {
+        cell: shared.isolation.cell(seen),
         id,
         attempts: shared.attempts.clone(),
         log: log.clone(),
@@ -192,20 +220,36 @@ async fn with_scratch(
         memory_limit: job.memory_limit,
         parent: job.parent,
     };
+    let limit = shared.isolation.scratch_limit;
+    tokio::select! {
+        done = Box::pin(by_kind(shared, tree, job, &context)) => done,
+        // What runs is killed with its future.
+        () = quota::exceeded(scratch.path().to_owned(), limit) => Err(Failure::new(
+            Cause::Codestream,
+            format!(
+                "the attempt was stopped because its tools wrote more than {} MiB to its scratch folder (limit); see its log. A \
+                 worker allows more with --scratch-limit",
+                limit >> 20
+            ),
+        )),
+    }
+}
+
+async fn by_kind(shared: &Shared, tree: Tree, job: Job, context: &Context) -> Result<Product, Failure> {
     match job.kind {
         TaskKind::Check => {
-            checking::run(shared, &tree, &job, &context)
+            checking::run(shared, &tree, &job, context)
                 .instrument(info_span!("check"))
                 .await
         }
         TaskKind::Verify => {
-            verifying::run(tree, job, &context)
+            verifying::run(tree, job, context)
                 .instrument(info_span!("verify"))
                 .await
         }
         TaskKind::Extract => {
-            let done = extracting::run(shared, &tree, &job, &context).await;
-            match disk_is_full(scratch.path()) {
+            let done = extracting::run(shared, &tree, &job, context).await;
+            match disk_is_full(&context.scratch) {
                 true => blame_the_disk(shared, done),
                 false => done,
             }

@@ -14,6 +14,7 @@ use klp_livepatch::words::amount;
 use klp_proto::v1::{self, Assignment, WorkerState};
 use klp_telemetry::{redact, service};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::Mode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -28,6 +29,7 @@ use crate::delivery::Courier;
 use crate::errands::Errands;
 use crate::identity;
 use crate::inventory::Inventory;
+use crate::isolation::Isolation;
 use crate::outbox::{Outbox, Parcel, Product};
 use crate::runner;
 use crate::session::{self, Party, Standing};
@@ -59,6 +61,7 @@ pub struct Shared {
     pub attempts: Attempts,
     pub inventory: Arc<Inventory>,
     pub trees: Arc<TreeStore>,
+    pub isolation: Arc<Isolation>,
     pub courier: Courier,
     errands: Errands,
     /// Cancelled when the worker takes nothing new.
@@ -88,13 +91,20 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
     let renewing = identity::keep_renewed(line.clone(), config.coordinator.clone(), config.data_dir.clone());
     let renewing = AbortOnDropHandle::new(tokio::spawn(renewing));
     let trees = Arc::new(open_trees(&config)?);
-    let inventory = Inventory::new(trees.clone(), config.tools.clone(), config.tuned.clone());
+    let isolation = isolate(&config).await?;
+    let inventory = Inventory::new(
+        trees.clone(),
+        config.tools.clone(),
+        config.tuned.clone(),
+        isolation.clone(),
+    );
     inventory.refresh().await;
     let shared = Shared {
         incarnation: Incarnation(Uuid::now_v7()),
         attempts: Attempts::default(),
         inventory: Arc::new(inventory),
         trees,
+        isolation,
         courier: Courier {
             worker: config.name.clone(),
             outbox: Arc::new(outbox),
@@ -144,6 +154,25 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         Some(result) => Ok(result??),
         None => Ok(session.await??),
     }
+}
+
+/// Finds out how tools can be confined here.
+async fn isolate(config: &WorkerConfig) -> anyhow::Result<Arc<Isolation>> {
+    let program = std::env::current_exe().context("can't find this program's own file")?;
+    let data_dir = std::path::absolute(&config.data_dir)?;
+    let isolation = Isolation::look(&config.isolation, &config.tools, &data_dir, &program).await;
+    let isolation = isolation.map_err(anyhow::Error::msg)?;
+    if isolation.changes_user() {
+        // What is shut for others stays so by the folders around it, which the worker made before.
+        nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    }
+    let fences = isolation.fences();
+    let up: Vec<&str> = fences.up.iter().map(|fence| fence.name()).collect();
+    tracing::info!(up = up.join(" "), "tools are confined");
+    for (fence, why) in &fences.down {
+        tracing::warn!("tools run without the fence `{fence}`: {why}");
+    }
+    Ok(isolation)
 }
 
 fn open_trees(config: &WorkerConfig) -> anyhow::Result<TreeStore> {

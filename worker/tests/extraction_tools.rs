@@ -14,6 +14,7 @@ use klp_worker::extract::clang_extract::ClangExtract;
 use klp_worker::extract::{
     ChildBackend, CompileCheck, CompileCommand, Engine, Error, Extraction, Extractor, Job, Kept, Unpatched,
 };
+use klp_worker::isolation::Isolation;
 use klp_worker::symbols::NameTable;
 use klp_worker::symbols::table::NamedSymbol;
 use klp_worker::trees::TreeStore;
@@ -301,7 +302,7 @@ async fn a_tool_is_announced_after_it_has_worked_and_a_broken_one_with_its_reaso
         (Backend::Ccp, paths.ccp().is_some()),
         (Backend::ClangExtract, paths.clang_extract().is_some()),
     ] {
-        let probed = ChildBackend::probe(backend, &paths).await.unwrap();
+        let probed = ChildBackend::probe(backend, &paths, &Isolation::none()).await.unwrap();
         assert_eq!(probed.is_some(), there, "{backend}");
         if let Some(tool) = probed {
             assert_eq!(tool.identity().backend, backend);
@@ -316,7 +317,7 @@ async fn a_tool_is_announced_after_it_has_worked_and_a_broken_one_with_its_reaso
         ..ToolPaths::default()
     };
     for backend in [Backend::Ccp, Backend::ClangExtract] {
-        let Err(why) = ChildBackend::probe(backend, &broken).await else {
+        let Err(why) = ChildBackend::probe(backend, &broken, &Isolation::none()).await else {
             panic!("{backend} can't work");
         };
         assert!(why.contains("/bin/"), "{why}");

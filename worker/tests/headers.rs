@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use klp_worker::extract::{CompileCheck, Extraction, Form, Job};
+use klp_worker::isolation::Cell;
 use klp_worker::trees::overlay::{Patch, View};
 use klp_worker::trees::{Tree, TreeKind, TreeStore};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +63,7 @@ async fn extract(
     functions: &[&str],
 ) -> (Extraction, CompileCheck) {
     let scratch = tempfile::tempdir().unwrap();
-    let view = View::new(tree, scratch.path(), fixes, &CancellationToken::new()).await;
+    let view = View::new(tree, scratch.path(), fixes, &Cell::open(), &CancellationToken::new()).await;
     let view = view.unwrap().unwrap();
     let names = functions.iter().map(|f| (*f).to_owned()).collect();
     let job = Job::for_tree(tree, file, names, object, scratch.path()).unwrap();

@@ -12,6 +12,7 @@ use klp_livepatch::task::Platform;
 use klp_livepatch::{Arch, Codestream};
 use klp_tests::suse::{DataDir, Kernel, Layout, Packing};
 use klp_worker::extract::{CommandSource, compile_command};
+use klp_worker::isolation::Cell;
 use klp_worker::symbols::ObjectSymbols;
 use klp_worker::trees::overlay::{Patch, View};
 use klp_worker::trees::suse::{Flavour, KnownKernels, SuseData, unknown};
@@ -299,9 +300,10 @@ async fn two_codestreams_on_one_source_have_a_patch_each() {
     let scratch = [farm.scratch(), farm.scratch()];
     let patches = [[patch("x + 1", "x + 7001")], [patch("x + 1", "x + 9002")]];
     // Both at once.
+    let open = Cell::open();
     let (first, second) = tokio::join!(
-        View::new(&trees[0], &scratch[0], &patches[0], &none),
-        View::new(&trees[1], &scratch[1], &patches[1], &none)
+        View::new(&trees[0], &scratch[0], &patches[0], &open, &none),
+        View::new(&trees[1], &scratch[1], &patches[1], &open, &none)
     );
     let views = [first.unwrap().unwrap(), second.unwrap().unwrap()];
     let code = [0, 1].map(|i| compiled(&trees[i], &views[i], &scratch[i]));

@@ -14,6 +14,7 @@ use klp_livepatch::report::ConfigValue;
 use klp_livepatch::spec::Target;
 use klp_worker::check::{CheckOptions, Lab, check, check_with, inlining};
 use klp_worker::extract::{CommandSource, compile_command};
+use klp_worker::isolation::{Cell, Room};
 use klp_worker::process::{Limits, capture};
 use klp_worker::symbols::traceable::read_traceable;
 use klp_worker::symbols::{SymbolKind, Symvers, kallsyms};
@@ -256,8 +257,10 @@ async fn asking_for_commands_and_checking_leave_no_trace() {
         );
         if Arch::host() == Some(tree.platform.arch) {
             let cancel = CancellationToken::new();
+            let room = Room::at(scratch.path().to_owned()).unwrap();
             let lab = Lab {
-                scratch: scratch.path(),
+                room: &room,
+                cell: &Cell::open(),
                 limits: Limits::default(),
                 cancel: &cancel,
             };
@@ -310,7 +313,14 @@ async fn a_view_of_a_real_kernel_is_compiled_as_patched() {
         let scratch = tempfile::tempdir().unwrap();
         let start = Instant::now();
         let patch = marking(&tree, file, "extern int marked_by_a_patch;");
-        let view = View::new(&tree, scratch.path(), &[patch], &CancellationToken::new()).await;
+        let view = View::new(
+            &tree,
+            scratch.path(),
+            &[patch],
+            &Cell::open(),
+            &CancellationToken::new(),
+        )
+        .await;
         let view = view.unwrap().unwrap();
         println!("{}: {file}: a view in {:?}", tree.platform, start.elapsed());
         assert_eq!(view.is_whole(), whole);

@@ -80,6 +80,7 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
                 readiness_period: Duration::from_secs(60),
                 grace: Duration::from_secs(2),
             }),
+            isolation: Default::default(),
         },
         stop.clone().cancelled_owned(),
     );

@@ -22,9 +22,11 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
         return Ok(());
     }
     let now = output::now_ms();
-    let mut table = output::table(&["WORKER", "STATE", "BUSY", "TREES", "TOOLS"]);
+    let mut table = output::table(&["WORKER", "STATE", "BUSY", "TREES", "TOOLS", "ISOLATION"]);
     for worker in workers {
         let state = view::worker_state(&worker, now);
+        let fences = worker.isolation.into_iter().map(view::Fence::from);
+        let isolation = view::isolation(&fences.collect::<Vec<_>>()).replace(' ', "\n");
         let (broken_trees, broken_tools): (Vec<_>, Vec<_>) = worker
             .unready
             .into_iter()
@@ -53,6 +55,7 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
             busy,
             trees.collect::<Vec<_>>().join("\n"),
             tools.collect::<Vec<_>>().join("\n"),
+            isolation,
         ]);
     }
     output::print(&table.trim_fmt())

@@ -157,6 +157,10 @@ pub fn event(row: EventRow, livepatch: Option<v1::Livepatch>) -> v1::Event {
 pub fn worker(view: WorkerView) -> v1::Worker {
     use v1::unready::What;
     let tool = |(backend, version): (String, String)| v1::Tool { backend, version };
+    let fence = |(name, missing): (String, Option<String>)| v1::Fence {
+        name,
+        missing: missing.unwrap_or_default(),
+    };
     let (drain, quarantine) = (view.standing.drain.as_ref(), view.quarantine.as_ref());
     let unready = |what, reason: &String| v1::Unready {
         what: Some(what),
@@ -188,6 +192,7 @@ pub fn worker(view: WorkerView) -> v1::Worker {
         replaced: view.replaced,
         unleased_tasks: view.unleased.iter().map(ToString::to_string).collect(),
         running: Vec::new(),
+        isolation: view.registration.isolation.into_iter().map(fence).collect(),
     }
 }
 

@@ -332,6 +332,7 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
         & bound("tools", state.tools.len(), MAX_TOOLS)
         & bound("slots", state.slots as usize, MAX_SLOTS as usize)
         & bound("unready", state.unready.len(), MAX_TREES)
+        & bound("isolation", state.isolation.len(), MAX_TOOLS)
         & bound("version", state.version.len(), MAX_WORD);
     if !bounded {
         return Err(bad);
@@ -346,6 +347,16 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
             ));
         }
         tools.push((tool.backend, tool.version));
+    }
+    let mut isolation = Vec::with_capacity(state.isolation.len());
+    for (i, v1::Fence { name, missing }) in state.isolation.into_iter().enumerate() {
+        if name.len() > MAX_WORD || missing.len() > MAX_WORD {
+            bad.push(violation(
+                format!("isolation[{i}]"),
+                format!("longer than {MAX_WORD} bytes"),
+            ));
+        }
+        isolation.push((name, Some(missing).filter(|why| !why.is_empty())));
     }
     let (broken_trees, broken_tools) = unready(state.unready, &trees, &mut bad);
     let (mut attempts, mut listed) = (Vec::with_capacity(state.attempts.len()), BTreeSet::new());
@@ -379,6 +390,7 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
                 memory: state.memory,
                 broken_trees,
                 broken_tools,
+                isolation,
             },
             attempts,
             draining: state.draining,

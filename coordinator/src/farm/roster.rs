@@ -414,6 +414,7 @@ mod tests {
                 memory: 0,
                 broken_trees: BTreeMap::new(),
                 broken_tools: BTreeMap::new(),
+                isolation: Vec::new(),
             },
             attempts: Vec::new(),
             draining: false,

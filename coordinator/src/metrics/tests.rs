@@ -155,6 +155,7 @@ fn worker(name: &str) -> WorkerView {
             memory: 8 << 30,
             broken_trees: BTreeMap::new(),
             broken_tools: BTreeMap::new(),
+            isolation: Vec::new(),
         },
         registered: 0,
         connected: true,

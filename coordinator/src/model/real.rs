@@ -282,6 +282,7 @@ fn obey(tx: &mut Tx<'_>, order: Order, now: Now) -> Answer {
                             .map(|n| (platform(*n), "gone".into()))
                             .collect(),
                         broken_tools: BTreeMap::new(),
+                        isolation: Vec::new(),
                     };
                     (worker(name), registration)
                 })

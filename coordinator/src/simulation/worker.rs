@@ -93,6 +93,7 @@ impl Worker {
                 memory: 0,
                 broken_trees: BTreeMap::new(),
                 broken_tools: BTreeMap::new(),
+                isolation: Vec::new(),
             },
             attempts: (0..)
                 .zip(running)

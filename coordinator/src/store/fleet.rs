@@ -24,6 +24,8 @@ pub struct Registration {
     /// What it has and can't use, with the reason.
     pub broken_trees: BTreeMap<Platform, String>,
     pub broken_tools: BTreeMap<String, String>,
+    /// What its tools are kept from, and why not from more; fences this program does not know are kept as they came.
+    pub isolation: Vec<(String, Option<String>)>,
 }
 
 /// A worker as the database knows it.
@@ -38,11 +40,11 @@ pub struct Known {
 pub fn register(db: &Connection, worker: &WorkerName, what: &Registration, now: Millis) -> rusqlite::Result<()> {
     let name = worker.as_str();
     db.prepare_cached(
-        "INSERT INTO workers (name, incarnation, version, slots, tools, registered_ms, memory, broken_tools) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
+        "INSERT INTO workers (name, incarnation, version, slots, tools, registered_ms, memory, broken_tools, isolation) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, version = excluded.version, \
          slots = excluded.slots, tools = excluded.tools, registered_ms = excluded.registered_ms, \
-         memory = excluded.memory, broken_tools = excluded.broken_tools",
+         memory = excluded.memory, broken_tools = excluded.broken_tools, isolation = excluded.isolation",
     )?
     .execute(params![
         name,
@@ -53,7 +55,8 @@ pub fn register(db: &Connection, worker: &WorkerName, what: &Registration, now: 
         now,
         // SQLite's integers are signed; no machine has as much.
         i64::try_from(what.memory).unwrap_or(i64::MAX),
-        to_json(&what.broken_tools)?
+        to_json(&what.broken_tools)?,
+        to_json(&what.isolation)?
     ])?;
     db.prepare_cached("DELETE FROM trees WHERE worker = ?")?
         .execute([name])?;
@@ -110,7 +113,8 @@ pub fn forget_worker(db: &Connection, worker: &WorkerName) -> rusqlite::Result<(
 pub fn registrations(db: &Connection) -> rusqlite::Result<BTreeMap<WorkerName, Known>> {
     let mut workers: BTreeMap<WorkerName, Known> = db
         .prepare(
-            "SELECT name, incarnation, version, slots, tools, registered_ms, memory, broken_tools, standing FROM workers",
+            "SELECT name, incarnation, version, slots, tools, registered_ms, memory, broken_tools, isolation, standing \
+             FROM workers",
         )?
         .query_map([], |row| {
             let text = |column| row.get_ref(column)?.as_str().map_err(|e| unreadable(column, e));
@@ -123,6 +127,7 @@ pub fn registrations(db: &Connection) -> rusqlite::Result<BTreeMap<WorkerName, K
                 memory: row.get::<_, i64>("memory")?.unsigned_abs(),
                 broken_trees: BTreeMap::new(),
                 broken_tools: json("broken_tools", text("broken_tools")?)?,
+                isolation: json("isolation", text("isolation")?)?,
             };
             let known = Known {
                 registration,

@@ -62,6 +62,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0003_rounds.sql")),
     M::up(include_str!("0004_submitter.sql")),
     M::up(include_str!("0005_identity.sql")),
+    M::up(include_str!("0006_isolation.sql")),
 ];
 
 /// Why the database did not do what was asked.

@@ -97,6 +97,7 @@ async fn with_worker(store: &Store, codestreams: &[&str]) {
         memory: 0,
         broken_trees: Default::default(),
         broken_tools: Default::default(),
+        isolation: vec![("files".into(), None), ("cgroup".into(), Some("no delegation".into()))],
     };
     let workers = [(worker, registration)];
     store

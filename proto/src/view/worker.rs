@@ -31,6 +31,8 @@ pub struct Worker {
     pub trees: Vec<Platform>,
     pub tools: Vec<Tool>,
     pub unready: Vec<Unready>,
+    /// What its tools are kept from; empty: it did not say.
+    pub isolation: Vec<Fence>,
     /// What it works at now, the oldest first.
     pub running: Vec<Running>,
 }
@@ -53,6 +55,14 @@ pub struct Unready {
     /// As in `15.6u1/x86_64`, or a backend's name.
     pub what: String,
     pub reason: String,
+}
+
+/// One kind of confinement of a worker's tools.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Fence {
+    pub name: String,
+    /// Why it is not there; absent: it is.
+    pub missing: Option<String>,
 }
 
 /// An attempt that a worker holds.
@@ -98,7 +108,17 @@ impl Worker {
             trees: w.trees.into_iter().map(tree).collect(),
             tools: w.tools.into_iter().map(tool).collect(),
             unready: w.unready.into_iter().map(Unready::from).collect(),
+            isolation: w.isolation.into_iter().map(Fence::from).collect(),
             running: w.running.into_iter().map(Running::from).collect(),
+        }
+    }
+}
+
+impl From<v1::Fence> for Fence {
+    fn from(fence: v1::Fence) -> Self {
+        Fence {
+            name: fence.name,
+            missing: text(fence.missing),
         }
     }
 }
@@ -149,6 +169,17 @@ impl From<v1::Unready> for Unready {
     }
 }
 
+/// What a worker's tools are kept from, in words; empty: it did not say.
+pub fn isolation(fences: &[Fence]) -> String {
+    let there = fences.iter().filter(|fence| fence.missing.is_none());
+    let there: Vec<&str> = there.map(|fence| fence.name.as_str()).collect();
+    match (fences.is_empty(), there.is_empty()) {
+        (true, _) => String::new(),
+        (false, true) => "none".to_owned(),
+        (false, false) => there.join(" "),
+    }
+}
+
 /// How a worker is, in words; more than one thing may be true.
 pub fn worker_state(worker: &v1::Worker, now_ms: i64) -> String {
     let mut words = Vec::new();
@@ -178,6 +209,20 @@ pub fn worker_state(worker: &v1::Worker, now_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fences_that_are_there_are_named() {
+        let fence = |name: &str, missing: &str| {
+            Fence::from(v1::Fence {
+                name: name.to_owned(),
+                missing: missing.to_owned(),
+            })
+        };
+        assert_eq!(isolation(&[]), "");
+        assert_eq!(isolation(&[fence("files", "no mounts")]), "none");
+        let some = [fence("user", ""), fence("files", "no mounts"), fence("network", "")];
+        assert_eq!(isolation(&some), "user network");
+    }
 
     #[test]
     fn a_worker_says_all_that_keeps_it_from_work() {

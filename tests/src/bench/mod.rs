@@ -1,5 +1,6 @@
 //! What the farm's speed is made of: the coordinator as a child process, simulated workers, yardsticks, and the table.
 
+pub mod cell;
 pub mod coordinator;
 pub mod dashboard;
 pub mod pollers;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use klp_tests::bench::table::Table;
-use klp_tests::bench::{Sizes, dashboard, scenario, yardstick};
+use klp_tests::bench::{Sizes, cell, dashboard, scenario, yardstick};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Measures the farm's speed: a real coordinator as a child process, gRPC on loopback, `synchronous=FULL`, and simulated
@@ -66,6 +66,8 @@ enum Section {
     Growth,
     /// Real processes, beside HyperQueue.
     Processes,
+    /// What the fences around a tool cost.
+    Fences,
     /// What dashboards cost that poll, the pages' weight, and how smooth they are in Chromium.
     Dashboard,
 }
@@ -89,6 +91,9 @@ async fn main() -> Result<()> {
     // First, as long as this process is as small as a worker: the more memory it has, the longer it takes to start another.
     if wanted(Section::Processes) {
         scenario::processes(&mut table, &disk, &sizes, hq.as_deref()).await?;
+    }
+    if wanted(Section::Fences) {
+        cell::all(&mut table, sizes.samples).await?;
     }
     if wanted(Section::Yardsticks) {
         yardstick::all(&mut table, &disk, Duration::from_secs(sizes.seconds.div_ceil(3))).await?;

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ipa_clones::{IpaClones, MAX_DUMP};
 use crate::extract::command::{CompileCommand, command_from_database, command_in, plain_path};
-use crate::process::{Command, End, Limits, capture};
+use crate::isolation::{Cell, Room};
+use crate::process::{Captured, Command, End, Limits, capture};
 use crate::trees::config::Setting;
 use crate::trees::{Tree, TreeError};
 
@@ -20,11 +21,22 @@ const SUFFIX: &str = ".000i.ipa-clones";
 
 /// Where and within which limits files are compiled.
 pub struct Lab<'a> {
-    /// An existing folder without spaces in its path, which only this attempt uses.
-    pub scratch: &'a Path,
+    /// A folder without spaces in its path, which only this attempt uses.
+    pub room: &'a Room,
+    /// What the programs may see.
+    pub cell: &'a Cell,
     /// For each `make` or compiler that is run.
     pub limits: Limits,
     pub cancel: &'a CancellationToken,
+}
+
+impl Lab<'_> {
+    async fn capture(&self, command: Command) -> Result<Captured, String> {
+        let cell = self.cell.writing(self.room);
+        let cell = cell.map_err(|e| format!("can't hand over {}: {e}", self.room.path().display()))?;
+        let done = capture(&command.within(&cell), &self.limits, self.cancel).await;
+        done.map_err(|e| e.to_string())
+    }
 }
 
 /// What is known about inlining, file by file: copies, or why they are not known.
@@ -76,21 +88,19 @@ async fn dump(tree: &Tree, file: &SourcePath, lab: &Lab<'_>) -> Result<IpaClones
         .metadata()
         .is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
     {
-        return read(&shipped);
+        return read(std::fs::File::open(&shipped), &shipped);
     }
     let command = compile_command(tree, file, lab).await?;
     if command.compiler.contains("clang") {
         return Err(format!("{} writes no ipa-clones", command.compiler));
     }
-    let dir = tempfile::tempdir_in(lab.scratch)
-        .map_err(|e| format!("can't make a folder in {}: {e}", lab.scratch.display()))?;
+    let room = lab.room.path();
+    let dir = tempfile::tempdir_in(room).map_err(|e| format!("can't make a folder in {}: {e}", room.display()))?;
     let args = dump_args(&command.args, &dir.path().join("dump.o"));
     let compile = Command::new(&command.compiler, &command.directory)
         .env("TMPDIR", dir.path())
         .args(args);
-    let done = capture(&compile, &lab.limits, lab.cancel)
-        .await
-        .map_err(|e| e.to_string())?;
+    let done = lab.capture(compile).await?;
     if !done.finish.end.success() {
         let errors = done.stderr.lines().find(|line| line.contains("error")).unwrap_or("");
         return Err(format!("compiling it {}: {errors}", done.finish.describe()));
@@ -101,13 +111,12 @@ async fn dump(tree: &Tree, file: &SourcePath, lab: &Lab<'_>) -> Result<IpaClones
         .map(|entry| entry.path())
         .find(|path| path.to_string_lossy().ends_with(SUFFIX))
         .ok_or_else(|| format!("{} wrote no ipa-clones", command.compiler))?;
-    read(&made)
+    read(lab.room.open(&made), &made)
 }
 
-fn read(path: &Path) -> Result<IpaClones, String> {
+fn read(file: std::io::Result<std::fs::File>, path: &Path) -> Result<IpaClones, String> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_DUMP + 1).read_to_end(&mut bytes))
+    file.and_then(|file| file.take(MAX_DUMP + 1).read_to_end(&mut bytes))
         .map_err(|e| format!("can't read {}: {e}", path.display()))?;
     if bytes.len() as u64 > MAX_DUMP {
         return Err(format!("{} has more than {} MiB", path.display(), MAX_DUMP >> 20));
@@ -116,7 +125,7 @@ fn read(path: &Path) -> Result<IpaClones, String> {
 }
 
 /// The file's own compile command, as the tree's `make` or its compile_commands.json has it.
-pub(super) async fn compile_command(tree: &Tree, file: &SourcePath, lab: &Lab<'_>) -> Result<CompileCommand, String> {
+pub(crate) async fn compile_command(tree: &Tree, file: &SourcePath, lab: &Lab<'_>) -> Result<CompileCommand, String> {
     plain_path(file.as_str()).map_err(str::to_owned)?;
     let database = tree.obj.join("compile_commands.json");
     if database.is_file() {
@@ -127,10 +136,8 @@ pub(super) async fn compile_command(tree: &Tree, file: &SourcePath, lab: &Lab<'_
         }
     }
     let object = format!("{}.o", file.as_str().trim_end_matches(".c"));
-    let make = tree.make_command(lab.scratch).args(["-sn", "--", &object]);
-    let done = capture(&make, &lab.limits, lab.cancel)
-        .await
-        .map_err(|e| e.to_string())?;
+    let make = tree.make_command(lab.room.path()).args(["-sn", "--", &object]);
+    let done = lab.capture(make).await?;
     if done.finish.end == End::Cancelled {
         return Err("interrupted".to_owned());
     }

@@ -13,6 +13,7 @@ use tonic::transport::Uri;
 
 use super::{MAX_SLOTS, ToolPaths, Tunable, Tuned, WorkerConfig};
 use crate::identity::{self, Papers};
+use crate::isolation::{self, Policy};
 
 /// Read where no other is named, if it is there.
 pub const USUAL_CONFIG: &str = "/etc/klp-farm/worker.toml";
@@ -83,6 +84,20 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clang_extract: Option<PathBuf>,
 
+    /// What tools must be kept from: `required`, all of the fences; `best`, what this host gives; `none`; or the names of those
+    /// that are required, separated by commas: user, files, processes, network, ipc, landlock, syscalls, cgroup. Default: best.
+    pub isolation: Policy,
+
+    /// Whom tools run as where the worker runs as root, by name or number. Default: klp-farm-tool, if there is such a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_user: Option<String>,
+
+    /// What an attempt may have in its scratch folder, as in "8G" or in bytes. Default: 8 GiB.
+    pub scratch_limit: Size,
+
+    /// Files and folders that tools may read beside the system, the folders in PATH and their kernel's tree. Default: none.
+    pub expose: Vec<PathBuf>,
+
     /// How log lines look, on standard error: `human`, for people, or `json`, an object on each line. Default: human.
     pub log_format: LogFormat,
 
@@ -110,6 +125,10 @@ impl Default for Settings {
             klp_ccp: None,
             klp_ccp_policy: None,
             clang_extract: None,
+            isolation: Policy::default(),
+            tool_user: None,
+            scratch_limit: Size(isolation::SCRATCH_LIMIT),
+            expose: Vec::new(),
             log_format: LogFormat::Human,
             otlp_endpoint: None,
         }
@@ -127,6 +146,17 @@ impl Settings {
         for (setting, seconds) in [("readiness_period", self.readiness_period), ("grace", self.grace)] {
             if seconds > 86_400 {
                 bad.push(format!("setting {setting} is {seconds}; it must be 0 to 86400"));
+            }
+        }
+        if self.scratch_limit.0 == 0 {
+            bad.push("setting scratch_limit is 0; an attempt needs some room, as in \"8G\"".to_owned());
+        }
+        for path in &self.expose {
+            if !path.is_absolute() || path.parent().is_none() {
+                bad.push(format!(
+                    "setting expose has {}; give absolute paths, but not the root of all",
+                    path.display()
+                ));
             }
         }
         if self.data_dir.as_os_str().is_empty() {
@@ -174,6 +204,12 @@ impl Settings {
                 ccp: self.klp_ccp.filter(said),
                 policy: self.klp_ccp_policy.filter(|text| !text.is_empty()),
                 clang_extract: self.clang_extract.filter(said),
+            },
+            isolation: isolation::Settings {
+                policy: self.isolation,
+                tool_user: self.tool_user,
+                scratch_limit: self.scratch_limit.0,
+                expose: self.expose,
             },
             coordinator: self.coordinator.0,
             catalog: self.catalog,

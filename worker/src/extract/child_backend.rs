@@ -1,7 +1,7 @@
 //! The backends as the worker uses them: a child process under limits for each target, whichever engine does the work.
 
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use klp_livepatch::names::{FunctionName, ObjectName};
@@ -18,7 +18,9 @@ use super::clang_extract::ClangExtract;
 use super::measure::Measured;
 use super::native_child::{Answer, Job, NATIVE_COMMAND};
 use super::{CompileCheck as NativeCheck, Engine, Extraction, Kept, child_trace, probe};
+use crate::check::inlining::{self, Lab};
 use crate::config::ToolPaths;
+use crate::isolation::{Cell, Isolation, Room};
 use crate::process::{self, Command, End, Limits};
 use crate::runner::Context;
 use crate::trees::Tree;
@@ -34,6 +36,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const IBT_WARNING: &str = "this kernel has indirect branch tracking (CONFIG_X86_KERNEL_IBT): a call through a klpe_ pointer \
      may fault; have externalized functions resolved by relocation (klp-convert) before the livepatch is loaded";
 
+/// The most of an answer that is read, in bytes; one that is cut is not understood.
+const MAX_ANSWER: u64 = 256 << 20;
+
 /// The most of a tool's outputs that are kept beside a source, in bytes each.
 const MOST_KEPT: u64 = 64 << 20;
 
@@ -48,14 +53,19 @@ impl ChildBackend {
     ///
     /// # Errors
     /// Why it is there and does not work.
-    pub async fn probe(backend: Backend, paths: &ToolPaths) -> Result<Option<Self>, String> {
+    pub async fn probe(
+        backend: Backend,
+        paths: &ToolPaths,
+        isolation: &Arc<Isolation>,
+    ) -> Result<Option<Self>, String> {
+        let cell = isolation.cell([]);
         let found = match backend {
-            Backend::Native => Some((Engine::Native, libclang().await?)),
+            Backend::Native => Some((Engine::Native, libclang(&cell).await?)),
             Backend::Ccp => match paths.ccp() {
                 Some(program) => {
                     let policy = paths.policy.clone();
                     let ccp = Ccp { program, policy };
-                    let version = probe::tool(&ccp, &ccp.program).await?;
+                    let version = probe::tool(&ccp, &ccp.program, &cell).await?;
                     Some((Engine::Ccp(ccp), version))
                 }
                 None => None,
@@ -63,7 +73,7 @@ impl ChildBackend {
             Backend::ClangExtract => match paths.clang_extract() {
                 Some(program) => {
                     let tool = ClangExtract { program };
-                    let version = probe::tool(&tool, &tool.program).await?;
+                    let version = probe::tool(&tool, &tool.program, &cell).await?;
                     Some((Engine::ClangExtract(tool), version))
                 }
                 None => None,
@@ -83,9 +93,10 @@ impl ChildBackend {
             object,
             avoid,
         } = request;
-        let mut job = job(tree, target, object, &context.scratch).await?;
+        let room = context.room("extract")?;
+        let mut job = job(tree, target, object, room.path()).await?;
         if let Some(view) = view {
-            job = in_view(job, view).await?;
+            job = in_view(job, tree, target, view, &room, context).await?;
         }
         job.engine = self.engine.clone();
         job.avoid = avoid.to_vec();
@@ -95,7 +106,7 @@ impl ChildBackend {
             kept,
             measured,
             tool_ms,
-        } = self.child(&job, context).await?;
+        } = self.child(&job, &room, context).await?;
         if let Some(view) = view {
             extraction.source = view.to_tree(&extraction.source);
             extraction
@@ -109,20 +120,19 @@ impl ChildBackend {
             extracted.report.warnings.push(IBT_WARNING.to_owned());
         }
         for Kept { name, path } in kept {
-            extracted.files.push((name, read_kept(&path)?));
+            extracted.files.push((name, read_kept(&room, &path)?));
         }
         Ok(extracted)
     }
 
-    async fn child(&self, job: &Job, context: &Context) -> Result<Done, Failure> {
-        let (job_path, answer_path) = (context.scratch.join("job.json"), context.scratch.join("answer.json"));
-        let _ = std::fs::remove_file(&answer_path);
+    async fn child(&self, job: &Job, room: &Room, context: &Context) -> Result<Done, Failure> {
+        let (job_path, answer_path) = (room.path().join("job.json"), room.path().join("answer.json"));
         let bytes = serde_json::to_vec(job).map_err(|e| farm(e.to_string()))?;
         std::fs::write(&job_path, bytes).map_err(|e| farm(format!("can't write {}: {e}", job_path.display())))?;
-        let command = own_program(&context.scratch)
+        let command = own_program(room.path())
             .map_err(farm)?
             // What a compiler leaves when it is killed goes with the rest.
-            .env("TMPDIR", &context.scratch)
+            .env("TMPDIR", room.path())
             .arg("--job")
             .arg(&job_path)
             .arg("--answer")
@@ -132,6 +142,13 @@ impl ChildBackend {
             Some(parent) => command.env(TraceParent::VARIABLE, parent.to_string()),
             None => command,
         };
+        let read = [Some(&job.symvers), Some(&job.vmlinux), job.module.as_ref()];
+        let cell = context
+            .cell
+            .reading(read.into_iter().flatten().map(PathBuf::as_path))
+            .writing(room);
+        let command =
+            command.within(&cell.map_err(|e| farm(format!("can't hand over {}: {e}", room.path().display())))?);
         let limits = Limits {
             // Before the whole attempt's limit, so that what the tool said is still logged.
             wall: context.time_limit.saturating_sub(LAST_WORDS),
@@ -145,7 +162,7 @@ impl ChildBackend {
         let finish = process::run(&command, &limits, &context.cancel, &mut sink)
             .await
             .map_err(|e| farm(e.to_string()))?;
-        child_trace::tell(&context.scratch, started);
+        child_trace::tell(room, started);
         if !finish.end.success() {
             let how = finish.describe();
             let message = format!(
@@ -154,8 +171,8 @@ impl ChildBackend {
             );
             return Err(Failure::new(whose(&finish.end), message));
         }
-        let answer =
-            std::fs::read(&answer_path).map_err(|e| farm(format!("the extraction's process left no answer: {e}")))?;
+        let answer = room.read(&answer_path, MAX_ANSWER);
+        let answer = answer.map_err(|e| farm(format!("the extraction's process left no answer: {e}")))?;
         match serde_json::from_slice(&answer).map_err(|e| farm(format!("the extraction's answer: {e}")))? {
             Answer::Extracted {
                 extraction,
@@ -195,8 +212,8 @@ impl Extractor for ChildBackend {
 }
 
 /// libclang's version, told by a child that loads it.
-async fn libclang() -> Result<String, String> {
-    let command = own_program(Path::new("/"))?.arg("--identity");
+async fn libclang(cell: &Cell) -> Result<String, String> {
+    let command = own_program(Path::new("/"))?.arg("--identity").within(cell);
     let limits = Limits {
         wall: Duration::from_secs(20),
         ..Limits::default()
@@ -222,27 +239,41 @@ async fn job(tree: &Tree, target: &Target, object: &ObjectName, scratch: &Path) 
     made.map_err(|e| farm(e.to_string()))
 }
 
-/// The job in the view. Asking the build for the compile command takes a while.
-async fn in_view(mut job: Job, view: &View) -> Result<Job, Failure> {
-    let asking = {
-        let job = job.clone();
-        move || job.command()
+/// The job in the view. The build is asked for the compile command, which takes a while.
+async fn in_view(
+    mut job: Job,
+    tree: &Tree,
+    target: &Target,
+    view: &View,
+    room: &Room,
+    context: &Context,
+) -> Result<Job, Failure> {
+    let lab = Lab {
+        room,
+        cell: &context.cell,
+        limits: Limits {
+            wall: context.time_limit.saturating_sub(LAST_WORDS),
+            memory: Some(context.memory_limit),
+            ..Limits::default()
+        },
+        cancel: &context.cancel,
     };
-    let command = tokio::task::spawn_blocking(asking)
-        .await
-        .map_err(|e| farm(e.to_string()))?;
     let codestreams = |e: super::Error| Failure::new(e.cause(), e.to_string());
-    job.command = Some(command.map_err(codestreams)?);
+    let command = inlining::compile_command(tree, &target.file, &lab).await;
+    let command = command.map_err(|why| {
+        codestreams(super::Error::Command {
+            file: target.file.to_string(),
+            why,
+        })
+    });
+    job.command = Some(command?);
     job.in_view(view).map_err(codestreams)
 }
 
 /// One of a tool's outputs; its end is cut off where it is too long.
-fn read_kept(path: &Path) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MOST_KEPT).read_to_end(&mut bytes))
-        .map_err(|e| farm(format!("can't read {}: {e}", path.display())))?;
-    Ok(bytes)
+fn read_kept(room: &Room, path: &Path) -> Result<Vec<u8>, Failure> {
+    let read = room.read(path, MOST_KEPT);
+    read.map_err(|e| farm(format!("can't take over the tool's output {}: {e}", path.display())))
 }
 
 /// Whose matter a child's end is: somebody who stops it, or a host without memory, is no fault of the source.

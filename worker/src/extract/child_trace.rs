@@ -2,12 +2,13 @@
 //! no connection to a collector nor what that takes: it leaves a file, and the worker tells of what is in it.
 
 use std::env;
-use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use klp_telemetry::{Past, SpanKind, TraceParent, current};
 use serde::{Deserialize, Serialize};
+
+use crate::isolation::Room;
 
 /// Beside the answer.
 const FILE: &str = "trace.json";
@@ -82,9 +83,9 @@ fn now() -> u64 {
 
 /// The worker's side: tells what a process has left, if it is of this trace. `from` is when the process was started; no step
 /// is told to lie outside its life.
-pub fn tell(folder: &Path, from: SystemTime) {
+pub fn tell(room: &Room, from: SystemTime) {
     let Some(here) = current() else { return };
-    let Some(Steps { traceparent, done }) = read(folder) else {
+    let Some(Steps { traceparent, done }) = read(room) else {
         return;
     };
     let Ok(parent) = traceparent.parse::<TraceParent>() else {
@@ -114,14 +115,9 @@ pub fn tell(folder: &Path, from: SystemTime) {
 }
 
 /// What is left there; it is not there for the next one.
-fn read(folder: &Path) -> Option<Steps> {
-    let path = folder.join(FILE);
-    let mut text = Vec::new();
-    std::fs::File::open(&path)
-        .ok()?
-        .take(MOST)
-        .read_to_end(&mut text)
-        .ok()?;
+fn read(room: &Room) -> Option<Steps> {
+    let path = room.path().join(FILE);
+    let text = room.read(&path, MOST).ok()?;
     let _ = std::fs::remove_file(path);
     serde_json::from_slice(&text).ok()
 }
@@ -138,13 +134,14 @@ mod tests {
             done: Vec::new(),
         };
         assert_eq!(steps.run(Step::ReadSymbols, || 7), 7);
-        steps.leave(dir.path());
-        assert!(read(dir.path()).is_none());
+        let room = Room::at(dir.path().to_owned()).unwrap();
+        steps.leave(room.path());
+        assert!(read(&room).is_none());
         steps.traceparent = "00-11111111111111111111111111111111-2222222222222222-01".to_owned();
-        steps.leave(dir.path());
-        let found = read(dir.path()).unwrap();
+        steps.leave(room.path());
+        let found = read(&room).unwrap();
         assert_eq!(found.done[0].step, Step::ReadSymbols);
         assert!(found.done[0].start <= found.done[0].end);
-        assert!(read(dir.path()).is_none(), "what was read is gone");
+        assert!(read(&room).is_none(), "what was read is gone");
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::declarations::Text;
 use super::external::{External, Inputs, Prepared};
 use super::{CompileCommand, Error, Request, symbol_file};
+use crate::isolation::{Cell, Room};
 use crate::process::{self, Limits};
 use crate::symbols::NameTable;
 use crate::symbols::table::NamedSymbol;
@@ -27,7 +28,7 @@ const MEMORY: u64 = 2 << 30;
 ///
 /// # Errors
 /// What it said instead.
-pub(super) async fn tool(external: &dyn External, program: &Path) -> Result<String, String> {
+pub(super) async fn tool(external: &dyn External, program: &Path, cell: &Cell) -> Result<String, String> {
     let shown = program.display();
     let bytes = fs::read(program).map_err(|e| format!("can't read {shown}: {e}; correct the path"))?;
     // Neither tells a version: what it is made of is one.
@@ -40,7 +41,9 @@ pub(super) async fn tool(external: &dyn External, program: &Path) -> Result<Stri
         memory: Some(MEMORY),
         ..Limits::default()
     };
-    let child = process::capture(&invocation.to_child(), &limits, &CancellationToken::new())
+    let room = Room::at(dir.path().to_owned()).and_then(|room| cell.reading([program]).writing(&room));
+    let cell = room.map_err(|e| format!("can't hand over a scratch folder: {e}"))?;
+    let child = process::capture(&invocation.to_child().within(&cell), &limits, &CancellationToken::new())
         .await
         .map_err(|e| e.to_string())?;
     let said = format!("{}{}", child.stdout, child.stderr);

@@ -33,8 +33,10 @@ pub(super) async fn run(shared: &Shared, tree: &Tree, job: &Job, context: &Conte
                 memory: Some(context.memory_limit),
                 ..Limits::default()
             };
+            let room = context.room("inlining")?;
             let lab = Lab {
-                scratch: &context.scratch,
+                room: &room,
+                cell: &context.cell,
                 limits,
                 cancel: &context.cancel,
             };
@@ -80,7 +82,7 @@ async fn try_fixes(shared: &Shared, tree: &Tree, job: &Job, context: &Context) -
     context.progress(&format!("applying {}", amount(job.fixes.len(), "fix", "fixes")));
     let patches = fixes::fetch(&shared.courier, &job.fixes, job.parent).await?;
     let dir = context.scratch.join("fixes");
-    let staged = match Staged::new(tree, &dir, &patches, &context.cancel).await {
+    let staged = match Staged::new(tree, &dir, &patches, &context.cell, &context.cancel).await {
         Ok(staged) => staged,
         Err(failure) if failure.cause() == Cause::Farm => return Err(failure.into()),
         Err(failure) if disk_is_full(&context.scratch) => return Err(disk_s_fault(shared, &failure.into())),

@@ -147,7 +147,7 @@ async fn patched(
         digests: Digests::of(&patch.bytes),
     });
     let used = used.collect();
-    let viewing = View::new(tree, &context.scratch, &patches, &context.cancel);
+    let viewing = View::new(tree, &context.scratch, &patches, &context.cell, &context.cancel);
     let view = viewing.instrument(info_span!("view")).await?;
     for warning in view.iter().flat_map(View::warnings) {
         context.log.line(&format!("warning: {warning}"));

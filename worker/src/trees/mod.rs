@@ -81,6 +81,20 @@ impl Tree {
         args
     }
 
+    /// All that a tool may have to read of it.
+    pub fn places(&self) -> Vec<PathBuf> {
+        let files = [
+            &self.dir,
+            &self.src,
+            &self.obj,
+            &self.config,
+            &self.symvers,
+            &self.modules_dir,
+        ];
+        let names = std::iter::once(self.vmlinux.table.as_path()).chain(self.vmlinux_file());
+        files.into_iter().cloned().chain(names.map(Path::to_owned)).collect()
+    }
+
     /// `make` in the object folder, with [`Tree::make_args`].
     pub fn make_command(&self, scratch: &Path) -> Command {
         Command::new("make", &self.obj).args(self.make_args(scratch))

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Tree;
 use crate::extract::CompileCommand;
+use crate::isolation::Cell;
 pub use failure::{Applied, FailedHunk, PatchFailure};
 use links::{Farm, Reach};
 use paths::Paths;
@@ -55,7 +56,7 @@ pub struct View {
 
 impl View {
     /// Makes the view of a tree below `scratch`, an existing folder of the attempt's own in which there is no view yet.
-    /// Patches are applied in order. `None` if there are none: the tree itself is to be used.
+    /// Patches are applied in order, by programs within the cell. `None` if there are none: the tree itself is to be used.
     ///
     /// # Errors
     /// The first patch that is refused or can't be applied.
@@ -63,6 +64,7 @@ impl View {
         tree: &Tree,
         scratch: &Path,
         patches: &[Patch],
+        cell: &Cell,
         cancel: &CancellationToken,
     ) -> Result<Option<Self>, PatchFailure> {
         if patches.is_empty() {
@@ -74,7 +76,7 @@ impl View {
             copies,
             touched,
             warnings,
-        } = Staged::new(tree, &dir, patches, cancel).await?;
+        } = Staged::new(tree, &dir, patches, cell, cancel).await?;
         let changed: Vec<String> = touched.iter().cloned().collect();
         let paths = Paths {
             tree_src: tree.src.clone(),

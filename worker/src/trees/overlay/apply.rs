@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::diff::{Change, FileDiff};
 use super::failure::{Applied, FailedHunk, PatchFailure};
+use crate::isolation::{Cell, Room};
 use crate::process::{self, Captured, Command, End, Limits};
 
 /// The largest file that is patched, in bytes; the kernel's largest header has 20 MiB.
@@ -25,25 +26,25 @@ pub(super) struct Stage<'a> {
     /// The tree's source.
     src: &'a Path,
     /// Holds the copies, by their paths in the tree.
-    pub dir: PathBuf,
+    pub room: Room,
     /// A diff on its way to a program.
     diff: PathBuf,
     /// Everything that a patch named so far.
     pub touched: BTreeSet<String>,
+    cell: &'a Cell,
     cancel: &'a CancellationToken,
 }
 
 impl<'a> Stage<'a> {
     /// `scratch` is an existing folder.
-    pub fn new(src: &'a Path, scratch: &Path, cancel: &'a CancellationToken) -> std::io::Result<Self> {
-        let dir = scratch.join("stage");
-        std::fs::create_dir(&dir)?;
+    pub fn new(src: &'a Path, scratch: &Path, cell: &'a Cell, cancel: &'a CancellationToken) -> std::io::Result<Self> {
         Ok(Self {
             src,
-            // Without links, because git looks for repositories above it, up to a folder that is told by its real name.
-            dir: dir.canonicalize()?,
+            // By its real name, because git looks for repositories above it, up to a folder that is told by that.
+            room: Room::new(scratch.join("stage"))?,
             diff: scratch.join("stage.diff"),
             touched: BTreeSet::new(),
+            cell,
             cancel,
         })
     }
@@ -112,10 +113,30 @@ impl<'a> Stage<'a> {
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> Result<(), PatchFailure> {
-        let copy = self.dir.join(path);
+        let copy = self.place(path)?;
         let made = copy.parent().map_or(Ok(()), std::fs::create_dir_all);
         made.and_then(|()| std::fs::write(&copy, bytes))
             .map_err(|e| PatchFailure::io("write", &copy, e))
+    }
+
+    /// Where a copy is, once programs have been there.
+    fn place(&self, path: &str) -> Result<PathBuf, PatchFailure> {
+        let place = self.room.place(Path::new(path));
+        place.map_err(|e| PatchFailure::io("look for", &self.room.path().join(path), e))
+    }
+
+    /// That what programs made of the copies are files: others will read them.
+    pub fn is_plain(&self) -> Result<(), PatchFailure> {
+        for path in &self.touched {
+            let place = self.place(path)?;
+            if place.exists() && !place.is_file() {
+                return Err(PatchFailure::farm(format!(
+                    "{} became something else than a file",
+                    place.display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Whether each file that is changed is there, and each that is added is not.
@@ -124,7 +145,7 @@ impl<'a> Stage<'a> {
         for file in files {
             let is = there
                 .entry(&file.path)
-                .or_insert_with(|| self.dir.join(&file.path).is_file());
+                .or_insert_with(|| self.room.path().join(&file.path).is_file());
             match (file.change, *is) {
                 (Change::Modify | Change::Delete, false) if !file.begins_from_nothing() => {
                     return Err(PatchFailure::file(file, "this kernel has no such file"));
@@ -140,7 +161,7 @@ impl<'a> Stage<'a> {
     /// Files without a line, which come and go without a hunk.
     fn without_lines(&self, files: &[FileDiff]) -> Result<(), PatchFailure> {
         for file in files.iter().filter(|file| file.hunks.is_empty()) {
-            let copy = self.dir.join(&file.path);
+            let copy = self.place(&file.path)?;
             match file.change {
                 Change::Add => self.write(&file.path, b"")?,
                 Change::Delete if std::fs::metadata(&copy).is_ok_and(|found| found.len() > 0) => {
@@ -164,7 +185,7 @@ impl<'a> Stage<'a> {
             return Err(PatchFailure::hunk(file, None).with_applied(applied));
         }
         self.write_diff(alone)?;
-        let command = Command::new("patch", &self.dir)
+        let command = Command::new("patch", self.room.path())
             // Without questions, without a guess that it is to be undone, without files beside.
             .args([
                 "--force",
@@ -214,9 +235,12 @@ impl<'a> Stage<'a> {
     /// `git apply` compares all of a hunk's context, and changes all files or none.
     async fn git(&self, files: &[FileDiff], options: &[&str]) -> Result<Captured, PatchFailure> {
         self.write_diff(files)?;
-        let command = Command::new("git", &self.dir)
+        let command = Command::new("git", self.room.path())
             // A repository around the worker's folders is none of ours, nor is what anybody configured.
-            .env("GIT_CEILING_DIRECTORIES", self.dir.parent().unwrap_or(&self.dir))
+            .env(
+                "GIT_CEILING_DIRECTORIES",
+                self.room.path().parent().unwrap_or(self.room.path()),
+            )
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .args(["apply", "--whitespace=nowarn"])
@@ -239,7 +263,12 @@ impl<'a> Stage<'a> {
             output_kept: 1 << 20,
             ..Limits::default()
         };
-        let done = process::capture(command, &limits, self.cancel).await?;
+        let cell = self.cell.reading([self.diff.as_path()]);
+        let cell = cell
+            .writing(&self.room)
+            .map_err(|e| PatchFailure::io("hand over", self.room.path(), e))?;
+        let command = command.clone().within(&cell);
+        let done = process::capture(&command, &limits, self.cancel).await?;
         match done.finish.end {
             End::Exited(_) => Ok(done),
             _ => Err(PatchFailure::farm(format!(

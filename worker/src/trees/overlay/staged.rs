@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::Stage;
 use super::{Patch, PatchFailure, diff};
+use crate::isolation::Cell;
 use crate::trees::Tree;
 
 /// The most all patches of an attempt may have together, in bytes.
@@ -27,7 +28,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Applies patches in order to copies below `dir`, which is made.
+    /// Applies patches in order to copies below `dir`, which is made, by programs within the cell.
     ///
     /// # Errors
     /// The first patch that is refused or can't be applied.
@@ -35,6 +36,7 @@ impl Staged {
         tree: &Tree,
         dir: &Path,
         patches: &[Patch],
+        cell: &Cell,
         cancel: &CancellationToken,
     ) -> Result<Self, PatchFailure> {
         let about = |failure: PatchFailure, patch: &str| failure.of(&tree.platform, patch);
@@ -53,7 +55,7 @@ impl Staged {
         }
         let io = |path: &Path, e| about(PatchFailure::io("make", path, e), "");
         std::fs::create_dir_all(dir).map_err(|e| io(dir, e))?;
-        let mut stage = Stage::new(&tree.src, dir, cancel).map_err(|e| io(dir, e))?;
+        let mut stage = Stage::new(&tree.src, dir, cell, cancel).map_err(|e| io(dir, e))?;
         let mut warnings = Vec::new();
         for (name, files) in &read {
             let named = stage.touched.len() + files.len();
@@ -68,6 +70,7 @@ impl Staged {
                     .map(|hunk| format!("{}: patch {name}: {hunk}", tree.platform)),
             );
         }
+        stage.is_plain().map_err(|failure| about(failure, ""))?;
         warnings.extend(without_effect(&stage.touched).map(|file| {
             format!(
                 "{}: {file} is patched, but files are still compiled as the kernel's build compiled them",
@@ -75,7 +78,7 @@ impl Staged {
             )
         }));
         Ok(Self {
-            copies: stage.dir,
+            copies: stage.room.path().to_owned(),
             touched: stage.touched,
             warnings,
         })
