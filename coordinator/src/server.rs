@@ -124,7 +124,7 @@ pub struct Coordinator {
     stop: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     /// Serves HTTP, if it is asked for.
-    web: Option<JoinHandle<()>>,
+    web: Option<web::Served>,
     farm: JoinHandle<()>,
     heart: Heart,
     /// Compresses and clears; ends soon after `stop`.
@@ -257,11 +257,16 @@ impl Coordinator {
         let stopped = stop.clone().cancelled_owned();
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped));
         let http_address = http.as_ref().map(|(_, address, _)| *address);
-        let web = http.map(|(listener, address, door)| {
-            tracing::info!(%address, "serving the dashboard");
-            let pages = web::router(shared.clone(), browser_services(shared));
-            tokio::spawn(web::serve(listener, door, pages, stop.clone(), patience))
-        });
+        let web = match http {
+            None => None,
+            Some((listener, address, door)) => {
+                let pages = web::router(shared.clone(), browser_services(shared));
+                let served = web::start(listener, door, pages, stop.clone(), patience);
+                let served = served.map_err(|error| StartError::Listen { address, error })?;
+                tracing::info!(%address, "serving the dashboard");
+                Some(served)
+            }
+        };
         tracing::info!(%address, data_dir = %config.data_dir.display(), "serving");
         Ok(Self {
             address,
