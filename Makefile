@@ -8,8 +8,9 @@ ADD_FOREIGN_TREES = target/debug/klp-worker tree add debian --latest 1 --arch s3
 SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 KUBERNETES_VALIDATE := 1.37.0
-# Ignored tests are those that take minutes and gigabytes: this is where they run.
-CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
+# Ignored tests are those that take minutes and gigabytes: this is where they run. Many wait for what they started, so one more
+# than there are cores runs at a time.
+CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all --test-threads $(shell echo $$(($$(nproc) + 1))),cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
 .PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
