@@ -13,7 +13,7 @@ KUBERNETES_VALIDATE := 1.37.0
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all --test-threads $(shell echo $$(($$(nproc) + 1))),cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
+.PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz deny advisories
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -90,6 +90,16 @@ cargo-mutants: deps
 	command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
 	CARGO_PROFILE_DEV_DEBUG=false PROPTEST_MAX_SHRINK_ITERS=0 cargo mutants --output target $(MUTANTS_ARGS) \
 	    || [ $$? = 3 ] # some loop for ever, which is noticed
+
+## deny: the licences, origins and duplicates of our dependencies, by deny.toml; without a network
+deny:
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --offline check licenses bans sources
+
+## advisories: known faults in them, by RustSec's database, which is fetched; a step of each release
+advisories:
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check advisories
 
 ## man: man pages and shell completions, in target/manual
 man: deps
