@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use klp_livepatch::task::AttemptId;
+use klp_proto::protocol::{self, SPOKEN};
 use klp_proto::v1::{Assignment, Errand, FarmState, WorkerState};
 use klp_proto::{MAX_MESSAGE, convert};
 use klp_telemetry::redact;
@@ -50,7 +51,7 @@ pub trait Party: Sync {
     fn coordinator(&self) -> &Uri;
     fn courier(&self) -> &Courier;
     fn attempts(&self) -> &Attempts;
-    /// All that it says of itself, but for its attempts and whether it takes new ones.
+    /// All that it says of itself, but for its attempts, whether it takes new ones, and what the session speaks.
     fn describe(&self) -> WorkerState;
     /// Starts an attempt, unless it was started before or nothing new is taken.
     fn start(&self, id: AttemptId, assignment: Assignment);
@@ -70,7 +71,7 @@ pub trait Party: Sync {
 /// The coordinator said that coming back is no use.
 pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), SessionError> {
     let mut pause = FIRST_PAUSE;
-    let mut reported = false;
+    let mut reported = None;
     loop {
         let mut connected = false;
         let line = party.courier().line.watch();
@@ -90,15 +91,24 @@ pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), Se
         }
         if connected {
             pause = FIRST_PAUSE;
-            reported = false;
+            reported = None;
         }
-        if !reported {
-            tracing::warn!(
-                coordinator = redact::url(party.coordinator()),
-                reason = ended.message(),
-                "not connected; will keep trying"
-            );
-            reported = true;
+        // Until one of the two is upgraded.
+        let apart = ended.code() == Code::FailedPrecondition;
+        if apart {
+            pause = LAST_PAUSE;
+        }
+        if reported != Some(apart) {
+            let (coordinator, reason) = (redact::url(party.coordinator()), ended.message());
+            match apart {
+                true => tracing::error!(
+                    coordinator,
+                    reason,
+                    "the coordinator and this worker can't talk; will keep trying"
+                ),
+                false => tracing::warn!(coordinator, reason, "not connected; will keep trying"),
+            }
+            reported = Some(apart);
         }
         party.stands(Standing::Closed(ended.message()));
         tokio::select! {
@@ -114,6 +124,12 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
     let mut client = party.courier().client().max_encoding_message_size(MAX_MESSAGE);
     let (states, receiver) = mpsc::channel(1);
     let first = state(party);
+    let (name, version) = (first.worker.clone(), first.version.clone());
+    let own = protocol::Worker {
+        name: &name,
+        version: &version,
+        speaks: SPOKEN,
+    };
     let mut told_draining = first.draining;
     if states.send(first).await.is_err() {
         return Status::internal("session channel closed");
@@ -134,8 +150,13 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
                     Ok(None) => return Status::unavailable("the coordinator closed the session"),
                     Err(status) => return status,
                 };
+                let protocol = match protocol::accept(own, &message) {
+                    Ok(protocol) => protocol,
+                    Err(apart) => return Status::failed_precondition(apart.to_string()),
+                };
                 if !*connected {
-                    tracing::info!(coordinator = redact::url(party.coordinator()), "connected");
+                    let (coordinator, version) = (redact::url(party.coordinator()), &message.version);
+                    tracing::info!(coordinator, version, protocol, "connected");
                     *connected = true;
                 }
                 heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
@@ -168,6 +189,7 @@ fn state(party: &impl Party) -> WorkerState {
     WorkerState {
         attempts,
         draining,
+        protocol: Some(SPOKEN.into()),
         ..party.describe()
     }
 }

@@ -11,6 +11,7 @@ use klp_livepatch::catalog::{Catalog, MAX_FILE};
 use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::task::{AttemptId, Incarnation};
 use klp_livepatch::words::amount;
+use klp_proto::protocol::SOFTWARE;
 use klp_proto::v1::{self, Assignment, WorkerState};
 use klp_telemetry::{redact, service};
 use nix::fcntl::{Flock, FlockArg};
@@ -361,7 +362,7 @@ impl Party for Shared {
             incarnation: self.incarnation.to_string(),
             slots: self.config.slots,
             memory: self.config.tuned.now().memory,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: SOFTWARE.to_owned(),
             kernel_source: self.errands.can_scan(),
             ..WorkerState::default()
         };
