@@ -256,6 +256,12 @@ mutant - 'fixes for nobody are refused' coordinator/src/ledger/fixes.rs \
     's/if strange\.is_empty\(\) \{/if true {/'
 mutant - 'a paused livepatch starts nothing' coordinator/src/farm/mind.rs \
     's/if !waiting \|\| paused \{/if !waiting {/'
+mutant - 'a worker without a protocol in common is refused' coordinator/src/api/worker.rs \
+    's/protocol = agreed\(caller, &state\)\?;/protocol = agreed(caller, \&state).unwrap_or(1);/' \
+    '-p klp-tests --test versions refused'
+mutant - 'a coordinator without a protocol in common is not obeyed' worker/src/session.rs \
+    's/Err\(apart\) => return Status::failed_precondition\(apart\.to_string\(\)\),/Err(_) => 1,/' \
+    '-p klp-tests --test versions takes_nothing'
 mutant - 'what needs a slot is not kept waiting' coordinator/src/schedule/mod.rs \
     's/\(waiting\.scarred > 0 \|\| !is_short\) &&/false \&\&/'
 mutant - 'who had not begun is not blamed' coordinator/src/farm/mind.rs \
