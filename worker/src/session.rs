@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use klp_identity::explain;
 use klp_livepatch::task::AttemptId;
 use klp_proto::protocol::{self, SPOKEN};
 use klp_proto::v1::{Assignment, Errand, FarmState, WorkerState};
@@ -61,6 +62,8 @@ pub trait Party: Sync {
     fn bid_farewell(&self);
     /// Told each time that the session's loop has come round: what says so, lives.
     fn stands(&self, _standing: Standing<'_>) {}
+    /// The CAs with this fingerprint are to be trusted; empty: none.
+    fn trusts(&self, _sha256: &str) {}
     /// Random bits.
     fn noise(&self) -> u16;
 }
@@ -93,13 +96,14 @@ pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), Se
             pause = FIRST_PAUSE;
             reported = None;
         }
+        let reason = explain::tls(&ended).unwrap_or_else(|| ended.message().to_owned());
         // Until one of the two is upgraded.
         let apart = ended.code() == Code::FailedPrecondition;
         if apart {
             pause = LAST_PAUSE;
         }
         if reported != Some(apart) {
-            let (coordinator, reason) = (redact::url(party.coordinator()), ended.message());
+            let coordinator = redact::url(party.coordinator());
             match apart {
                 true => tracing::error!(
                     coordinator,
@@ -110,7 +114,7 @@ pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), Se
             }
             reported = Some(apart);
         }
-        party.stands(Standing::Closed(ended.message()));
+        party.stands(Standing::Closed(&reason));
         tokio::select! {
             () = tokio::time::sleep(jittered(pause, party.noise())) => {}
             () = stop.cancelled() => return Ok(()),
@@ -162,6 +166,7 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
                 heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
                 next_beat = next_beat.min(Instant::now() + heartbeat);
                 party.stands(Standing::Open);
+                party.trusts(&message.trust_sha256);
                 apply(party, message);
                 if told_draining {
                     party.bid_farewell();

@@ -245,5 +245,7 @@ pub fn farm_state(orders: &[Order], config: &Config, protocol: u32) -> v1::FarmS
         errands: Vec::new(),
         protocol,
         version: SOFTWARE.to_owned(),
+        // Of the connection.
+        trust_sha256: String::new(),
     }
 }

@@ -259,6 +259,7 @@ async fn drive(
                     Signal::Silence => {}
                     Signal::Orders(orders) => {
                         let mut state = wire::farm_state(&orders, &shared.config.now(), protocol);
+                        state.trust_sha256 = shared.door.trust();
                         if let Some((worker, _)) = &identity {
                             state.errands = shared.errands.of(worker);
                         }
