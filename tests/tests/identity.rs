@@ -106,6 +106,15 @@ fn a_farm_replaces_its_ca_while_it_works_and_nobody_is_refused() {
     };
     let own = farm.dir.path().join("a/tls");
     let before = papers("before", &own);
+    let signed = |name: &str| {
+        let out = farm.out().join(name);
+        let got = farm.cli(["get", name, "-o", out.to_str().unwrap()]);
+        assert_eq!(got.code, Some(0), "{got:?}");
+        out
+    };
+    let submitted = farm.cli(SUBMIT.into_iter().chain(["--wait"]));
+    assert_eq!(submitted.code, Some(0), "{submitted:?}");
+    let signed_before = signed("lp");
     let names: Vec<String> = (0..4).map(|n| format!("lp{n}")).collect();
     for name in &names {
         let submitted = farm.cli(SUBMIT.map(|arg| if arg == "lp" { name.as_str() } else { arg }));
@@ -153,6 +162,28 @@ fn a_farm_replaces_its_ca_while_it_works_and_nobody_is_refused() {
     assert_eq!(log.matches("the farm's CAs have changed").count(), 3, "{log}");
     for bad in ["not connected", "can't be renewed", "can't deliver"] {
         assert!(!log.contains(bad), "{bad}: {log}");
+    }
+
+    // What was signed is verified by the CA that was there then.
+    let tls = farm.dir.path().join("coordinator/tls");
+    let all = farm.dir.path().join("ca-all.pem");
+    let read = |name: &str| std::fs::read_to_string(tls.join(name)).unwrap();
+    std::fs::write(&all, read("ca.pem") + &read("ca-former.pem")).unwrap();
+    let signed_after = signed("lp0");
+    for (folder, ca, code) in [
+        (&signed_before, tls.join("ca.pem"), 1),
+        (&signed_before, tls.join("ca-former.pem"), 0),
+        (&signed_before, all.clone(), 0),
+        (&signed_after, tls.join("ca.pem"), 0),
+        (&signed_after, all, 0),
+    ] {
+        let verified = farm.cli([
+            "verify-provenance".as_ref(),
+            folder.as_os_str(),
+            "--ca".as_ref(),
+            ca.as_os_str(),
+        ]);
+        assert_eq!(verified.code, Some(code), "{folder:?} by {ca:?}: {verified:?}");
     }
 
     // Who missed it is told so: by TLS, that it does not know the coordinator, and by the coordinator, that it is not known.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use axum::http::{Uri, header};
+use axum::http::{HeaderMap, Uri, header};
 use klp_proto::protocol::VERSION_HEADER;
 use klp_proto::v1;
 use klp_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -75,6 +75,11 @@ impl WorkerService for Service {
         &self,
         request: Request<Streaming<v1::WorkerState>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let agent = request
+            .metadata()
+            .get("user-agent")
+            .and_then(|agent| agent.to_str().ok());
+        assert!(agent.is_some_and(|agent| agent.starts_with(concat!("klp-worker/", env!("CARGO_PKG_VERSION")))));
         let first = request.into_inner().message().await?;
         assert!(first.is_some_and(|state| state.protocol.is_some()));
         if self.0.sessions.fetch_add(1, Ordering::SeqCst) == 0 {
@@ -142,7 +147,9 @@ impl WorkerService for Service {
 pub async fn without_methods(version: Option<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = axum::Router::new().fallback(move |uri: Uri| async move {
+    let router = axum::Router::new().fallback(move |uri: Uri, headers: HeaderMap| async move {
+        let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        assert!(agent.is_some_and(|agent| agent.starts_with(concat!("klp-farm/", env!("CARGO_PKG_VERSION")))));
         let mut answer = axum::http::Response::builder()
             .header(header::CONTENT_TYPE, "application/grpc")
             .header("grpc-status", "12");
