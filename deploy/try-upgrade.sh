@@ -104,12 +104,13 @@ submit() { # with a command line, a name, and more
     farm "$bin" submit --name "$name" --mod snd-pcm --conf CONFIG_SND_PCM --file-funcs sound/core/pcm.c snd_pcm_attach_substream \
         --codestreams "$only" --type native "$@"
 }
-succeeds() {
+succeeds() { # with the programs of its coordinator
     farm "$new" watch "$1" >"$data/$1.watched" || { cat "$data/$1.watched" "$data"/*.log >&2; fail "$1 did not succeed"; }
     farm "$new" status "$1"
-    "$new/klp-coordinator" check --online --data-dir "$data/coordinator" || [ "$2" = old ] || fail "the data are not whole"
+    "$2/klp-coordinator" check --online --data-dir "$data/coordinator" || fail "the data are not whole"
 }
 extracting() { has "$1" "t['kind'] == 'extract' and t['state'] == 'running'"; }
+extracted() { grep "klp.name=\"$1\".*klp.kind=extract.*outcome committed" "$data/worker.log" >/dev/null; }
 schema() { od -An -tu1 -j63 -N1 "$1/farm.db" | tr -d ' '; } # user_version, but for what is beyond 255
 
 only=$("$new/klp-worker" tree list --trees "$trees" --output json | sed -n 's/.*"codestream": *"\(debian12-6\.1\.[^"]*\)".*/\1/p' | sort -V | tail -n 1)
@@ -134,13 +135,20 @@ say "an old farm, whose coordinator is replaced while an extraction runs"
 new_farm "$old" farm
 enroll "$old"
 start_worker "$old"
-submit "$old" replaced-coordinator
-until_true "an extraction runs" extracting replaced-coordinator
-stop "$coordinator"
+for name in replaced-coordinator{,-2,-3,-4,-5}; do
+    submit "$old" "$name"
+    until_true "an extraction runs" extracting "$name"
+    stop "$coordinator"
+    extracted "$name" || break
+    start_coordinator "$old"
+    succeeds "$name" "$old"
+    [ "$name" != replaced-coordinator-5 ] || fail "five extractions ended before the coordinator did"
+done
+replaced=$name
 start_coordinator "$new"
 until_true "the worker is connected again" connected
-succeeds replaced-coordinator new
-! has replaced-coordinator "t['attempt'] != 1" || fail "something was done twice"
+succeeds "$replaced" "$new"
+! has "$replaced" "t['attempt'] != 1" || fail "something was done twice"
 
 say "the new coordinator and the old worker, by an old command line"
 farm "$new" workers
@@ -149,14 +157,19 @@ farm "$old" list
 farm "$old" get old-worker -o "$data/livepatches"
 
 say "its worker is replaced while an extraction runs"
-submit "$new" replaced-worker
-until_true "an extraction runs" extracting replaced-worker
-stop "$worker"
+for name in replaced-worker{,-2,-3,-4,-5}; do
+    submit "$new" "$name"
+    until_true "an extraction runs" extracting "$name"
+    stop "$worker"
+    grep -q "waiting for attempts to finish running=1" "$data/worker.log" && break
+    start_worker "$old"
+    [ "$name" != replaced-worker-5 ] || fail "five extractions ended before the worker did"
+done
 start_worker "$new"
-succeeds replaced-worker new
-! has replaced-worker "t['attempt'] != 1" || fail "something was done twice"
+succeeds "$name" "$new"
+! has "$name" "t['attempt'] != 1" || fail "something was done twice"
 farm "$new" workers
-farm "$new" get replaced-worker -o "$data/livepatches"
+farm "$new" get "$name" -o "$data/livepatches"
 
 say "the way back"
 "$new/klp-coordinator" backup --data-dir "$data/coordinator" "$data/backup" >/dev/null
@@ -180,7 +193,7 @@ printf '\177' | dd of="$data/backup/farm.db" bs=1 seek=63 conv=notrunc status=no
 refuses "$new" "$data/backup"
 start_coordinator "$new"
 farm "$new" list
-for name in replaced-coordinator old-worker replaced-worker; do
+for name in "$replaced" old-worker "$name"; do
     farm "$new" status "$name" | grep -q succeeded || fail "$name is not there any more"
 done
 stop "$coordinator"
