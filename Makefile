@@ -13,7 +13,7 @@ KUBERNETES_VALIDATE := 1.37.0
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all --test-threads $(shell echo $$(($$(nproc) + 1))),cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz deny advisories
+.PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz deny advisories try-upgrade
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -122,6 +122,10 @@ lint-packages: packages
 ## try-packages: installs, starts, upgrades, removes and purges them in a clean Debian, as root; takes minutes
 try-packages: packages trees
 	KLP_FARM_TREES=$(TREES) ./deploy/try-packages.sh target/packages
+
+## try-upgrade: old and new programs in one farm on real kernels, each replaced while it works; make try-upgrade FROM=COMMIT
+try-upgrade: trees
+	KLP_FARM_TREES=$(TREES) FROM=$(FROM) ./deploy/try-upgrade.sh target/debug
 
 ## lint-kubernetes: the manifests against Kubernetes's own schemas, by a validator from PyPI
 lint-kubernetes:
