@@ -6,7 +6,6 @@ use klp_livepatch::grouping::{self, Group};
 use klp_livepatch::outcome::{Artifact, Digest};
 use klp_livepatch::report::Report;
 use klp_livepatch::task::{Platform, TaskKind};
-use tokio::io::AsyncReadExt;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::lifecycle::State;
@@ -71,11 +70,10 @@ async fn read(blobs: &Blobs, artifacts: &[&Artifact]) -> Result<Vec<(String, Str
             path: artifact.digest.to_string().into(),
             error,
         };
-        let Some(mut file) = blobs.read(&artifact.digest).await? else {
+        let Some(content) = blobs.read(&artifact.digest).await? else {
             return Err(failed(std::io::ErrorKind::NotFound.into()));
         };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).await.map_err(failed)?;
+        let bytes = content.all().await?;
         texts.push((artifact.name.clone(), String::from_utf8_lossy(&bytes).into_owned()));
     }
     Ok(texts)

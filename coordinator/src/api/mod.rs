@@ -115,6 +115,12 @@ fn blob_status(error: BlobError) -> Status {
     match &error {
         BlobError::WrongDigest { .. } | BlobError::WrongSize { .. } => Status::invalid_argument(error.to_string()),
         BlobError::Io { error: io, .. } => io_status(&error, io),
+        BlobError::Remote { .. } | BlobError::Unusable { .. } => {
+            tracing::error!(%error, "a request failed");
+            Status::unavailable(format!(
+                "the coordinator {error}; nothing was lost: workers keep what they made and send it again"
+            ))
+        }
     }
 }
 
