@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Current};
 use crate::errands::Errands;
 use crate::farm::{self, Farm, Input, Pulse};
+use crate::groups::Normalised;
 use crate::logs::{self, Logs};
 use crate::metrics::{Metrics, Scrape};
 use crate::space::Space;
@@ -239,6 +240,7 @@ impl Coordinator {
             scrape,
             gate,
             blobs,
+            normalised: Normalised::default(),
             logs,
             space,
             clock,

@@ -130,7 +130,7 @@ fn an_outcome_waits_at_its_worker_while_the_artifacts_cant_be_reached() {
         .collect();
     assert_eq!(own.len(), 1, "{own:?}");
 
-    // While they can't be read, that is what is said; the farm itself goes on.
+    // While they can't be read, that is what is said; what is known is told all the same.
     server.kill();
     let refused = farm.cli(["get", "lp", "--output-dir", "nowhere"]);
     assert!(

@@ -151,7 +151,9 @@ impl LivepatchService for Livepatches {
             );
             return Err(Status::failed_precondition(message));
         }
-        let groups = groups::of_tasks(&self.0.blobs, &tasks).await.map_err(blob_status)?;
+        let groups = groups::of_tasks(&self.0.blobs, &self.0.normalised, &tasks)
+            .await
+            .map_err(blob_status)?;
         let group = |group: klp_livepatch::grouping::Group| v1::Group {
             arch: group.arch.to_string(),
             codestreams: group.codestreams.iter().map(ToString::to_string).collect(),

@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::config::Current;
 use crate::errands::Errands;
 use crate::farm::Farm;
+use crate::groups::Normalised;
 use crate::logs::{LogError, Logs};
 use crate::metrics::{Metrics, Scrape};
 use crate::space::Space;
@@ -53,6 +54,7 @@ pub struct Shared {
     pub errands: Errands,
     pub catalog: CatalogFile,
     pub blobs: Blobs,
+    pub normalised: Normalised,
     pub logs: Logs,
     pub space: Space,
     /// Rung with the number of a livepatch's newest event.

@@ -59,7 +59,7 @@ async fn store(shared: &Shared, deed: &Deed, parsed: Parsed) -> Result<Response<
         .blobs
         .pin(&spec.fixes.iter().map(artifact).collect::<Vec<_>>())
         .await;
-    keep(shared, &spec.fixes, contents).await?;
+    Box::pin(keep(shared, &spec.fixes, contents)).await?;
     try_out(shared, id, &spec).await?;
     let (now, config) = (Now::of(&shared.clock), shared.config.now());
     let submission = Submission {

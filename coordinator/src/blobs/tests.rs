@@ -214,7 +214,7 @@ async fn what_is_pinned_or_needed_is_not_removed(kept: Kept) {
     let digest = kept.keep(b"x").await;
     let artifact = artifact(digest, 1);
     let one = kept.blobs.pin(std::slice::from_ref(&artifact)).await;
-    let two = kept.blobs.pin(&[artifact.clone()]).await;
+    let two = kept.blobs.pin(std::slice::from_ref(&artifact)).await;
     assert!(!kept.remove(digest, false).await.unwrap());
     // The waiter goes away; the pin stays until the work is done.
     let (done, work) = oneshot::channel::<()>();
