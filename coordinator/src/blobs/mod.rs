@@ -196,12 +196,13 @@ impl Blobs {
             let Some(removal) = self.holds.begin_removal(digest) else {
                 continue;
             };
+            if needed(&digest)? {
+                continue;
+            }
             if let Store::S3(s3) = &self.store {
                 s3.known.forget(&digest);
             }
-            if !needed(&digest)? {
-                removals.push(removal);
-            }
+            removals.push(removal);
         }
         match &self.store {
             Store::S3(s3) => Ok(s3.remove(removals)?),
