@@ -40,7 +40,8 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
     let telemetry = klp_telemetry::init(&Setup {
         service: "klp-coordinator",
         logs: config.log_format,
-        level: "info",
+        // Each request's tries would be told one by one while a bucket is away; what came of them is.
+        level: "info,object_store=warn",
         otlp_endpoint: config.otlp_endpoint.as_deref(),
     });
     let done = match command {
