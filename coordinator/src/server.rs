@@ -36,7 +36,6 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Current};
 use crate::errands::Errands;
 use crate::farm::{self, Farm, Input, Pulse};
-use crate::groups::Normalised;
 use crate::logs::{self, Logs};
 use crate::metrics::{Metrics, Scrape};
 use crate::space::Space;
@@ -228,8 +227,7 @@ impl Coordinator {
             stop.clone(),
         );
         let (farm, farm_task) = started.await.map_err(corrupt)?;
-        let (received, stored) = metrics.artifacts();
-        let blobs = Blobs::open(&config, aside).await?.counting(received, stored);
+        let blobs = Blobs::open(&config, aside).await?.counting(metrics.artifacts());
         let space = Space::new(config.data_dir.clone(), config.min_free_bytes);
         let logs = Logs::new(folder.logs(), MAX_LOG, space.clone(), aside).counting(metrics.logs());
         let upkeep = upkeep(&current, Ground { clock, aside }, &store, &logs, &blobs, &stop);
@@ -240,7 +238,7 @@ impl Coordinator {
             scrape,
             gate,
             blobs,
-            normalised: Normalised::default(),
+            normalised: Default::default(),
             logs,
             space,
             clock,

@@ -134,7 +134,7 @@ impl Blobs {
 
     /// Counts bytes here from now on.
     #[must_use]
-    pub fn counting(self, received: Counter, stored: Counter) -> Self {
+    pub fn counting(self, (received, stored): (Counter, Counter)) -> Self {
         Self {
             received,
             stored,
