@@ -79,13 +79,37 @@ impl S3 {
         }
     }
 
-    /// Has it stand still, or go on: connections are taken, and nothing is answered.
-    pub fn signal(&self, signal: &str) {
-        let server = self.server.as_ref().expect("it runs");
+    /// Has it stand still: connections are taken, and nothing is answered.
+    pub fn stand_still(&self) {
+        let pid = self.signal("STOP");
+        // One of its threads has to be scheduled for the others to hear of it.
+        let stands = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let since = Instant::now();
+        while !fs::read_dir(format!("/proc/{pid}/task"))
+            .expect("it runs")
+            .flatten()
+            .all(stands)
+        {
+            assert!(since.elapsed() < Duration::from_secs(20), "s3s-fs never stands still");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Has it go on after it stood still.
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) -> u32 {
+        let pid = self.server.as_ref().expect("it runs").id();
         let sent = Command::new("kill")
-            .args([format!("-{signal}"), server.id().to_string()])
+            .args([format!("-{signal}"), pid.to_string()])
             .status();
         assert!(sent.expect("kill runs").success());
+        pid
     }
 
     pub fn endpoint(&self) -> String {

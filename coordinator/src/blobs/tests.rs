@@ -384,12 +384,12 @@ async fn a_server_that_stands_still_is_not_waited_for_without_end() {
         return;
     };
     let server = kept.server.take().unwrap();
-    server.signal("STOP");
+    server.stand_still();
     let new = Digest::of(b"new");
     let put = tokio::time::timeout(Duration::from_secs(90), kept.put(new, 3, &[b"new"])).await;
     let error = put.expect("an end").unwrap_err().to_string();
     assert!(error.contains("can't store the artifacts at s3://"), "{error}");
-    server.signal("CONT");
+    server.go_on();
     kept.put(new, 3, &[b"new"]).await.unwrap();
     assert_eq!(kept.blobs.missing(&[artifact(new, 3)]).await.unwrap(), []);
 }
