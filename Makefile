@@ -8,11 +8,12 @@ ADD_FOREIGN_TREES = target/debug/klp-worker tree add debian --latest 1 --arch s3
 SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 KUBERNETES_VALIDATE := 1.37.0
-# Ignored tests are those that take minutes and gigabytes: this is where they run.
-CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all,cargo test --no-fail-fast)
+# Ignored tests are those that take minutes and gigabytes: this is where they run. Many wait for what they started, so one more
+# than there are cores runs at a time.
+CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all --test-threads $(shell echo $$(($$(nproc) + 1))),cargo test --no-fail-fast)
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz
+.PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz deny advisories try-upgrade
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -90,6 +91,16 @@ cargo-mutants: deps
 	CARGO_PROFILE_DEV_DEBUG=false PROPTEST_MAX_SHRINK_ITERS=0 cargo mutants --output target $(MUTANTS_ARGS) \
 	    || [ $$? = 3 ] # some loop for ever, which is noticed
 
+## deny: the licences, origins and duplicates of our dependencies, by deny.toml; without a network
+deny:
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --offline check licenses bans sources
+
+## advisories: known faults in them, by RustSec's database, which is fetched; a step of each release
+advisories:
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check advisories
+
 ## man: man pages and shell completions, in target/manual
 man: deps
 	cargo build --locked --release -p klp-farm -p klp-coordinator -p klp-worker -p klp-manual
@@ -111,6 +122,10 @@ lint-packages: packages
 ## try-packages: installs, starts, upgrades, removes and purges them in a clean Debian, as root; takes minutes
 try-packages: packages trees
 	KLP_FARM_TREES=$(TREES) ./deploy/try-packages.sh target/packages
+
+## try-upgrade: old and new programs in one farm on real kernels, each replaced while it works; make try-upgrade FROM=COMMIT
+try-upgrade: trees
+	KLP_FARM_TREES=$(TREES) FROM=$(FROM) ./deploy/try-upgrade.sh target/debug
 
 ## lint-kubernetes: the manifests against Kubernetes's own schemas, by a validator from PyPI
 lint-kubernetes:

@@ -256,6 +256,19 @@ mutant - 'fixes for nobody are refused' coordinator/src/ledger/fixes.rs \
     's/if strange\.is_empty\(\) \{/if true {/'
 mutant - 'a paused livepatch starts nothing' coordinator/src/farm/mind.rs \
     's/if !waiting \|\| paused \{/if !waiting {/'
+mutant - 'a worker without a protocol in common is refused' coordinator/src/api/worker.rs \
+    's/protocol = agreed\(caller, &state\)\?;/protocol = agreed(caller, \&state).unwrap_or(1);/' \
+    '-p klp-tests --test versions refused'
+mutant - 'a coordinator without a protocol in common is not obeyed' worker/src/session.rs \
+    's/Err\(apart\) => return Status::failed_precondition\(apart\.to_string\(\)\),/Err(_) => 1,/' \
+    '-p klp-tests --test versions takes_nothing'
+mutant - 'a step of another CA cuts off nobody who does not know it' coordinator/src/auth/rotation.rs \
+    's/unaware\.map_or\(Ok\(\(\)\), \|workers\| Err\(Refused::Unaware\(workers\)\)\)/drop(unaware); Ok(())/'
+mutant - 'a step of another CA cuts off nobody whom the former let in' coordinator/src/auth/rotation.rs \
+    's/held\.map_or\(Ok\(\(\)\), \|workers\| Err\(Refused::Held\(workers\)\)\)/drop(held); Ok(())/'
+mutant - 'a worker fetches what it is to trust' worker/src/identity.rs \
+    's/let other = !trust\.is_empty\(\)/let other = false \&\& !trust.is_empty()/' \
+    '-p klp-tests --test identity replaces'
 mutant - 'what needs a slot is not kept waiting' coordinator/src/schedule/mod.rs \
     's/\(waiting\.scarred > 0 \|\| !is_short\) &&/false \&\&/'
 mutant - 'who had not begun is not blamed' coordinator/src/farm/mind.rs \

@@ -8,11 +8,12 @@ use klp_identity::{Trust, explain, trust};
 use klp_livepatch::names::LivepatchName;
 use klp_livepatch::outcome::{Artifact, Digest};
 use klp_livepatch::task::LivepatchId;
+use klp_proto::protocol::VERSION_HEADER;
 use klp_proto::v1::access_service_client::AccessServiceClient;
 use klp_proto::v1::fleet_service_client::FleetServiceClient;
 use klp_proto::v1::livepatch_service_client::LivepatchServiceClient;
 use klp_proto::v1::{self, livepatch_ref::Ref};
-use klp_proto::{MAX_ANSWER, MAX_ARTIFACT};
+use klp_proto::{MAX_ANSWER, MAX_ARTIFACT, protocol};
 use klp_telemetry::grpc::Carrier;
 use klp_telemetry::{Root, TraceParent, redact};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -173,6 +174,9 @@ impl Client {
                 innermost(&status)
             ));
         }
+        if status.code() == Code::Unimplemented {
+            return Failed::Error(anyhow::anyhow!("{}", not_there(&status)));
+        }
         match Failed::from(status) {
             Failed::Error(error) => Failed::Error(error.context(format!(
                 "the coordinator at {} refused",
@@ -206,9 +210,9 @@ impl Client {
             .groups)
     }
 
-    pub async fn workers(&self) -> Result<Vec<v1::Worker>, Failed> {
+    pub async fn workers(&self) -> Result<v1::ListWorkersResponse, Failed> {
         let answer = self.fleet().list_workers(v1::ListWorkersRequest {}).await;
-        Ok(answer.map_err(|s| self.explain(s))?.into_inner().workers)
+        Ok(answer.map_err(|s| self.explain(s))?.into_inner())
     }
 
     /// An artifact's bytes, checked against its digest.
@@ -241,10 +245,27 @@ impl Client {
 }
 
 fn endpoint(uri: Uri) -> Endpoint {
-    Endpoint::from(uri)
+    let endpoint = Endpoint::from(uri);
+    let named = endpoint
+        .clone()
+        .user_agent(concat!("klp-farm/", env!("CARGO_PKG_VERSION")));
+    named
+        .unwrap_or(endpoint)
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10))
+}
+
+/// Why the coordinator has not got what was asked for.
+fn not_there(status: &Status) -> String {
+    let version = status
+        .metadata()
+        .get(VERSION_HEADER)
+        .and_then(|version| version.to_str().ok());
+    let method = status.message().strip_prefix("there is no method /");
+    let method = method.and_then(|method| method.rsplit('/').next());
+    let what = method.map_or("what this command asks for".to_owned(), |method| format!("`{method}`"));
+    protocol::not_there(version, &what)
 }
 
 pub fn by_name(name: &LivepatchName) -> v1::LivepatchRef {

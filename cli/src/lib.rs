@@ -162,6 +162,8 @@ enum Command {
     Revoke(cmd::enroll::RevokeArgs),
     /// List the certificates of workers
     Certificates,
+    /// Print the certificates of the CAs by which the farm is recognised, as it has them now
+    Ca,
     /// Show who did what
     Audit(cmd::audit::AuditArgs),
     /// Run a coordinator and a worker in this process, for a laptop
@@ -281,6 +283,7 @@ async fn dispatch(
         Command::Enroll(args) => cmd::enroll::enroll(args, &connect()?, global.output).await,
         Command::Revoke(args) => cmd::enroll::revoke(args, &connect()?, global.output).await,
         Command::Certificates => cmd::enroll::certificates(&connect()?, global.output).await,
+        Command::Ca => cmd::enroll::ca(&connect()?, global.output).await,
         Command::Audit(args) => cmd::audit::run(args, &connect()?, global.output).await,
         Command::Up(args) => cmd::up::run(args).await,
         Command::Tree(args) => Ok(tree_cli::run(args, &config::Settings::default()).await?),

@@ -162,8 +162,8 @@ impl LocalFarm {
         let client = self.client();
         let ready = async {
             while !self.worker.is_finished() {
-                if let Ok(workers) = client.workers().await
-                    && workers.iter().any(|w| w.connected && !w.trees.is_empty())
+                if let Ok(known) = client.workers().await
+                    && known.workers.iter().any(|w| w.connected && !w.trees.is_empty())
                 {
                     return Ok(());
                 }

@@ -9,6 +9,7 @@ use klp_settings::{Effective, File, Overrides, Problem};
 use klp_telemetry::LogFormat;
 use serde::Serialize;
 
+use crate::auth::rotation::Step;
 use crate::config::Config;
 
 const EXAMPLES: &str = "\
@@ -122,6 +123,12 @@ pub enum Command {
         /// Only make another key to sign statements with; what was signed before stays as it is
         #[arg(long, conflicts_with = "new_token")]
         rotate_signer: bool,
+        /// Only replace the CA, one step at a time, beside a running coordinator: `trust`, then `issue`, then `retire`
+        #[arg(long, value_enum, value_name = "STEP", conflicts_with_all = ["rotate_server", "new_token", "rotate_signer", "names"])]
+        rotate_ca: Option<Step>,
+        /// Take that step even if it puts out workers that did not follow the one before
+        #[arg(long, requires = "rotate_ca")]
+        force: bool,
         /// Only make another admin's token, for a stopped coordinator whose admins lost theirs
         #[arg(long)]
         new_token: bool,

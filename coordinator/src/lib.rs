@@ -52,6 +52,7 @@ mod web;
 
 pub use aside::Aside;
 pub use auth::methods;
+pub use auth::rotation::Step;
 pub use clock::Clock;
 pub use config::{Config, ConfigError};
 pub use farm::Pulse;

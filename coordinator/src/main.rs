@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use klp_coordinator::admin::{self, Backup, Depth, Findings, gc, init, size};
+use klp_coordinator::admin::{self, Backup, Depth, Findings, gc, init, rotate_ca, size};
 use klp_coordinator::cli::{Args, Command, Output};
-use klp_coordinator::{Config, ConfigError, Coordinator, Heart, Pulse};
+use klp_coordinator::{Config, ConfigError, Coordinator, Heart, Pulse, Step};
 use klp_livepatch::words::amount;
 use klp_telemetry::{Setup, redact, service};
 use serde::Serialize;
@@ -50,10 +50,13 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
             rotate_server,
             rotate_signer,
             new_token,
+            rotate_ca,
+            force,
             output,
-        }) => match rotate_signer {
-            true => new_signer(&config, output),
-            false => begin(&config, &names, (rotate_server, new_token), output).await,
+        }) => match (rotate_ca, rotate_signer) {
+            (Some(step), _) => another_ca(&config, step, force, output),
+            (None, true) => new_signer(&config, output),
+            (None, false) => begin(&config, &names, (rotate_server, new_token), output).await,
         },
         // Where it may block.
         Some(command) => tokio::task::spawn_blocking(move || look_after(command, &config)).await?,
@@ -120,6 +123,23 @@ fn new_signer(config: &Config, output: Output) -> anyhow::Result<ExitCode> {
     let value = serde_json::json!({ "key": key });
     tell(&mut std::io::stdout(), output, &value, |out| {
         writeln!(out, "statements are signed with the key {key} from now on")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn another_ca(config: &Config, step: Step, force: bool, output: Output) -> anyhow::Result<ExitCode> {
+    let taken = rotate_ca::rotate_ca(config, step, force)?;
+    tell(&mut std::io::stdout(), output, &taken, |out| {
+        writeln!(
+            out,
+            "{} makes certificates: SHA-256 {}",
+            taken.ca.display(),
+            taken.issuer_sha256
+        )?;
+        for other in &taken.trusted_sha256[1..] {
+            writeln!(out, "trusted as well: SHA-256 {other}")?;
+        }
+        writeln!(out, "{}", taken.next)
     })?;
     Ok(ExitCode::SUCCESS)
 }

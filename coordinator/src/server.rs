@@ -124,7 +124,7 @@ pub struct Coordinator {
     stop: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     /// Serves HTTP, if it is asked for.
-    web: Option<JoinHandle<()>>,
+    web: Option<web::Served>,
     farm: JoinHandle<()>,
     heart: Heart,
     /// Compresses and clears; ends soon after `stop`.
@@ -156,9 +156,7 @@ impl Coordinator {
         }
         let incoming = auth::incoming(listener, door.clone(), stop.clone());
         let http = http.map(|(listener, address)| (listener, address, door.clone()));
-        let mut coordinator = Self::open(config, lock, (address, http), incoming, Ground::system(), stop).await?;
-        coordinator.tls = matches!(door, Door::Tls(_));
-        Ok(coordinator)
+        Self::open(config, lock, (address, http), (incoming, door), Ground::system(), stop).await
     }
 
     /// Starts a coordinator that serves the connections that come `incoming`, and listens at no address of its own.
@@ -176,7 +174,7 @@ impl Coordinator {
             config,
             lock,
             (address, None),
-            incoming,
+            (incoming, Door::Plain),
             ground,
             CancellationToken::new(),
         )
@@ -187,7 +185,7 @@ impl Coordinator {
         config: Config,
         lock: File,
         (address, http): (SocketAddr, Option<(TcpListener, SocketAddr, Door)>),
-        incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
+        (incoming, door): (impl Stream<Item = io::Result<C>> + Send + 'static, Door),
         Ground { clock, aside }: Ground,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
@@ -249,6 +247,7 @@ impl Coordinator {
             catalog: CatalogFile::new(config.catalog.clone()),
             events,
             versions,
+            door: door.clone(),
             stop: stop.clone(),
             config: current.clone(),
         });
@@ -257,15 +256,20 @@ impl Coordinator {
         let stopped = stop.clone().cancelled_owned();
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped));
         let http_address = http.as_ref().map(|(_, address, _)| *address);
-        let web = http.map(|(listener, address, door)| {
-            tracing::info!(%address, "serving the dashboard");
-            let pages = web::router(shared.clone(), browser_services(shared));
-            tokio::spawn(web::serve(listener, door, pages, stop.clone(), patience))
-        });
+        let web = match http {
+            None => None,
+            Some((listener, address, door)) => {
+                let pages = web::router(shared.clone(), browser_services(shared));
+                let served = web::start(listener, door, pages, stop.clone(), patience);
+                let served = served.map_err(|error| StartError::Listen { address, error })?;
+                tracing::info!(%address, "serving the dashboard");
+                Some(served)
+            }
+        };
         tracing::info!(%address, data_dir = %config.data_dir.display(), "serving");
         Ok(Self {
             address,
-            tls: false,
+            tls: matches!(door, Door::Tls(_)),
             http_address,
             config: current,
             stop,

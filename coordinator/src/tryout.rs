@@ -285,6 +285,7 @@ mod tests {
                 isolation: Vec::new(),
             },
             connected,
+            protocol: Some(1),
             draining: false,
             busy: 0,
             prefetched: 0,

@@ -27,6 +27,8 @@ const BACKDATED: Duration = Duration::from_secs(300);
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
+    /// With all that are trusted beside it, it first.
+    trusted: String,
 }
 
 /// A certificate that was made, with what is remembered of it.
@@ -92,30 +94,66 @@ impl Authority {
         params.serial_number = Some(SerialNumber::from_slice(&serial()?));
         let certificate = params.self_signed(&key).map_err(failed)?.pem();
         let issuer = Issuer::new(params, key);
-        Ok((Self { issuer, certificate }, secret))
+        let authority = Self {
+            issuer,
+            trusted: certificate.clone(),
+            certificate,
+        };
+        Ok((authority, secret))
     }
 
-    /// The authority of these texts; where there are several certificates, the first is the one that the key belongs to.
+    /// The authority of these texts: of all that are trusted, the one that the key belongs to. So another one issues from the
+    /// moment on in which the key is replaced.
     ///
     /// # Errors
     /// They are not what they should be, or don't belong together.
     pub fn open(certificates: &str, key: &str) -> Result<Self, Problem> {
         let key =
             KeyPair::from_pem(key).map_err(|error| Problem::new(format!("the CA's key can't be read: {error}")))?;
-        let first = certificate::first(certificates)?;
-        let unread = |error| Problem::new(format!("the CA's certificate can't be read: {error}"));
-        let issuer = Issuer::from_ca_cert_der(&first, key).map_err(unread)?;
-        if !certificate::has_key(&first, issuer.key())? {
-            let text = "the first certificate of ca.pem does not belong to ca.key; put both back as they were";
-            return Err(Problem::new(text));
+        let mut own = None;
+        for (at, found) in certificate::all(certificates)?.iter().enumerate() {
+            if certificate::has_key(found, &key)? {
+                own = Some((at, found.clone()));
+            }
         }
-        let certificate = certificate::first_block(certificates).unwrap_or_default();
-        Ok(Self { issuer, certificate })
+        let Some((at, own)) = own else {
+            let text = "no certificate of ca.pem belongs to ca.key; put both back as they were";
+            return Err(Problem::new(text));
+        };
+        let unread = |error| Problem::new(format!("the CA's certificate can't be read: {error}"));
+        let issuer = Issuer::from_ca_cert_der(&own, key).map_err(unread)?;
+        let mut blocks = certificate::blocks(certificates);
+        if at >= blocks.len() {
+            return Err(Problem::new(
+                "ca.pem is not laid out as certificates are: each between lines of its own",
+            ));
+        }
+        let certificate = blocks.remove(at);
+        let trusted = certificate.clone() + &blocks.concat();
+        Ok(Self {
+            issuer,
+            certificate,
+            trusted,
+        })
     }
 
     /// Its certificate, which whoever trusts the farm needs.
     pub fn pem(&self) -> &str {
         &self.certificate
+    }
+
+    /// The certificates of all authorities that are trusted, its own first.
+    pub fn trusted(&self) -> &str {
+        &self.trusted
+    }
+
+    /// The fingerprints of all that are trusted, in that order.
+    ///
+    /// # Errors
+    /// Never for an authority that could be opened.
+    pub fn told_to_trust(&self) -> Result<Vec<String>, Problem> {
+        let all = certificate::all(&self.trusted)?;
+        Ok(all.iter().map(|one| Fingerprint::of(one).to_string()).collect())
     }
 
     /// # Errors
@@ -238,6 +276,20 @@ mod tests {
         assert_eq!((read.serial, read.until_ms), (issued.serial, issued.until_ms));
         assert_eq!(issued.until_ms, NOW + 60_000);
         assert!(issued.from_ms < NOW);
+    }
+
+    #[test]
+    fn of_several_authorities_the_one_issues_whose_key_is_there() {
+        let ((one, first), (other, second)) = (authority(), authority());
+        let both = format!("# of a farm\n{}\n\n{}", one.pem(), other.pem());
+        let opened = |key| Authority::open(&both, key).unwrap();
+        assert_eq!(opened(&first).pem(), one.pem());
+        assert_eq!(opened(&first).trusted(), format!("{}{}", one.pem(), other.pem()));
+        assert_eq!(opened(&second).trusted(), format!("{}{}", other.pem(), one.pem()));
+        let (_, asked) = request(&"a".parse().unwrap()).unwrap();
+        let span = Span::from_now(NOW, Duration::from_secs(60)).unwrap();
+        let issued = opened(&second).worker(&asked, &"a".parse().unwrap(), span).unwrap();
+        assert!(issued.pem.ends_with(other.pem()));
     }
 
     #[test]

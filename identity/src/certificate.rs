@@ -154,12 +154,17 @@ pub fn key(pem: &str) -> Result<PrivateKeyDer<'static>, Problem> {
     key.map_err(|error| Problem::new(format!("a private key can't be read: {error}")))
 }
 
-/// The text of the first certificate alone.
-pub(crate) fn first_block(pem: &str) -> Option<String> {
+/// The texts of the certificates alone, each with its line's end.
+pub(crate) fn blocks(pem: &str) -> Vec<String> {
     const END: &str = "-----END CERTIFICATE-----";
-    let begin = pem.find("-----BEGIN CERTIFICATE-----")?;
-    let end = begin + pem[begin..].find(END)? + END.len();
-    Some(pem[begin..end].to_owned() + "\n")
+    let (mut blocks, mut rest) = (Vec::new(), pem);
+    while let Some(begin) = rest.find("-----BEGIN CERTIFICATE-----") {
+        let Some(length) = rest[begin..].find(END) else { break };
+        let end = begin + length + END.len();
+        blocks.push(rest[begin..end].to_owned() + "\n");
+        rest = &rest[end..];
+    }
+    blocks
 }
 
 /// Whether a certificate is of this key.

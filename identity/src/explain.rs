@@ -26,7 +26,9 @@ fn words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(why) => match why {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "its certificate was not issued by the CA that is trusted here; give the farm's own ca.pem".to_owned()
+                "its certificate was not issued by the CA that is trusted here; give the farm's own ca.pem, as it is now, or enroll a worker \
+                 anew"
+                    .to_owned()
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "its certificate has expired; there, `klp-coordinator init --rotate-server` makes a new one".to_owned()

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::token::{hex, unhex};
 use crate::trust::provider;
+use crate::{Problem, certificate};
 
 /// The SHA-256 of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,18 @@ pub struct Fingerprint([u8; 32]);
 impl Fingerprint {
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(Sha256::digest(certificate).into())
+    }
+
+    /// Of several certificates in their order, however their text is written.
+    ///
+    /// # Errors
+    /// There is none, or one can't be read.
+    pub fn of_all(pem: &str) -> Result<Self, Problem> {
+        let mut hash = Sha256::new();
+        for certificate in certificate::all(pem)? {
+            hash.update(&certificate);
+        }
+        Ok(Self(hash.finalize().into()))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The wire contract of klp-farm: messages and services generated from `klpfarm/v1/*.proto`, and their conversions to
-//! and from the domain's types, which are the only place where a wire value becomes a trusted one.
+//! and from the domain's types, which are the only place where a wire value becomes a trusted one. Which programs can talk to
+//! each other is decided in [`protocol`].
 
 pub mod convert;
+pub mod protocol;
 pub mod view;
 
 pub mod v1 {

@@ -30,6 +30,12 @@ impl Identity {
         run(Self::coordinator(host, dir).args(["init", "--rotate-server"]));
     }
 
+    /// Takes a step of replacing the CA, beside it; answers what is said of it.
+    pub fn rotate_ca(host: Option<&str>, dir: &Path, step: &str) -> Value {
+        let taken = run(Self::coordinator(host, dir).args(["init", "--rotate-ca", step, "--output", "json"]));
+        serde_json::from_str(&taken).expect("JSON")
+    }
+
     fn coordinator(host: Option<&str>, dir: &Path) -> Command {
         let mut command = command_on(host, "klp-coordinator");
         command.arg("--config").arg(dir.join("coordinator.toml"));

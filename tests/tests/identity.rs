@@ -89,6 +89,137 @@ fn a_farm_with_identities_does_its_job_while_its_certificates_change() {
     }
 }
 
+#[test]
+fn a_farm_replaces_its_ca_while_it_works_and_nobody_is_refused() {
+    let Some(net) = Net::new() else { return };
+    let Some(trees) = trees() else { return };
+    let mut farm = Farm::start_on(Some(&net), "lease_ms = 20000\n");
+    let slots = 1;
+    farm.add_worker_on(Some(&net.away), WorkerOptions { slots, ..away(&trees) });
+    let papers = |name: &str, from: &Path| {
+        let folder = farm.dir.path().join(name).join("tls");
+        std::fs::create_dir_all(&folder).unwrap();
+        for file in ["ca.pem", "worker.pem"] {
+            std::fs::copy(from.join(file), folder.join(file)).unwrap();
+        }
+        folder
+    };
+    let own = farm.dir.path().join("a/tls");
+    let before = papers("before", &own);
+    let signed = |name: &str| {
+        let out = farm.out().join(name);
+        let got = farm.cli(["get", name, "-o", out.to_str().unwrap()]);
+        assert_eq!(got.code, Some(0), "{got:?}");
+        out
+    };
+    let submitted = farm.cli(SUBMIT.into_iter().chain(["--wait"]));
+    assert_eq!(submitted.code, Some(0), "{submitted:?}");
+    let signed_before = signed("lp");
+    let names: Vec<String> = (0..4).map(|n| format!("lp{n}")).collect();
+    for name in &names {
+        let submitted = farm.cli(SUBMIT.map(|arg| if arg == "lp" { name.as_str() } else { arg }));
+        assert_eq!(submitted.code, Some(0), "{submitted:?}");
+    }
+    let extracts = |t: &Value| t["kind"] == "extract" && t["state"] == "running";
+    let ca = |farm: &Farm| farm.cli(["certificates", "--output", "json"]).json()[0]["ca_sha256"].clone();
+    let former = ca(&farm);
+    let mut issuers = Vec::new();
+    for step in ["trust", "issue", "retire"] {
+        wait_until(Duration::from_secs(60), "an extraction runs", || {
+            names
+                .iter()
+                .any(|name| farm.tasks(name).iter().any(extracts))
+                .then_some(())
+        });
+        let known = certificates(&farm);
+        let taken = Identity::rotate_ca(Some(&net.here), farm.dir.path(), step);
+        issuers.push(taken["issuer_sha256"].clone());
+        wait_until(
+            Duration::from_secs(30),
+            "the worker has fetched what it is to trust",
+            || (certificates(&farm) > known).then_some(()),
+        );
+        wait_until(Duration::from_secs(10), "and has it on its disk", || {
+            let trusts = std::fs::read_to_string(own.join("ca.pem")).unwrap();
+            (trusts.matches("BEGIN").count() == taken["trusted_sha256"].as_array().unwrap().len()).then_some(())
+        });
+        assert_eq!(ca(&farm), taken["issuer_sha256"], "{step}");
+        // What people are given.
+        let told = farm.cli(["ca"]).stdout;
+        assert_eq!(told, std::fs::read_to_string(own.join("ca.pem")).unwrap(), "{step}");
+    }
+    assert!(
+        issuers[0] == former && issuers[1] != former && issuers[2] == issuers[1],
+        "{issuers:?}"
+    );
+    for name in &names {
+        farm.ends_in_success(name);
+        let tasks = farm.tasks(name);
+        assert!(tasks.iter().all(|t| t["attempt"] == 1), "{tasks:?}");
+        farm.is_sound(name);
+    }
+    let log = farm.workers[0].log();
+    assert_eq!(log.matches("the farm's CAs have changed").count(), 3, "{log}");
+    for bad in ["not connected", "can't be renewed", "can't deliver"] {
+        assert!(!log.contains(bad), "{bad}: {log}");
+    }
+
+    // What was signed is verified by the CA that was there then.
+    let tls = farm.dir.path().join("coordinator/tls");
+    let all = farm.dir.path().join("ca-all.pem");
+    let read = |name: &str| std::fs::read_to_string(tls.join(name)).unwrap();
+    std::fs::write(&all, read("ca.pem") + &read("ca-former.pem")).unwrap();
+    let signed_after = signed("lp0");
+    for (folder, ca, code) in [
+        (&signed_before, tls.join("ca.pem"), 1),
+        (&signed_before, tls.join("ca-former.pem"), 0),
+        (&signed_before, all.clone(), 0),
+        (&signed_after, tls.join("ca.pem"), 0),
+        (&signed_after, all, 0),
+    ] {
+        let verified = farm.cli([
+            "verify-provenance".as_ref(),
+            folder.as_os_str(),
+            "--ca".as_ref(),
+            ca.as_os_str(),
+        ]);
+        assert_eq!(verified.code, Some(code), "{folder:?} by {ca:?}: {verified:?}");
+    }
+
+    // Who missed it is told so: by TLS, that it does not know the coordinator, and by the coordinator, that it is not known.
+    let url = farm.url.as_str();
+    let comes_back = |dir: &Path| {
+        let mut command = command_on(Some(&net.away), "klp-worker");
+        command
+            .args([
+                "--coordinator",
+                url,
+                "--grace",
+                "0",
+                "--trees",
+                "/nowhere",
+                "--data-dir",
+            ])
+            .arg(dir);
+        klp_tests::Proc::start_as("late", command, farm.dir.path())
+    };
+    let mut late = comes_back(before.parent().unwrap());
+    wait_until(Duration::from_secs(20), "it says why it can't connect", || {
+        late.log()
+            .contains("not issued by the CA that is trusted here")
+            .then_some(())
+    });
+    late.kill();
+    std::fs::copy(own.join("ca.pem"), before.join("ca.pem")).unwrap();
+    let mut late = comes_back(before.parent().unwrap());
+    assert!(!late.wait().success());
+    let log = late.log();
+    assert!(
+        log.contains("was issued by a CA that this farm has replaced") && log.contains("klp-farm enroll a"),
+        "{log}"
+    );
+}
+
 /// `klp-farm list` from the other host, as somebody who is not let in.
 fn asks(net: &Net, farm: &Farm, url: &str, set: &[(&str, &str)]) -> Output {
     let mut command = command_on(Some(&net.away), "klp-farm");

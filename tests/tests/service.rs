@@ -27,6 +27,8 @@ impl Unit {
         let mut command = command_on(None, program);
         command.arg("--config").arg(folder.path().join("config.toml"));
         command.arg("--data-dir").arg(folder.path().join("data")).args(args);
+        // The trees that tests are given are none of this worker's.
+        command.env_remove("KLP_FARM_TREES");
         manager.manages(&mut command, Duration::from_millis(watchdog_ms));
         let proc = Proc::start_as(program, command, folder.path());
         Self { manager, proc, folder }

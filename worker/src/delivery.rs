@@ -24,7 +24,12 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// The way to the coordinator. It is probed: whoever waits for an answer on a connection that is half-open would wait for
 /// ever.
 pub fn endpoint(coordinator: Uri) -> Endpoint {
-    Endpoint::from(coordinator)
+    let endpoint = Endpoint::from(coordinator);
+    let named = endpoint
+        .clone()
+        .user_agent(concat!("klp-worker/", env!("CARGO_PKG_VERSION")));
+    named
+        .unwrap_or(endpoint)
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))

@@ -9,6 +9,7 @@ use klp_livepatch::names::WorkerName;
 use klp_proto::v1;
 use klp_proto::v1::access_service_client::AccessServiceClient;
 use klp_telemetry::redact;
+use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::delivery::endpoint;
@@ -17,6 +18,8 @@ use crate::line::Line;
 /// The shortest and the longest time between two tries to renew.
 const SOON: Duration = Duration::from_millis(500);
 const LATE: Duration = Duration::from_secs(3600);
+/// Between two tries because of other CAs.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Where the papers are: one file with key and certificate, so that both are replaced at once, and one with the farm's CA.
 #[derive(Clone, Debug)]
@@ -68,6 +71,11 @@ impl Papers {
         let own = files::read(&self.own())?;
         let trust = Trust::read(&self.ca())?;
         Ok(trust.secure(endpoint(coordinator.clone()), Some(&own))?.connect_lazy())
+    }
+
+    /// The fingerprint of the CAs that are trusted.
+    fn trust(&self) -> anyhow::Result<String> {
+        Ok(Fingerprint::of_all(&files::read(&self.ca())?)?.to_string())
     }
 
     fn keep(&self, key: &str, given: &v1::CertificateResponse) -> anyhow::Result<()> {
@@ -143,13 +151,16 @@ pub async fn enroll(coordinator: &Uri, token: &Token, ca: Fingerprint, data_dir:
     Ok(name)
 }
 
-/// Renews the certificate when two thirds of its time have passed, again and again.
-pub async fn keep_renewed(line: Line, coordinator: Uri, data_dir: PathBuf) {
+/// Renews the certificate when two thirds of its time have passed, again and again; and at once when the coordinator tells
+/// that other CAs are to be trusted than came with it.
+pub async fn keep_renewed(line: Line, coordinator: Uri, data_dir: PathBuf, mut told: watch::Receiver<String>) {
     if !is_secure(&coordinator) {
         return;
     }
     let papers = Papers::of(&data_dir);
     let mut failed = false;
+    // What was told when a certificate was fetched because of it: once for each, whatever came with it.
+    let mut followed = String::new();
     loop {
         let certificate = match papers.certificate() {
             Ok(certificate) => certificate,
@@ -157,15 +168,31 @@ pub async fn keep_renewed(line: Line, coordinator: Uri, data_dir: PathBuf) {
                 return tracing::error!(error = format!("{error:#}"), "this worker can't renew its certificate");
             }
         };
-        let wait = due_in(&certificate, now_ms(), failed);
+        let trust = told.borrow_and_update().clone();
+        let other = !trust.is_empty() && trust != followed && papers.trust().is_ok_and(|own| own != trust);
+        let wait = match (other, failed) {
+            (true, false) => Duration::ZERO,
+            (true, true) => AGAIN,
+            (false, _) => due_in(&certificate, now_ms(), failed),
+        };
         if !wait.is_zero() {
-            // In steps: clocks may be set meanwhile.
-            tokio::time::sleep(wait.min(LATE)).await;
-            failed = false;
+            tokio::select! {
+                // In steps: clocks may be set meanwhile.
+                () = tokio::time::sleep(wait.min(LATE)) => failed = false,
+                Ok(()) = told.changed() => {}
+            }
             continue;
         }
         match renew(&line, &papers, &coordinator).await {
-            Ok(until) => tracing::info!(expires_ms = until, "this worker's certificate is renewed"),
+            Ok(until) => {
+                let why = if other {
+                    "the farm's CAs have changed"
+                } else {
+                    "it was time"
+                };
+                tracing::info!(expires_ms = until, why, "this worker's certificate is renewed");
+                followed = trust;
+            }
             Err(error) => {
                 failed = true;
                 tracing::warn!(

@@ -1,5 +1,6 @@
 //! Child processes of an attempt, none of which outlives it: own process group, limits on time, memory and output, and
 //! output handed on line by line. Arguments go to the program as they are, never through a shell.
+#![expect(unsafe_code, reason = "sets limits between fork and exec")]
 
 mod lines;
 mod reap;

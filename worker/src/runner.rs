@@ -2,6 +2,8 @@
 
 mod checking;
 mod extracting;
+#[doc(hidden)]
+pub mod fuzzing;
 mod verifying;
 
 use std::fs::Permissions;

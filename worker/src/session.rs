@@ -6,7 +6,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use klp_identity::explain;
 use klp_livepatch::task::AttemptId;
+use klp_proto::protocol::{self, SPOKEN};
 use klp_proto::v1::{Assignment, Errand, FarmState, WorkerState};
 use klp_proto::{MAX_MESSAGE, convert};
 use klp_telemetry::redact;
@@ -50,7 +52,7 @@ pub trait Party: Sync {
     fn coordinator(&self) -> &Uri;
     fn courier(&self) -> &Courier;
     fn attempts(&self) -> &Attempts;
-    /// All that it says of itself, but for its attempts and whether it takes new ones.
+    /// All that it says of itself, but for its attempts, whether it takes new ones, and what the session speaks.
     fn describe(&self) -> WorkerState;
     /// Starts an attempt, unless it was started before or nothing new is taken.
     fn start(&self, id: AttemptId, assignment: Assignment);
@@ -60,6 +62,8 @@ pub trait Party: Sync {
     fn bid_farewell(&self);
     /// Told each time that the session's loop has come round: what says so, lives.
     fn stands(&self, _standing: Standing<'_>) {}
+    /// The CAs with this fingerprint are to be trusted; empty: none.
+    fn trusts(&self, _sha256: &str) {}
     /// Random bits.
     fn noise(&self) -> u16;
 }
@@ -70,7 +74,7 @@ pub trait Party: Sync {
 /// The coordinator said that coming back is no use.
 pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), SessionError> {
     let mut pause = FIRST_PAUSE;
-    let mut reported = false;
+    let mut reported = None;
     loop {
         let mut connected = false;
         let line = party.courier().line.watch();
@@ -90,17 +94,27 @@ pub async fn keep(party: &impl Party, stop: &CancellationToken) -> Result<(), Se
         }
         if connected {
             pause = FIRST_PAUSE;
-            reported = false;
+            reported = None;
         }
-        if !reported {
-            tracing::warn!(
-                coordinator = redact::url(party.coordinator()),
-                reason = ended.message(),
-                "not connected; will keep trying"
-            );
-            reported = true;
+        let reason = explain::tls(&ended).unwrap_or_else(|| ended.message().to_owned());
+        // Until one of the two is upgraded.
+        let apart = ended.code() == Code::FailedPrecondition;
+        if apart {
+            pause = LAST_PAUSE;
         }
-        party.stands(Standing::Closed(ended.message()));
+        if reported != Some(apart) {
+            let coordinator = redact::url(party.coordinator());
+            match apart {
+                true => tracing::error!(
+                    coordinator,
+                    reason,
+                    "the coordinator and this worker can't talk; will keep trying"
+                ),
+                false => tracing::warn!(coordinator, reason, "not connected; will keep trying"),
+            }
+            reported = Some(apart);
+        }
+        party.stands(Standing::Closed(&reason));
         tokio::select! {
             () = tokio::time::sleep(jittered(pause, party.noise())) => {}
             () = stop.cancelled() => return Ok(()),
@@ -114,6 +128,12 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
     let mut client = party.courier().client().max_encoding_message_size(MAX_MESSAGE);
     let (states, receiver) = mpsc::channel(1);
     let first = state(party);
+    let (name, version) = (first.worker.clone(), first.version.clone());
+    let own = protocol::Worker {
+        name: &name,
+        version: &version,
+        speaks: SPOKEN,
+    };
     let mut told_draining = first.draining;
     if states.send(first).await.is_err() {
         return Status::internal("session channel closed");
@@ -134,13 +154,19 @@ async fn drive(party: &impl Party, connected: &mut bool) -> Status {
                     Ok(None) => return Status::unavailable("the coordinator closed the session"),
                     Err(status) => return status,
                 };
+                let protocol = match protocol::accept(own, &message) {
+                    Ok(protocol) => protocol,
+                    Err(apart) => return Status::failed_precondition(apart.to_string()),
+                };
                 if !*connected {
-                    tracing::info!(coordinator = redact::url(party.coordinator()), "connected");
+                    let (coordinator, version) = (redact::url(party.coordinator()), &message.version);
+                    tracing::info!(coordinator, version, protocol, "connected");
                     *connected = true;
                 }
                 heartbeat = Duration::from_millis(message.heartbeat_ms.clamp(50, 60_000).into());
                 next_beat = next_beat.min(Instant::now() + heartbeat);
                 party.stands(Standing::Open);
+                party.trusts(&message.trust_sha256);
                 apply(party, message);
                 if told_draining {
                     party.bid_farewell();
@@ -168,6 +194,7 @@ fn state(party: &impl Party) -> WorkerState {
     WorkerState {
         attempts,
         draining,
+        protocol: Some(SPOKEN.into()),
         ..party.describe()
     }
 }

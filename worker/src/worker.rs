@@ -11,11 +11,12 @@ use klp_livepatch::catalog::{Catalog, MAX_FILE};
 use klp_livepatch::outcome::{Cause, Ending, Failure};
 use klp_livepatch::task::{AttemptId, Incarnation};
 use klp_livepatch::words::amount;
+use klp_proto::protocol::SOFTWARE;
 use klp_proto::v1::{self, Assignment, WorkerState};
 use klp_telemetry::{redact, service};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::transport::Uri;
@@ -72,6 +73,8 @@ pub struct Shared {
     slots: Arc<Semaphore>,
     tracker: TaskTracker,
     told: Arc<Told>,
+    /// The fingerprint of the CAs to trust, as the coordinator tells.
+    trust: Arc<watch::Sender<String>>,
 }
 
 /// Runs a worker until `shutdown`, then lets its attempts finish within the grace period or hands them back.
@@ -88,7 +91,13 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
 
     let line = identity::line(&config.coordinator, data_dir, &config.name)?;
     // Before the trees are looked at, which may take long.
-    let renewing = identity::keep_renewed(line.clone(), config.coordinator.clone(), config.data_dir.clone());
+    let (trust, told_to_trust) = watch::channel(String::new());
+    let renewing = identity::keep_renewed(
+        line.clone(),
+        config.coordinator.clone(),
+        config.data_dir.clone(),
+        told_to_trust,
+    );
     let renewing = AbortOnDropHandle::new(tokio::spawn(renewing));
     let trees = Arc::new(open_trees(&config)?);
     let isolation = isolate(&config).await?;
@@ -115,6 +124,7 @@ pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> an
         farewell: CancellationToken::new(),
         tracker: TaskTracker::new(),
         told: Arc::default(),
+        trust: Arc::new(trust),
         slots: Arc::new(Semaphore::new(config.slots as usize)),
         config: Arc::new(config),
     };
@@ -361,7 +371,7 @@ impl Party for Shared {
             incarnation: self.incarnation.to_string(),
             slots: self.config.slots,
             memory: self.config.tuned.now().memory,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: SOFTWARE.to_owned(),
             kernel_source: self.errands.can_scan(),
             ..WorkerState::default()
         };
@@ -441,6 +451,16 @@ impl Party for Shared {
 
     fn bid_farewell(&self) {
         self.farewell.cancel();
+    }
+
+    fn trusts(&self, sha256: &str) {
+        self.trust.send_if_modified(|told| {
+            let other = *told != sha256;
+            if other {
+                sha256.clone_into(told);
+            }
+            other
+        });
     }
 
     fn noise(&self) -> u16 {

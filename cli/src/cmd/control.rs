@@ -119,7 +119,7 @@ async fn until_nothing_runs(client: &Client, name: &LivepatchName) -> Result<(),
     let of_it: BTreeSet<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
     let mut said = String::new();
     loop {
-        let workers = client.workers().await?;
+        let workers = client.workers().await?.workers;
         let at_it = |w: &&v1::Worker| w.unleased_tasks.iter().any(|id| of_it.contains(id.as_str()));
         let busy: Vec<&str> = workers.iter().filter(at_it).map(|w| w.name.as_str()).collect();
         if busy.is_empty() {

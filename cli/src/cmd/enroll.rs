@@ -1,4 +1,4 @@
-//! `klp-farm enroll`, `revoke` and `certificates`: which workers are let in.
+//! `klp-farm enroll`, `revoke`, `certificates` and `ca`: which workers are let in, and by whom.
 
 use clap::Args;
 use klp_livepatch::names::WorkerName;
@@ -72,6 +72,16 @@ pub async fn revoke(args: RevokeArgs, client: &Client, mode: Mode) -> Result<(),
     }
 }
 
+/// The CAs by which the farm is recognised, as it tells over a connection that is trusted.
+pub async fn ca(client: &Client, mode: Mode) -> Result<(), Failed> {
+    let told = client.access().authorities(v1::AuthoritiesRequest {}).await;
+    let ca_pem = told.map_err(|status| client.explain(status))?.into_inner().ca_pem;
+    match mode {
+        Mode::Json => output::json(&serde_json::json!({ "ca_pem": ca_pem })),
+        Mode::Table => output::print(ca_pem.trim_end()),
+    }
+}
+
 pub async fn certificates(client: &Client, mode: Mode) -> Result<(), Failed> {
     let listed = client.access().list_certificates(v1::ListCertificatesRequest {}).await;
     let listed = listed
@@ -83,11 +93,15 @@ pub async fn certificates(client: &Client, mode: Mode) -> Result<(), Failed> {
         return output::json(&certificates);
     }
     let now = output::now_ms();
-    let mut table = output::table(&["WORKER", "ISSUED", "STATE", "SERIAL"]);
+    let mut table = output::table(&["WORKER", "ISSUED", "STATE", "SERIAL", "CA"]);
     for certificate in certificates {
         let state = access::standing(Some(certificate.expires_ms), certificate.revoked_ms, now);
         let issued = output::ago(certificate.issued_ms, now);
-        table.add_row([certificate.worker, issued, state, certificate.serial]);
+        // As much of it as tells it from another.
+        let ca = certificate
+            .ca_sha256
+            .map_or(String::new(), |ca| ca.chars().take(16).collect());
+        table.add_row([certificate.worker, issued, state, certificate.serial, ca]);
     }
     output::print(&table.trim_fmt())
 }

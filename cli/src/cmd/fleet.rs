@@ -63,6 +63,7 @@ pub async fn drain(args: DrainArgs, client: &Client, mode: Mode) -> Result<(), F
             let found = client
                 .workers()
                 .await?
+                .workers
                 .into_iter()
                 .find(|w| w.name == args.worker.as_str());
             worker = found.unwrap_or_default();

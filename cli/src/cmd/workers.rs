@@ -8,7 +8,10 @@ use crate::output::{self, Failed, Mode};
 use klp_proto::view;
 
 pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
-    let workers = client.workers().await?;
+    let v1::ListWorkersResponse {
+        workers,
+        version: coordinator,
+    } = client.workers().await?;
     if mode == Mode::Json {
         return output::json(
             &workers
@@ -22,9 +25,10 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
         return Ok(());
     }
     let now = output::now_ms();
-    let mut table = output::table(&["WORKER", "STATE", "BUSY", "TREES", "TOOLS", "ISOLATION"]);
+    let mut table = output::table(&["WORKER", "STATE", "VERSION", "BUSY", "TREES", "TOOLS", "ISOLATION"]);
     for worker in workers {
         let state = view::worker_state(&worker, now);
+        let version = version(&worker, &coordinator);
         let fences = worker.isolation.into_iter().map(view::Fence::from);
         let isolation = view::isolation(&fences.collect::<Vec<_>>()).replace(' ', "\n");
         let (broken_trees, broken_tools): (Vec<_>, Vec<_>) = worker
@@ -52,6 +56,7 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
         table.add_row([
             worker.name,
             state,
+            version,
             busy,
             trees.collect::<Vec<_>>().join("\n"),
             tools.collect::<Vec<_>>().join("\n"),
@@ -59,6 +64,15 @@ pub async fn run(client: &Client, mode: Mode) -> Result<(), Failed> {
         ]);
     }
     output::print(&table.trim_fmt())
+}
+
+/// The worker's version and the protocol of its session, with a mark where the version is another than the coordinator's.
+fn version(worker: &v1::Worker, coordinator: &str) -> String {
+    let mut lines = vec![worker.version.clone()];
+    lines.extend((worker.protocol > 0).then(|| format!("protocol {}", worker.protocol)));
+    let mark = view::skew_mark(view::skew_word(worker.skew()));
+    lines.extend(mark.map(|mark| format!("{mark} ({coordinator})")));
+    lines.join("\n")
 }
 
 fn gib(bytes: u64) -> String {

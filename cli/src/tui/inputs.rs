@@ -1,4 +1,5 @@
 //! What happens to a program that draws on a terminal: keys, another size, signals, and the time that passes.
+#![expect(unsafe_code, reason = "gives signals back to their default actions")]
 
 use std::io;
 use std::time::Duration;

@@ -158,6 +158,12 @@ fn copy_identity(from: &Folder, to: &Folder) -> anyhow::Result<()> {
     let mut private = vec![files::ca_key(&from), files::server_key(&from)];
     // A farm of a former version has none until it is started.
     private.extend(Some(files::signer(&from)).filter(|path| path.exists()));
+    // Of a replacement of the CA.
+    private.extend(Some(files::ca_next_key(&from)).filter(|path| path.exists()));
+    let former = files::ca_former(&from);
+    if former.exists() {
+        klp_identity::files::write_public(&files::ca_former(&to), &klp_identity::files::read(&former)?)?;
+    }
     for path in private {
         let name = path.file_name().unwrap_or_default();
         klp_identity::files::write_private(&to.join(name), &klp_identity::files::read(&path)?)?;

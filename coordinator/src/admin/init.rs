@@ -51,8 +51,9 @@ pub async fn init(config: &Config, names: &[String]) -> anyhow::Result<Made> {
     ] {
         if path.exists() {
             bail!(
-                "{} exists already, and nothing is overwritten: --rotate-server renews the coordinator's certificate, --new-token \
-                 makes another admin's token. For a new CA, with which every worker has to enroll anew, remove {} first",
+                "{} exists already, and nothing is overwritten: --rotate-server renews the coordinator's certificate, --rotate-ca the \
+                 CA, --new-token makes another admin's token. For a farm that starts anew, with every worker enrolled again, remove {} \
+                 first",
                 path.display(),
                 folder.display()
             );
@@ -138,7 +139,7 @@ fn own(data: &Folder) -> anyhow::Result<std::fs::File> {
 }
 
 /// Whoever reads them in between finds a certificate and a key that don't belong together, and looks again.
-fn write_server(folder: &Path, authority: &Authority, names: &[String], now: i64) -> anyhow::Result<i64> {
+pub(super) fn write_server(folder: &Path, authority: &Authority, names: &[String], now: i64) -> anyhow::Result<i64> {
     let (issued, key) = authority.server(names, Span::from_now(now, SERVER_LIFE)?)?;
     texts::write_private(&files::server_key(folder), &key)?;
     texts::write_public(&files::server(folder), &issued.pem)?;

@@ -8,6 +8,7 @@ mod check;
 pub mod gc;
 pub mod init;
 pub mod owner;
+pub mod rotate_ca;
 
 use std::fs::{File, TryLockError};
 use std::io;

@@ -98,7 +98,7 @@ impl AccessService for Access {
         let valid = Some(request.valid_ms).filter(|ms| *ms != 0);
         // Bounded just now.
         let expires = now + valid.map_or(ENROLLMENT, |ms| Millis::try_from(ms).unwrap_or(ENROLLMENT));
-        let (authority, _) = self.authority().await?;
+        let authority = self.authority().await?;
         let ca_sha256 = authority.fingerprint().map_err(internal)?.to_string();
         let token = Token::new(Kind::Enrollment).map_err(internal)?;
         let secret = token.reveal();
@@ -125,7 +125,8 @@ impl AccessService for Access {
             wire::invalid("token", error)
         })?;
         let asked = csr(request.request_pem)?;
-        let (authority, roots) = self.authority().await?;
+        let authority = self.authority().await?;
+        let roots = authority.trusted().to_owned();
         let span = self.span(now)?;
         let enroll = move |tx: &mut store::Tx<'_>| {
             let worker = access::enroll(tx, &token, now)?;
@@ -156,7 +157,8 @@ impl AccessService for Access {
             return Err(Status::failed_precondition(text));
         };
         let asked = csr(request.into_inner().request_pem)?;
-        let (authority, roots) = self.authority().await?;
+        let authority = self.authority().await?;
+        let roots = authority.trusted().to_owned();
         let (span, name) = (self.span(now)?, worker.clone());
         let renew = move |tx: &mut store::Tx<'_>| {
             let issued = access::certify(tx, &authority, &asked, &name, span, now)?;
@@ -166,6 +168,14 @@ impl AccessService for Access {
         let issued = self.0.store.write(renew).await.map_err(status)?;
         tracing::info!(klp.worker = %worker, certificate = issued.serial, "certificate renewed");
         Ok(certificate(issued, roots, &worker))
+    }
+
+    async fn authorities(
+        &self,
+        _: Request<v1::AuthoritiesRequest>,
+    ) -> Result<Response<v1::AuthoritiesResponse>, Status> {
+        let ca_pem = self.authority().await?.trusted().to_owned();
+        Ok(Response::new(v1::AuthoritiesResponse { ca_pem }))
     }
 
     async fn list_certificates(
@@ -183,6 +193,7 @@ impl AccessService for Access {
             issued_ms: row.issued,
             expires_ms: row.expires,
             revoked_ms: row.revoked.unwrap_or(0),
+            ca_sha256: row.trusts.into_iter().next().unwrap_or_default(),
         };
         let certificates = rows.into_iter().map(told).collect();
         Ok(Response::new(v1::ListCertificatesResponse { certificates }))
@@ -241,8 +252,8 @@ impl Access {
         Ok((caller, deed, now))
     }
 
-    /// The farm's CA, and all that are to be trusted. It is read each time: it may have been replaced.
-    async fn authority(&self) -> Result<(Authority, String), Status> {
+    /// The farm's CA, with all that are to be trusted. It is read each time: it may have been replaced.
+    async fn authority(&self) -> Result<Authority, Status> {
         if self.0.config.now().insecure {
             let text = "this coordinator serves without TLS, so its workers need no certificates";
             return Err(Status::failed_precondition(text));
@@ -251,7 +262,7 @@ impl Access {
         let read = move || {
             let roots = klp_identity::files::read(&files::ca(&folder))?;
             let key = klp_identity::files::read(&files::ca_key(&folder))?;
-            Ok::<_, Problem>((Authority::open(&roots, &key)?, roots))
+            Authority::open(&roots, &key)
         };
         let read = self.0.blobs.aside().run(read).await.map_err(|_| stopping())?;
         read.map_err(internal)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::task::Platform;
 use klp_livepatch::{CodestreamFilter, Reason};
+use klp_proto::protocol::SOFTWARE;
 use klp_proto::v1;
 use klp_proto::v1::fleet_service_server::FleetService;
 use tonic::{Request, Response, Status};
@@ -34,6 +35,7 @@ impl FleetService for Fleet {
         });
         Ok(Response::new(v1::ListWorkersResponse {
             workers: workers.collect(),
+            version: SOFTWARE.to_owned(),
         }))
     }
 

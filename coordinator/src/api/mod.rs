@@ -28,7 +28,7 @@ pub use fleet::Fleet;
 pub use livepatch::Livepatches;
 pub use worker::Workers;
 
-use crate::auth::{Caller, Deed, Gate};
+use crate::auth::{Caller, Deed, Door, Gate};
 use crate::bell::Bells;
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::CatalogFile;
@@ -63,6 +63,8 @@ pub struct Shared {
     pub metrics: Metrics,
     pub scrape: Scrape,
     pub gate: Arc<Gate>,
+    /// By which workers come.
+    pub door: Door,
     /// Open streams end with it.
     pub stop: CancellationToken,
 }

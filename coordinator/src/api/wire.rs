@@ -5,6 +5,7 @@ use klp_livepatch::report::Report;
 use klp_livepatch::round::Input;
 use klp_livepatch::spec::Violation;
 use klp_proto::convert::{invalid_argument, parse};
+use klp_proto::protocol::SOFTWARE;
 use klp_proto::v1;
 use tonic::Status;
 
@@ -156,6 +157,7 @@ pub fn event(row: EventRow, livepatch: Option<v1::Livepatch>) -> v1::Event {
 /// A worker, but for what it runs: the database knows that.
 pub fn worker(view: WorkerView) -> v1::Worker {
     use v1::unready::What;
+    let skew = view.skew();
     let tool = |(backend, version): (String, String)| v1::Tool { backend, version };
     let fence = |(name, missing): (String, Option<String>)| v1::Fence {
         name,
@@ -180,6 +182,8 @@ pub fn worker(view: WorkerView) -> v1::Worker {
         trees: view.registration.trees.iter().map(v1::Platform::from).collect(),
         tools: view.registration.tools.into_iter().map(tool).collect(),
         draining: view.draining,
+        protocol: view.protocol.unwrap_or_default(),
+        skew: skew.into(),
         version: view.registration.version,
         drained_ms: drain.map_or(0, |d| d.since),
         drain_reason: drain.map(|d| d.reason.clone()).unwrap_or_default(),
@@ -196,7 +200,7 @@ pub fn worker(view: WorkerView) -> v1::Worker {
     }
 }
 
-pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
+pub fn farm_state(orders: &[Order], config: &Config, protocol: u32) -> v1::FarmState {
     let avoid = |order: &Order| {
         let spec = order.spec.avoid.iter();
         match order.input.as_deref() {
@@ -239,5 +243,9 @@ pub fn farm_state(orders: &[Order], config: &Config) -> v1::FarmState {
         lease_ms: config.lease_ms,
         heartbeat_ms: config.heartbeat_ms,
         errands: Vec::new(),
+        protocol,
+        version: SOFTWARE.to_owned(),
+        // Of the connection.
+        trust_sha256: String::new(),
     }
 }

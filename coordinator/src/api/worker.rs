@@ -11,7 +11,7 @@ use klp_livepatch::task::{AttemptId, Platform};
 use klp_proto::convert::{self, invalid_argument, parse};
 use klp_proto::v1::Unready;
 use klp_proto::v1::worker_service_server::WorkerService;
-use klp_proto::{MAX_ARTIFACT, MAX_CHUNK, v1};
+use klp_proto::{MAX_ARTIFACT, MAX_CHUNK, protocol, v1};
 use klp_telemetry::grpc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -242,6 +242,7 @@ async fn drive(
     let patience: Duration = shared.config.now().lease();
     let mut silent_at = Instant::now() + patience;
     let mut identity = None;
+    let mut protocol = 0;
     let mut source = Announced::default();
     loop {
         // In this order: however much the worker says, it is answered and can be ended.
@@ -257,7 +258,8 @@ async fn drive(
                 match signal {
                     Signal::Silence => {}
                     Signal::Orders(orders) => {
-                        let mut state = wire::farm_state(&orders, &shared.config.now());
+                        let mut state = wire::farm_state(&orders, &shared.config.now(), protocol);
+                        state.trust_sha256 = shared.door.trust();
                         if let Some((worker, _)) = &identity {
                             state.errands = shared.errands.of(worker);
                         }
@@ -273,7 +275,8 @@ async fn drive(
                 let Some(state) = state? else { return Ok(()) };
                 silent_at = Instant::now() + patience;
                 let has_source = state.kernel_source;
-                let report = report(state).map_err(|violations| invalid_argument(&violations))?;
+                protocol = agreed(caller, &state)?;
+                let report = report(state, protocol).map_err(|violations| invalid_argument(&violations))?;
                 caller.speaks_for(&report.worker)?;
                 let said = (report.worker.clone(), report.registration.incarnation);
                 if *identity.get_or_insert(said.clone()) != said {
@@ -287,6 +290,29 @@ async fn drive(
                 return Err(Status::deadline_exceeded(format!("the worker said nothing for {silence} s")));
             }
         }
+    }
+}
+
+/// The version of the protocol to talk in. Asked before anything else is read, which may mean what this program does not know.
+fn agreed(caller: &Caller, state: &v1::WorkerState) -> Result<u32, Status> {
+    let speaks = protocol::Range::try_from(state.protocol).map_err(|violation| invalid_argument(&[violation]))?;
+    let worker = protocol::Worker {
+        name: short(&state.worker),
+        version: short(&state.version),
+        speaks,
+    };
+    protocol::negotiate(protocol::SPOKEN, worker).map_err(|apart| {
+        let reason = apart.to_string();
+        tracing::warn!(caller = caller.name, reason, "a worker is refused");
+        Status::failed_precondition(reason)
+    })
+}
+
+/// Text of a worker that nobody has looked at.
+fn short(text: &str) -> &str {
+    match text.len() <= MAX_WORD {
+        true => text,
+        false => "…",
     }
 }
 
@@ -317,7 +343,7 @@ fn violation(field: impl Into<String>, message: impl Into<String>) -> Violation 
 }
 
 /// What a worker says, or all that is wrong with it.
-fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
+fn report(state: v1::WorkerState, protocol: u32) -> Result<Report, Vec<Violation>> {
     let mut bad = Vec::new();
     let worker = note(&mut bad, parse::<WorkerName>("worker", &state.worker));
     let incarnation = note(&mut bad, parse("incarnation", &state.incarnation));
@@ -394,6 +420,7 @@ fn report(state: v1::WorkerState) -> Result<Report, Vec<Violation>> {
             },
             attempts,
             draining: state.draining,
+            protocol,
         }),
         _ => Err(bad),
     }

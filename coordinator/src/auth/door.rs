@@ -53,6 +53,14 @@ enum Wire {
 }
 
 impl Door {
+    /// The fingerprint of the CAs that workers should trust now; empty: there are none.
+    pub fn trust(&self) -> String {
+        match self {
+            Door::Plain => String::new(),
+            Door::Tls(tls) => tls.trust().to_string(),
+        }
+    }
+
     /// Takes a connection.
     ///
     /// # Errors

@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::http::{Request, Response, header};
+use axum::http::{HeaderValue, Request, Response, header};
+use klp_proto::protocol::{SOFTWARE, VERSION_HEADER};
+use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
@@ -71,7 +73,17 @@ where
         };
         let caller = match self.guard.gate.admit(&peer, presented, methods::grpc(path), path) {
             Ok(caller) => caller,
-            Err(status) => return Box::pin(ready(Ok(status.into_http()))),
+            Err(status) => {
+                let known = status.code() == Code::Unimplemented;
+                let answer = status.into_http();
+                if !known {
+                    return Box::pin(ready(Ok(answer)));
+                }
+                let agent = request.headers().get(header::USER_AGENT);
+                let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+                tracing::warn!(method = path, agent, "a caller asks for what this version has not got");
+                return Box::pin(ready(Ok(signed(answer))));
+            }
         };
         request.extensions_mut().insert(caller.clone());
         let (answer, now) = (self.inner.call(request), self.guard.clock.now());
@@ -81,7 +93,14 @@ where
                 Ok(limited) => Body::new(limited),
                 Err(body) => body,
             };
-            Ok(Response::from_parts(parts, body))
+            Ok(signed(Response::from_parts(parts, body)))
         })
     }
+}
+
+/// Tells this program's version to whom it knows: a client that is newer finds in it why something is not there.
+fn signed(mut answer: Response<Body>) -> Response<Body> {
+    let version = HeaderValue::from_static(SOFTWARE);
+    answer.headers_mut().insert(VERSION_HEADER, version);
+    answer
 }

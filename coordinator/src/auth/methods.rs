@@ -58,6 +58,7 @@ pub const GRPC: &[(&str, Needs)] = &[
     // With a token of its own.
     ("/klpfarm.v1.AccessService/Enroll", ANYBODY),
     ("/klpfarm.v1.AccessService/RenewCertificate", WORKER),
+    ("/klpfarm.v1.AccessService/Authorities", VIEWER),
     ("/klpfarm.v1.AccessService/ListCertificates", ADMIN),
     ("/klpfarm.v1.AccessService/RevokeWorker", ADMIN),
     ("/klpfarm.v1.AccessService/ListAudit", ADMIN),

@@ -4,7 +4,7 @@
 //! Each request passes the [`gate`]: it finds out who the [`caller`] is, by the [`book`] of tokens and certificates, asks
 //! [`methods`], the one table of what needs which role, and keeps to the [`limits`]. [`layer`] puts the gate before gRPC,
 //! `web::guard` before HTTP, where browsers have [`sessions`]. What callers change is told by their [`deed`]s.
-//! What the coordinator states it signs with the key of [`signing`].
+//! How the farm's CA is replaced is decided by [`rotation`]. What the coordinator states it signs with the key of [`signing`].
 
 mod body;
 mod book;
@@ -15,6 +15,7 @@ mod gate;
 mod layer;
 mod limits;
 pub mod methods;
+pub mod rotation;
 mod sessions;
 pub mod signing;
 mod tls;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use klp_identity::{Certificate, Problem, certificate, trust};
+use klp_identity::{Authority, Certificate, Fingerprint, Problem, certificate, trust};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -40,6 +40,16 @@ pub mod files {
         folder.join("ca.key")
     }
 
+    /// The key of an authority that is trusted already and issues nothing yet.
+    pub fn ca_next_key(folder: &Path) -> PathBuf {
+        folder.join("ca-next.key")
+    }
+
+    /// Authorities that were trusted once. Statements that they certified are verified by them still.
+    pub fn ca_former(folder: &Path) -> PathBuf {
+        folder.join("ca-former.pem")
+    }
+
     /// The coordinator's own certificate, followed by the authority's.
     pub fn server(folder: &Path) -> PathBuf {
         folder.join("server.pem")
@@ -65,6 +75,10 @@ pub mod files {
 struct Current {
     config: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
+    /// By whom certificates were made that are not believed any more.
+    former: Option<Arc<dyn ClientCertVerifier>>,
+    /// The fingerprint of all that are trusted, whoever issues first.
+    trust: Arc<str>,
     stamps: Vec<Option<(SystemTime, u64)>>,
 }
 
@@ -102,11 +116,20 @@ impl Tls {
             Ok(read) => read,
             Err(error) => return Some(Err(error.to_string().into())),
         };
-        let verified = self.now().verifier.verify_client_cert(own, rest, UnixTime::now());
-        Some(match verified {
+        let now = self.now();
+        let by = |verifier: &Arc<dyn ClientCertVerifier>| verifier.verify_client_cert(own, rest, UnixTime::now());
+        Some(match by(&now.verifier) {
             Ok(_) => Ok(Arc::new(read)),
-            Err(error) => Err(distrusted(&read, &error).into()),
+            Err(error) => {
+                let former = now.former.as_ref().is_some_and(|former| by(former).is_ok());
+                Err(distrusted(&read, &error, former).into())
+            }
         })
+    }
+
+    /// The fingerprint of the CAs that workers should trust now.
+    pub fn trust(&self) -> Arc<str> {
+        self.now().trust
     }
 
     /// Takes what has changed in the files, until `stop`. What makes no sense is told once, and what was there stays.
@@ -135,7 +158,7 @@ impl Tls {
     }
 }
 
-fn distrusted(certificate: &Certificate, error: &Error) -> String {
+fn distrusted(certificate: &Certificate, error: &Error, former: bool) -> String {
     let whose = match &certificate.worker {
         Some(worker) => format!("the certificate of worker `{worker}`"),
         None => "this certificate".to_owned(),
@@ -145,6 +168,7 @@ fn distrusted(certificate: &Certificate, error: &Error) -> String {
         None => "leave it out, and come with a token".to_owned(),
     };
     let what = match error {
+        _ if former => "was issued by a CA that this farm has replaced since".to_owned(),
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "was not issued by this farm's CA".to_owned()
         }
@@ -162,8 +186,14 @@ fn distrusted(certificate: &Certificate, error: &Error) -> String {
     format!("{whose} {what}; {again}")
 }
 
-fn paths(folder: &Path) -> [PathBuf; 3] {
-    [files::ca(folder), files::server(folder), files::server_key(folder)]
+fn paths(folder: &Path) -> [PathBuf; 5] {
+    [
+        files::ca(folder),
+        files::server(folder),
+        files::server_key(folder),
+        files::ca_key(folder),
+        files::ca_former(folder),
+    ]
 }
 
 fn stamps(folder: &Path) -> Vec<Option<(SystemTime, u64)>> {
@@ -178,20 +208,22 @@ fn stamps(folder: &Path) -> Vec<Option<(SystemTime, u64)>> {
 fn read(folder: &Path) -> Result<Current, Problem> {
     // Before they are read: what changes meanwhile is read again.
     let stamps = stamps(folder);
-    let [ca, server, key] = paths(folder);
+    let [ca, server, key, ca_key, former] = paths(folder);
     let named = |path: &Path, error: Problem| Problem(format!("{}: {error}", path.display()));
     let text = |path: &Path| klp_identity::files::read(path);
-    let mut roots = RootCertStore::empty();
-    for root in certificate::all(&text(&ca)?).map_err(|error| named(&ca, error))? {
-        let added = roots.add(root);
-        added.map_err(|error| named(&ca, Problem(format!("this is no CA: {error}"))))?;
-    }
+    let authorities = text(&ca)?;
+    let verifier = verifier(&authorities).map_err(|error| named(&ca, error))?;
+    let former = match former.exists() {
+        true => Some(self::verifier(&text(&former)?).map_err(|error| named(&former, error))?),
+        false => None,
+    };
+    // A key that is kept elsewhere issues nothing here; then the order is that of the file.
+    let trusted = match ca_key.exists() {
+        true => Authority::open(&authorities, &text(&ca_key)?)?.trusted().to_owned(),
+        false => authorities,
+    };
     let chain = certificate::all(&text(&server)?).map_err(|error| named(&server, error))?;
     let secret = certificate::key(&text(&key)?).map_err(|error| named(&key, error))?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), trust::provider())
-        .allow_unauthenticated()
-        .build();
-    let verifier = verifier.map_err(|error| named(&ca, Problem(error.to_string())))?;
     let config =
         ServerConfig::builder_with_provider(trust::provider()).with_protocol_versions(&[&rustls::version::TLS13]);
     let config = config.map_err(|error| Problem(format!("TLS 1.3 can't be used: {error}")))?;
@@ -206,8 +238,23 @@ fn read(folder: &Path) -> Result<Current, Problem> {
     Ok(Current {
         config,
         verifier,
+        former,
+        trust: Fingerprint::of_all(&trusted)?.to_string().into(),
         stamps,
     })
+}
+
+/// Verifies by these authorities.
+fn verifier(authorities: &str) -> Result<Arc<dyn ClientCertVerifier>, Problem> {
+    let mut roots = RootCertStore::empty();
+    for root in certificate::all(authorities)? {
+        let added = roots.add(root);
+        added.map_err(|error| Problem(format!("this is no CA: {error}")))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), trust::provider())
+        .allow_unauthenticated()
+        .build();
+    verifier.map_err(|error| Problem(error.to_string()))
 }
 
 /// Asks for a certificate, and takes whichever comes with a proof that its key is there.

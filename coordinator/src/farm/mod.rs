@@ -39,6 +39,8 @@ pub struct Report {
     /// What it runs or has not yet committed.
     pub attempts: Vec<Running>,
     pub draining: bool,
+    /// The version of the protocol that its session is in.
+    pub protocol: u32,
 }
 
 /// An attempt as its worker tells of it.

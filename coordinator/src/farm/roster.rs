@@ -6,6 +6,8 @@ use std::hash::Hash;
 use klp_livepatch::names::WorkerName;
 use klp_livepatch::spec::Backend;
 use klp_livepatch::task::{AttemptId, Platform, TaskId};
+use klp_proto::protocol;
+use klp_proto::v1::Skew;
 use tokio::sync::watch;
 
 use super::pace::Pace;
@@ -31,6 +33,8 @@ pub struct WorkerView {
     pub registered: Millis,
     pub connected: bool,
     pub draining: bool,
+    /// The version of the protocol that its session is in; `None`: there is none.
+    pub protocol: Option<u32>,
     pub busy: u32,
     /// What it was given beyond its slots, to start when one becomes free.
     pub prefetched: u32,
@@ -51,6 +55,11 @@ impl WorkerView {
     pub fn takes_new(&self) -> bool {
         self.connected && !self.draining && self.standing.drain.is_none() && self.quarantine.is_none()
     }
+
+    /// How its software version compares with ours.
+    pub fn skew(&self) -> Skew {
+        protocol::skew(&self.registration.version, protocol::SOFTWARE)
+    }
 }
 
 /// One worker.
@@ -69,6 +78,8 @@ pub(super) struct Member {
     pub listed: BTreeSet<AttemptId>,
     /// It has said that it starts nothing any more.
     pub draining: bool,
+    /// As its newest session said.
+    protocol: u32,
     pub last_seen: Millis,
     standing: Standing,
     recent: VecDeque<Platform>,
@@ -136,6 +147,7 @@ impl Roster {
         member.last_seen = now;
         member.listed = report.attempts.iter().map(|running| running.attempt).collect();
         member.draining = report.draining;
+        member.protocol = report.protocol;
         if member.registration != report.registration {
             member.registration = report.registration.clone();
             member.registered = now;
@@ -286,6 +298,7 @@ impl Roster {
                 registered: member.registered,
                 connected: member.session.is_some(),
                 draining: member.session.is_some() && member.draining,
+                protocol: member.session.as_ref().map(|_| member.protocol),
                 // Of those it says it has: on probation it is given less.
                 busy: worker.busy.min(member.registration.slots),
                 prefetched: worker.busy.saturating_sub(member.registration.slots),
@@ -316,6 +329,7 @@ impl Roster {
             held: BTreeMap::new(),
             listed: BTreeSet::new(),
             draining: false,
+            protocol: 0,
             last_seen: 0,
             standing: Standing::default(),
             recent: VecDeque::new(),
@@ -418,6 +432,7 @@ mod tests {
             },
             attempts: Vec::new(),
             draining: false,
+            protocol: 1,
         };
         roster.report(1, watch::Sender::new(Signal::Silence), &report, 1);
         let drain = Some(Drain {

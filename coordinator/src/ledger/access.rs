@@ -129,6 +129,7 @@ pub fn certify(
         issued: now,
         expires: issued.until_ms,
         revoked: None,
+        trusts: authority.told_to_trust()?,
     };
     store::put_certificate(tx, &row)?;
     Ok(issued)

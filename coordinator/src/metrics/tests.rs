@@ -159,6 +159,7 @@ fn worker(name: &str) -> WorkerView {
         },
         registered: 0,
         connected: true,
+        protocol: Some(1),
         draining: false,
         busy: 3,
         prefetched: 0,

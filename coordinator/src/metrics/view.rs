@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use klp_proto::v1::Skew;
+use klp_proto::view::skew_word;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -12,6 +14,15 @@ use super::counters::{PREFIX, seconds};
 use crate::farm::{For, Waiting, WorkerView};
 use crate::lifecycle::Millis;
 use crate::space::Room;
+
+const SKEWS: [Skew; 6] = [
+    Skew::Unspecified,
+    Skew::Same,
+    Skew::Older,
+    Skew::Newer,
+    Skew::TooOld,
+    Skew::TooNew,
+];
 
 /// The most workers that are told one by one, those that are connected first.
 const MAX_WORKERS: usize = 500;
@@ -36,6 +47,11 @@ struct OfWorker {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfStanding {
     state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfSkew {
+    skew: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,6 +104,7 @@ impl View {
         let mut all = Registry::with_prefix(PREFIX);
         self.queue(&mut all);
         self.conditions(&mut all);
+        self.skews(&mut all);
         self.each_worker(&mut all);
         self.disk(&mut all);
         all.register_with_unit(
@@ -137,6 +154,20 @@ impl View {
             workers.get_or_create(&OfStanding { state }).set(whole(count as u64));
         }
         all.register("workers", "Known workers, each in one state", workers);
+    }
+
+    fn skews(&self, all: &mut Registry) {
+        let workers = Family::<OfSkew, Gauge>::default();
+        for skew in SKEWS {
+            let connected = self.workers.iter().filter(|w| w.connected && w.skew() == skew);
+            let of = OfSkew { skew: skew_word(skew) };
+            workers.get_or_create(&of).set(whole(connected.count() as u64));
+        }
+        all.register(
+            "connected_workers_by_skew",
+            "Workers with a session, by how their version compares with the coordinator's",
+            workers,
+        );
     }
 
     fn each_worker(&self, all: &mut Registry) {

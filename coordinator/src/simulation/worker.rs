@@ -104,6 +104,7 @@ impl Worker {
                 })
                 .collect(),
             draining: self.stopping,
+            protocol: 1,
         }
     }
 

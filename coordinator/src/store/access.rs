@@ -6,7 +6,7 @@ use klp_livepatch::names::WorkerName;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::parsed;
+use super::rows::{json, parsed, to_json};
 use super::{Change, Tx};
 use crate::lifecycle::Millis;
 
@@ -32,6 +32,8 @@ pub struct CertificateRow {
     pub issued: Millis,
     pub expires: Millis,
     pub revoked: Option<Millis>,
+    /// The CAs that the worker was told to trust, the one that made the certificate first; empty: the farm's first.
+    pub trusts: Vec<String>,
 }
 
 /// A token that lets one worker in, once.
@@ -137,7 +139,7 @@ pub fn end_enrollments(db: &Connection, worker: &WorkerName, now: Millis) -> rus
 /// Stores a certificate as it is now, in place of what it was.
 pub fn put_certificate(tx: &mut Tx<'_>, certificate: &CertificateRow) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "INSERT INTO certificates (serial, worker, issued_ms, expires_ms, revoked_ms) VALUES (?, ?, ?, ?, ?) \
+        "INSERT INTO certificates (serial, worker, issued_ms, expires_ms, revoked_ms, trusts) VALUES (?, ?, ?, ?, ?, ?) \
          ON CONFLICT (serial) DO UPDATE SET revoked_ms = excluded.revoked_ms",
     )?
     .execute(params![
@@ -146,6 +148,7 @@ pub fn put_certificate(tx: &mut Tx<'_>, certificate: &CertificateRow) -> rusqlit
         certificate.issued,
         certificate.expires,
         certificate.revoked,
+        to_json(&certificate.trusts)?,
     ])?;
     tx.note(Change::Certificate(certificate.clone()));
     Ok(())
@@ -154,7 +157,8 @@ pub fn put_certificate(tx: &mut Tx<'_>, certificate: &CertificateRow) -> rusqlit
 /// All certificates, the newest first.
 pub fn certificates(db: &Connection) -> rusqlite::Result<Vec<CertificateRow>> {
     let mut query = db.prepare_cached(
-        "SELECT serial, worker, issued_ms, expires_ms, revoked_ms FROM certificates ORDER BY issued_ms DESC, serial",
+        "SELECT serial, worker, issued_ms, expires_ms, revoked_ms, trusts FROM certificates \
+         ORDER BY issued_ms DESC, serial",
     )?;
     query
         .query_map([], |row| {
@@ -164,6 +168,7 @@ pub fn certificates(db: &Connection) -> rusqlite::Result<Vec<CertificateRow>> {
                 issued: row.get("issued_ms")?,
                 expires: row.get("expires_ms")?,
                 revoked: row.get("revoked_ms")?,
+                trusts: json("trusts", &row.get::<_, String>("trusts")?)?,
             })
         })?
         .collect()
@@ -251,6 +256,7 @@ mod tests {
             issued: 0,
             expires,
             revoked: None,
+            trusts: vec!["ab".to_owned()],
         };
         let fill = |tx: &mut Tx<'_>| {
             append_audit(tx, &entry(10))?;

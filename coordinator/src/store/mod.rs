@@ -63,6 +63,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0004_submitter.sql")),
     M::up(include_str!("0005_identity.sql")),
     M::up(include_str!("0006_isolation.sql")),
+    M::up(include_str!("0007_trust.sql")),
 ];
 
 /// Why the database did not do what was asked.

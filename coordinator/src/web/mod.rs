@@ -2,7 +2,8 @@
 //!
 //! A request passes [`guard`], where browsers come by [`login`], then a handler in [`api`], [`stream`], [`act`] or [`pages`]. Handlers ask the
 //! same services that gRPC clients ask, so that both hear the same. What many poll is made once and kept in [`views`] until
-//! something that it shows has changed. Nothing here writes but [`act`].
+//! something that it shows has changed. Nothing here writes but [`act`]. All of it
+//! is done on a [`thread`] of its own.
 
 mod act;
 mod answer;
@@ -15,6 +16,7 @@ mod openapi;
 mod origins;
 mod pages;
 mod stream;
+mod thread;
 mod views;
 
 use std::sync::Arc;
@@ -25,10 +27,10 @@ use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 use tower_http::compression::CompressionLayer;
 
-pub use listen::serve;
 #[cfg(test)]
 pub use openapi::text as description;
 pub use origins::SiteOrigin;
+pub use thread::{Served, start};
 
 use crate::api::Shared;
 use views::Views;

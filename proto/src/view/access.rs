@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::time;
+use super::{text, time};
 use crate::v1;
 
 #[derive(Clone, Debug, Serialize)]
@@ -38,6 +38,8 @@ pub struct Certificate {
     pub issued_ms: i64,
     pub expires_ms: i64,
     pub revoked_ms: Option<i64>,
+    /// The fingerprint of the CA that made it; absent: the farm's first.
+    pub ca_sha256: Option<String>,
 }
 
 impl From<v1::Certificate> for Certificate {
@@ -48,6 +50,7 @@ impl From<v1::Certificate> for Certificate {
             issued_ms: c.issued_ms,
             expires_ms: c.expires_ms,
             revoked_ms: time(c.revoked_ms),
+            ca_sha256: text(c.ca_sha256),
         }
     }
 }

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::v1;
 
 pub use report::{Check, CompileCheck, Externalized, Extraction, FixFinding, Fixes, Function, Patched, Verified};
-pub use worker::{Fence, Platform, Running, Tool, Unready, Worker, isolation, worker_state};
+pub use worker::{Fence, Platform, Running, Tool, Unready, Worker, isolation, skew_mark, skew_word, worker_state};
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Livepatch {

@@ -28,6 +28,10 @@ pub struct Worker {
     pub quarantine_reason: Option<String>,
     pub replaced: u32,
     pub version: String,
+    /// How that compares with the coordinator's: `same`, `older`, `newer`, `too_old`, `too_new` or `unknown`.
+    pub skew: &'static str,
+    /// The version of the session's protocol that it and the coordinator speak; absent: it has no session.
+    pub protocol: Option<u32>,
     pub trees: Vec<Platform>,
     pub tools: Vec<Tool>,
     pub unready: Vec<Unready>,
@@ -89,6 +93,8 @@ impl Worker {
         };
         Worker {
             state: worker_state(&w, now_ms),
+            skew: skew_word(w.skew()),
+            protocol: Some(w.protocol).filter(|protocol| *protocol > 0),
             name: w.name,
             connected: w.connected,
             last_seen_ms: w.last_seen_ms,
@@ -180,6 +186,29 @@ pub fn isolation(fences: &[Fence]) -> String {
     }
 }
 
+/// How a version compares with the coordinator's, in one word.
+pub fn skew_word(skew: v1::Skew) -> &'static str {
+    match skew {
+        v1::Skew::Unspecified => "unknown",
+        v1::Skew::Same => "same",
+        v1::Skew::Older => "older",
+        v1::Skew::Newer => "newer",
+        v1::Skew::TooOld => "too_old",
+        v1::Skew::TooNew => "too_new",
+    }
+}
+
+/// What there is to say about a worker's version beside the coordinator's, from that word; `None`: nothing.
+pub fn skew_mark(skew: &str) -> Option<&'static str> {
+    match skew {
+        "older" => Some("older than the coordinator"),
+        "newer" => Some("newer than the coordinator"),
+        "too_old" => Some("too old for the coordinator: upgrade this worker"),
+        "too_new" => Some("too new for the coordinator: upgrade the coordinator"),
+        _ => None,
+    }
+}
+
 /// How a worker is, in words; more than one thing may be true.
 pub fn worker_state(worker: &v1::Worker, now_ms: i64) -> String {
     let mut words = Vec::new();
@@ -222,6 +251,19 @@ mod tests {
         assert_eq!(isolation(&[fence("files", "no mounts")]), "none");
         let some = [fence("user", ""), fence("files", "no mounts"), fence("network", "")];
         assert_eq!(isolation(&some), "user network");
+    }
+
+    #[test]
+    fn a_version_other_than_the_coordinators_is_marked() {
+        for skew in [v1::Skew::Older, v1::Skew::Newer, v1::Skew::TooOld, v1::Skew::TooNew] {
+            assert!(skew_mark(skew_word(skew)).is_some(), "{skew:?}");
+        }
+        let told = Worker::at(v1::Worker::default(), 0);
+        assert_eq!(
+            (told.skew, skew_mark(told.skew), told.protocol),
+            ("unknown", None, None)
+        );
+        assert_eq!(skew_mark(skew_word(v1::Skew::Same)), None);
     }
 
     #[test]

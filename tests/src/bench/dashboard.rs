@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::coordinator::{Coordinator, submit};
 use super::pollers::{Polled, Pollers};
 use super::scenario::{Fleet, percentiles};
+use super::still::Still;
 use super::table::Table;
 use super::worker::{Simulated, Work};
 use super::{LARGE_ARCHS, LARGE_CODESTREAMS, Sizes, mib};
@@ -44,13 +45,18 @@ async fn beside_dispatch(table: &mut Table, disk: &Path, sizes: &Sizes) -> Resul
     coordinator.prepare().await?;
     let time = Duration::from_secs(sizes.seconds.div_ceil(2));
     // Each check is followed by an extraction.
-    let tasks = (2 * ROUNDS + 1) * usize::try_from(time.as_secs())? * 4_000;
+    let tasks = (3 * ROUNDS + 1) * usize::try_from(time.as_secs())? * 4_000;
     let views = views(&coordinator.fill(tasks).await?);
     let mut fleet = Fleet::start(&coordinator, WORKERS, Work::Nothing).await?;
     fleet.until(usize::MAX, time).await?;
-    let (mut alone, mut looked_at, mut polled) = (Vec::new(), Vec::new(), Polled::default());
+    let still = Still::start()?;
+    let (mut alone, mut elsewhere, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
+    let mut polled = Polled::default();
     for _ in 0..ROUNDS {
         alone.push(rate(&mut fleet, time).await?);
+        let pollers = Pollers::start(&still.address, views.clone(), sizes.pollers, PERIOD)?;
+        elsewhere.push(rate(&mut fleet, time).await?);
+        pollers.stop().await?;
         let pollers = Pollers::start(&coordinator.http, views.clone(), sizes.pollers, PERIOD)?;
         looked_at.push(rate(&mut fleet, time).await?);
         let more = pollers.stop().await?;
@@ -59,11 +65,18 @@ async fn beside_dispatch(table: &mut Table, disk: &Path, sizes: &Sizes) -> Resul
     }
     fleet.stop().await?;
     let what = |who: &str| format!("attempts, {who}");
-    let (alone, looked_at) = (median(alone), median(looked_at));
+    let (alone, elsewhere, looked_at) = (median(alone), median(elsewhere), median(looked_at));
     table.add(SECTION, what("nobody polls"), alone, "/s");
-    let what = what(&format!("{} poll each second", sizes.pollers));
-    let drop = 100.0 * (1.0 - looked_at / alone);
-    table.add(SECTION, what, looked_at, "/s").beside = format!("{drop:.1} % less; aim: < 5 %");
+    let less = |than: f64, rate: f64| 100.0 * (1.0 - rate / than);
+    let poll = |whom: &str| what(&format!("{} poll {whom} each second", sizes.pollers));
+    table
+        .add(SECTION, poll("a server that does nothing"), elsewhere, "/s")
+        .beside = format!("{:.1} % less: the pollers' own work", less(alone, elsewhere));
+    table.add(SECTION, poll("the coordinator"), looked_at, "/s").beside = format!(
+        "{:.1} % less than that, aim: < 5 %; {:.1} % in all",
+        less(elsewhere, looked_at),
+        less(alone, looked_at)
+    );
     let (count, changed) = (polled.times.len(), 100 * polled.changed / polled.times.len().max(1));
     let what = format!("poll of a busy farm, {changed} % of {count} with a body");
     percentiles(table, SECTION, &what, polled.times, "< 50 ms");

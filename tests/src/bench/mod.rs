@@ -5,6 +5,7 @@ pub mod coordinator;
 pub mod dashboard;
 pub mod pollers;
 pub mod scenario;
+mod still;
 pub mod table;
 pub mod worker;
 pub mod yardstick;

@@ -4,6 +4,10 @@
 //!
 //! With a process namespace there are three: this one, which the worker knows and which tells how the tool ended; the
 //! first of the namespace, with which all others end; and the tool.
+#![expect(
+    unsafe_code,
+    reason = "forks in a process of one thread, and asks wait(2) for the status as it is"
+)]
 
 use std::ffi::OsString;
 use std::fs::{self, File};

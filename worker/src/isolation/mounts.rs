@@ -1,4 +1,5 @@
 //! Makes the file system that a confined tool sees, in a mount namespace of its own that nobody else is in yet.
+#![expect(unsafe_code, reason = "mount_setattr(2), which no crate wraps")]
 
 use std::ffi::CString;
 use std::fs::{self, File};

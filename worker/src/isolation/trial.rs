@@ -1,4 +1,5 @@
 //! A tool of our own that tries to get out: what it can't, the fences hold.
+#![expect(unsafe_code, reason = "tries whether ptrace(2) is shut")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};

@@ -1,4 +1,5 @@
 //! A file's bytes for reading ELF: a memory map if it is plain, its decompressed content if it is not.
+#![expect(unsafe_code, reason = "maps files")]
 
 use std::fs::File;
 use std::io::Read;

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use klp_proto::protocol::SOFTWARE;
 use klp_proto::view;
 
 use super::{Ask, Asked};
@@ -19,6 +20,9 @@ struct Workers {
 struct Worker {
     worker: view::Worker,
     class: &'static str,
+    /// Where its version is another than the coordinator's.
+    mark: Option<String>,
+    mark_class: &'static str,
 }
 
 #[derive(Template)]
@@ -32,6 +36,11 @@ pub async fn workers(State(web): Ask, asked: Asked) -> Result<Response, Refused>
     let make = async || {
         let workers = web.workers().await?.into_iter().map(|worker| Worker {
             class: class(&worker),
+            mark: view::skew_mark(worker.skew).map(|mark| format!("{mark} ({SOFTWARE})")),
+            mark_class: match worker.skew {
+                "too_old" | "too_new" => "failed",
+                _ => "cancelled",
+            },
             worker,
         });
         let page = Workers {

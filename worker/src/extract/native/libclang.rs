@@ -1,4 +1,5 @@
 //! The few parts of libclang's C interface the backend needs, as safe wrappers; the library is loaded at run time.
+#![expect(unsafe_code, reason = "libclang's C interface")]
 // libclang's constants are named as in C.
 #![allow(non_upper_case_globals)]
 
@@ -67,8 +68,10 @@ fn searched() -> Vec<PathBuf> {
     places
 }
 
-/// SAFETY: `string` must be an undisposed string of libclang's.
+/// # Safety
+/// `string` must be an undisposed string of libclang's.
 unsafe fn take(string: CXString) -> String {
+    // SAFETY: the caller answers for it.
     unsafe {
         let chars = clang_getCString(string);
         let owned = if chars.is_null() {
@@ -170,8 +173,8 @@ impl<'l> Tu<'l> {
     }
 
     pub fn root(&self) -> Cursor<'_> {
-        // SAFETY: the unit is alive.
         Cursor {
+            // SAFETY: the unit is alive.
             raw: unsafe { clang_getTranslationUnitCursor(self.unit) },
             _tu: PhantomData,
         }
@@ -261,18 +264,22 @@ impl FileHandle {
     }
 }
 
-/// SAFETY: `location` must belong to a live unit.
+/// # Safety
+/// `location` must belong to a live unit.
 unsafe fn spelling(location: CXSourceLocation) -> (Option<FileHandle>, u32) {
     let mut file: CXFile = ptr::null_mut();
     let mut offset: c_uint = 0;
+    // SAFETY: the caller answers for it.
     unsafe { clang_getSpellingLocation(location, &mut file, ptr::null_mut(), ptr::null_mut(), &mut offset) };
     ((!file.is_null()).then_some(FileHandle(file)), offset)
 }
 
-/// SAFETY: `location` must belong to a live unit.
+/// # Safety
+/// `location` must belong to a live unit.
 unsafe fn expansion(location: CXSourceLocation) -> (Option<FileHandle>, u32) {
     let mut file: CXFile = ptr::null_mut();
     let mut offset: c_uint = 0;
+    // SAFETY: the caller answers for it.
     unsafe { clang_getExpansionLocation(location, &mut file, ptr::null_mut(), ptr::null_mut(), &mut offset) };
     ((!file.is_null()).then_some(FileHandle(file)), offset)
 }
@@ -444,8 +451,8 @@ impl<'t> Cursor<'t> {
     }
 
     pub fn ty(self) -> Type<'t> {
-        // SAFETY: as above.
         Type {
+            // SAFETY: as above.
             raw: unsafe { clang_getCursorType(self.raw) },
             _tu: PhantomData,
         }
@@ -464,8 +471,8 @@ impl<'t> Cursor<'t> {
 
     /// The type a typedef stands for.
     pub fn underlying(self) -> Type<'t> {
-        // SAFETY: as above.
         Type {
+            // SAFETY: as above.
             raw: unsafe { clang_getTypedefDeclUnderlyingType(self.raw) },
             _tu: PhantomData,
         }
@@ -576,8 +583,8 @@ impl<'t> Type<'t> {
     }
 
     pub fn canonical(self) -> Self {
-        // SAFETY: as above.
         Self {
+            // SAFETY: as above.
             raw: unsafe { clang_getCanonicalType(self.raw) },
             _tu: PhantomData,
         }
