@@ -83,5 +83,5 @@ s3="$cache/s3s-fs"
 s3_version=0.14.1
 if [ "$("$s3/bin/s3s-fs" --version 2>/dev/null)" != "s3s-fs $s3_version" ]; then
     echo "building s3s-fs $s3_version with cargo into $s3, for the tests; this takes minutes" >&2
-    cargo install --quiet --locked --force --root "$s3" --target-dir "$work/s3s-fs" --features binary "s3s-fs@$s3_version" >&2
+    cargo install --quiet --locked --force --debug --root "$s3" --target-dir "$work/s3s-fs" --features binary "s3s-fs@$s3_version" >&2
 fi
