@@ -24,7 +24,7 @@ demo: release
 test: deps test-deps
 	cargo build --locked --workspace --all-targets
 	$(MAKE) -j2 lint test-trees
-	KLP_FARM_PROMETHEUS=$(CACHE)/prometheus KLP_FARM_AXE=$(CACHE)/axe-core \
+	KLP_FARM_PROMETHEUS=$(CACHE)/prometheus KLP_FARM_AXE=$(CACHE)/axe-core KLP_FARM_S3=$(CACHE)/s3s-fs \
 	    KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
 
 lint: deps

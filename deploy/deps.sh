@@ -75,3 +75,13 @@ if ! whole "$axe/axe.min.js"; then
     fi
     mv "$work/package/axe.min.js" "$axe/axe.min.js"
 fi
+
+# s3s-fs: a server of S3 that keeps objects in files, for the tests of artifacts in a bucket. cargo holds what it fetches
+# against the registry's checksums, and the lock file that comes with it says what that is. It is built in a folder of its
+# own, beside ours: it is no dependency.
+s3="$cache/s3s-fs"
+s3_version=0.14.1
+if [ "$("$s3/bin/s3s-fs" --version 2>/dev/null)" != "s3s-fs $s3_version" ]; then
+    echo "building s3s-fs $s3_version with cargo into $s3, for the tests; this takes minutes" >&2
+    cargo install --quiet --locked --force --debug --root "$s3" --target-dir "$work/s3s-fs" --features binary "s3s-fs@$s3_version" >&2
+fi

@@ -63,6 +63,11 @@ pub fn is_broken(status: &Status) -> bool {
     )
 }
 
+/// Whether a coordinator said it, not the transport, which names a source, or what stands between and speaks HTTP alone.
+fn answered(status: &Status) -> bool {
+    std::error::Error::source(status).is_none() && !status.message().contains("mapped from HTTP status code")
+}
+
 impl Client {
     /// The configured coordinator, asked by whom the settings say. Connects at the first call.
     ///
@@ -144,6 +149,14 @@ impl Client {
             return Failed::Error(anyhow::anyhow!(
                 "can't talk to the coordinator at {}: {why}",
                 redact::url(&self.uri)
+            ));
+        }
+        // As while the coordinator itself can't reach its artifacts.
+        if status.code() == Code::Unavailable && answered(&status) {
+            return Failed::Error(anyhow::anyhow!(
+                "the coordinator at {} can't do it now: {}",
+                redact::url(&self.uri),
+                status.message()
             ));
         }
         if status.code() == Code::Unavailable {

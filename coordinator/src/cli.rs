@@ -142,12 +142,17 @@ pub enum Command {
         /// Check beside the coordinator that uses the folder; what it clears away waits meanwhile
         #[arg(long)]
         online: bool,
+        /// Read artifacts that are in a bucket too, to compare their digests; without it their sizes alone are. Those in a
+        /// folder are always read
+        #[arg(long)]
+        deep: bool,
         #[arg(long, value_enum, default_value_t, value_name = "FORM")]
         output: Output,
     },
     /// Make a consistent, checked copy of the data folder, beside a running coordinator too
     ///
-    /// To restore, start the coordinator with the copy as its data_dir. Artifacts and compressed logs, which never
+    /// To restore, start the coordinator with the copy as its data_dir. Artifacts in a bucket (setting artifacts) stay
+    /// there, and are not in the copy; those in a folder are, wherever that is. Artifacts and compressed logs, which never
     /// change, share their bytes with the original on the same disk: copy to another to be safe from a broken one. Exit
     /// codes: 0 it is there, 1 the data has problems and no copy was kept, 2 it could not be made.
     Backup {

@@ -13,6 +13,7 @@ use klp_livepatch::task::TaskKind;
 use klp_telemetry::{LogFormat, export};
 use serde::{Deserialize, Serialize};
 
+use crate::blobs::place::Place;
 use crate::ledger::Rules;
 use crate::lifecycle::Retry;
 use crate::standing::Policy;
@@ -73,6 +74,28 @@ pub struct Config {
     /// The folder of the database, the artifacts and the logs; made if absent. Default: /var/lib/klp-farm for root,
     /// else `$XDG_STATE_HOME/klp-farm`, else `~/.local/state/klp-farm`.
     pub data_dir: PathBuf,
+
+    /// Where artifacts are kept, if not in the folder `blobs` in `data_dir`: `s3://BUCKET/PREFIX`, in what speaks S3, or
+    /// `file:///DIR`, in another folder. Nothing is moved there: the runbook tells how. Default: empty, in `data_dir`.
+    pub artifacts: Place,
+
+    /// The server that is asked for an `s3://` place, as in `https://s3.example.org:9000`. Default: none, Amazon's for
+    /// `artifacts_region`. Authorities beside the system's are taken from the environment's SSL_CERT_FILE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts_endpoint: Option<String>,
+
+    /// The region of the bucket; servers of one's own mostly have any. Default: us-east-1.
+    pub artifacts_region: String,
+
+    /// Lets `artifacts_endpoint` begin with `http://`: artifacts, though no keys, go there for everybody on the way to read.
+    /// Default: false.
+    pub artifacts_plain_http: bool,
+
+    /// A file with the credentials for an `s3://` place, in the form of `~/.aws/credentials` (its profile `default`), read
+    /// again when it changes. Default: none, the environment's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or
+    /// AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN, or AWS_CONTAINER_CREDENTIALS_*.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts_credentials: Option<PathBuf>,
 
     /// The catalog of supported codestreams: SUSE klp-build's supported.csv, or a TOML file with a `[[codestream]]` for each.
     /// Read again whenever it changes. Default: none.
@@ -211,6 +234,11 @@ impl Default for Config {
             auth_failures_per_minute: 30,
             retain_audit_days: 365,
             data_dir: default_data_dir(),
+            artifacts: Place::DataDir,
+            artifacts_endpoint: None,
+            artifacts_region: "us-east-1".to_owned(),
+            artifacts_plain_http: false,
+            artifacts_credentials: None,
             catalog: None,
             log_format: LogFormat::Human,
             otlp_endpoint: None,
@@ -342,6 +370,7 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             bad.push("setting data_dir is empty; name the folder that holds the coordinator's data".to_owned());
         }
+        artifacts::check(self, &mut bad);
         for (setting, address) in [("listen", Some(self.listen)), ("http_listen", self.http_listen)] {
             let Some(address) = address.filter(|address| !address.ip().to_canonical().is_loopback()) else {
                 continue;
@@ -427,6 +456,7 @@ fn default_data_dir() -> PathBuf {
     }
 }
 
+mod artifacts;
 mod current;
 #[cfg(test)]
 mod tests;

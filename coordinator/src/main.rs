@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use klp_coordinator::admin::{self, Backup, Findings, gc, init, rotate_ca, size};
+use klp_coordinator::admin::{self, Backup, Depth, Findings, gc, init, rotate_ca, size};
 use klp_coordinator::cli::{Args, Command, Output};
 use klp_coordinator::{Config, ConfigError, Coordinator, Heart, Pulse, Step};
 use klp_livepatch::words::amount;
@@ -40,7 +40,8 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
     let telemetry = klp_telemetry::init(&Setup {
         service: "klp-coordinator",
         logs: config.log_format,
-        level: "info",
+        // Each request's tries would be told one by one while a bucket is away; what came of them is.
+        level: "info,object_store=warn",
         otlp_endpoint: config.otlp_endpoint.as_deref(),
     });
     let done = match command {
@@ -57,7 +58,8 @@ async fn run(args: &Args, command: Option<Command>) -> anyhow::Result<ExitCode> 
             (None, true) => new_signer(&config, output),
             (None, false) => begin(&config, &names, (rotate_server, new_token), output).await,
         },
-        Some(command) => look_after(command, &config),
+        // Where it may block.
+        Some(command) => tokio::task::spawn_blocking(move || look_after(command, &config)).await?,
         None => serve(args, config).await.map(|()| ExitCode::SUCCESS),
     };
     telemetry.shutdown(LAST_SPANS).await;
@@ -144,17 +146,17 @@ fn another_ca(config: &Config, step: Step, force: bool, output: Output) -> anyho
 
 /// Runs a command on the data folder.
 fn look_after(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
-    let dir = &config.data_dir;
     let mut out = std::io::stdout();
     match command {
         // Done before.
         Command::Init { .. } => Ok(ExitCode::SUCCESS),
-        Command::Check { online, output } => {
-            let findings = admin::check(dir, online)?;
+        Command::Check { online, deep, output } => {
+            let depth = if deep { Depth::Deep } else { Depth::Usual };
+            let findings = admin::check(config, online, depth)?;
             tell(&mut out, output, &findings, |out| tell_findings(out, &findings))?;
             Ok(ExitCode::from(u8::from(!findings.sound)))
         }
-        Command::Backup { destination, output } => match admin::backup(dir, &destination)? {
+        Command::Backup { destination, output } => match admin::backup(config, &destination)? {
             Backup::Done(findings) => {
                 tell(&mut out, output, &findings, |out| tell_findings(out, &findings))?;
                 Ok(ExitCode::SUCCESS)
@@ -166,7 +168,7 @@ fn look_after(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
             }
         },
         Command::Gc { dry_run, output } => {
-            let cleared = gc::offline(dir, config.retain_ended_days, dry_run)?;
+            let cleared = gc::offline(config, dry_run)?;
             tell(&mut out, output, &cleared, |out| {
                 let verb = if dry_run {
                     "would be cleared away"
@@ -227,6 +229,13 @@ fn tell_findings(out: &mut impl Write, findings: &Findings) -> std::io::Result<(
         amount(logs.count, "log", "logs"),
         size(logs.bytes)
     )?;
+    if let Some(place) = &findings.artifacts_in {
+        let unread = match findings.unread_artifacts.count {
+            0 => "",
+            _ => "; their sizes were compared, with --deep their digests are too",
+        };
+        writeln!(out, "  the artifacts are in {place}, and no backup holds them{unread}")?;
+    }
     let (spare, stray) = (findings.unreferenced_artifacts, findings.unreferenced_logs);
     if spare.count + stray.count > 0 {
         writeln!(

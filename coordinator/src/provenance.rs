@@ -14,7 +14,6 @@ use klp_livepatch::provenance::{
 use klp_livepatch::report::{ExtractReport, Report};
 use klp_livepatch::task::AttemptId;
 use serde::Serialize;
-use tokio::io::AsyncReadExt;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::lifecycle::State;
@@ -149,11 +148,10 @@ impl<'a> Stater<'a> {
             path: digest.to_string().into(),
             error,
         };
-        let Some(mut file) = self.blobs.read(digest).await? else {
+        let Some(content) = self.blobs.read(digest).await? else {
             return Err(failed(std::io::ErrorKind::NotFound.into()));
         };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).await.map_err(failed)?;
+        let bytes = content.all().await?;
         let digests = self.blobs.aside().run(move || Digests::of(&bytes)).await;
         let digests = digests.map_err(|error| failed(std::io::Error::other(error)))?;
         match digests.blake3 == *digest {

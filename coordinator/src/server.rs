@@ -225,8 +225,7 @@ impl Coordinator {
             stop.clone(),
         );
         let (farm, farm_task) = started.await.map_err(corrupt)?;
-        let (received, stored) = metrics.artifacts();
-        let blobs = Blobs::open(folder.blobs(), aside)?.counting(received, stored);
+        let blobs = Blobs::open(&config, aside).await?.counting(metrics.artifacts());
         let space = Space::new(config.data_dir.clone(), config.min_free_bytes);
         let logs = Logs::new(folder.logs(), MAX_LOG, space.clone(), aside).counting(metrics.logs());
         let upkeep = upkeep(&current, Ground { clock, aside }, &store, &logs, &blobs, &stop);
@@ -237,6 +236,7 @@ impl Coordinator {
             scrape,
             gate,
             blobs,
+            normalised: Default::default(),
             logs,
             space,
             clock,

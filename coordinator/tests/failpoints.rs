@@ -4,6 +4,8 @@
 // Release builds have no failpoints.
 #![cfg(debug_assertions)]
 
+#[path = "../../tests/src/s3.rs"]
+mod s3;
 mod support;
 
 use std::collections::BTreeMap;
@@ -25,20 +27,37 @@ type Ends = BTreeMap<String, (i32, u32, Vec<String>)>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn death_at_any_commit_point_changes_no_outcome() {
-    let undisturbed = run(None).await;
+    die_at_each(
+        "",
+        &[
+            "before-commit",
+            "after-commit",
+            "before-answer",
+            "before-rename",
+            "after-rename",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn death_beside_an_upload_to_a_bucket_changes_no_outcome() {
+    let Some(server) = s3::S3::start() else { return };
+    die_at_each(&server.settings("klp"), &["before-rename", "after-rename"]).await;
+    let probes = server.keys().into_iter().filter(|key| key.contains("probe"));
+    assert_eq!(probes.count(), 0);
+}
+
+/// Each life has a data folder of its own, and settings like these.
+async fn die_at_each(settings: &str, points: &[&str]) {
+    let undisturbed = run(settings, None).await;
     assert_eq!(undisturbed.deaths, 0);
     assert_eq!(undisturbed.ends.len(), 5, "{:?}", undisturbed.ends);
-    for point in [
-        "before-commit",
-        "after-commit",
-        "before-answer",
-        "before-rename",
-        "after-rename",
-    ] {
+    for point in points {
         let mut died = 0;
         for count in 1.. {
             let failpoint = format!("{point}:{count}");
-            let disturbed = run(Some(&failpoint)).await;
+            let disturbed = run(settings, Some(&failpoint)).await;
             assert_eq!(disturbed.ends, undisturbed.ends, "killed at {failpoint}");
             died += disturbed.deaths;
             // It never got there so often: all places have had their turn.
@@ -85,8 +104,12 @@ struct Run {
 
 /// One life of a small farm: a livepatch that succeeds, one that is cancelled, and a worker that outlives its
 /// coordinator's deaths. What is asked for is asked again until it is answered.
-async fn run(failpoint: Option<&str>) -> Run {
+async fn run(settings: &str, failpoint: Option<&str>) -> Run {
     let folder = tempfile::tempdir().unwrap();
+    // A place of its own, too.
+    let own = format!("{}/{}\"", s3::S3::BUCKET, Uuid::now_v7());
+    let settings = settings.replace(&format!("{}/klp\"", s3::S3::BUCKET), &own);
+    std::fs::write(folder.path().join("c.toml"), settings).unwrap();
     let address = free_address();
     let deaths = Arc::new(AtomicU32::new(0));
     let keeper = tokio::spawn(keep(
@@ -112,12 +135,13 @@ async fn run(failpoint: Option<&str>) -> Run {
 
 /// Keeps a coordinator running: one that is to die, and after its death another.
 async fn keep(data_dir: std::path::PathBuf, address: String, failpoint: Option<String>, deaths: Arc<AtomicU32>) {
-    let mut process = Process::start_at(&data_dir, &address, failpoint.as_deref());
+    let config = data_dir.join("c.toml");
+    let mut process = Process::start_by(&config, &data_dir, &address, failpoint.as_deref());
     loop {
         tokio::time::sleep(Duration::from_millis(5)).await;
         if process.child.try_wait().unwrap().is_some() {
             deaths.fetch_add(1, Ordering::SeqCst);
-            process = Process::start_at(&data_dir, &address, None);
+            process = Process::start_by(&config, &data_dir, &address, None);
         }
     }
 }

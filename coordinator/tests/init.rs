@@ -71,7 +71,7 @@ async fn a_running_coordinator_keeps_its_data_and_a_backup_lets_in_whom_it_did()
     assert!(code == 2 && err.contains("a coordinator uses"), "{err}");
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy");
-    assert!(matches!(backup(&farm.config.data_dir, &copy).unwrap(), Backup::Done(_)));
+    assert!(matches!(backup(&farm.config, &copy).unwrap(), Backup::Done(_)));
     assert_eq!(mode(&copy.join("tls/ca.key")), 0o600);
     let mut config = farm.config.clone();
     config.data_dir = copy;

@@ -356,7 +356,10 @@ impl Farm {
             "an outcome was committed twice: {outcomes:?}"
         );
         let checked = command_on(None, "klp-coordinator")
-            .args(["check", "--online"])
+            .args(["check", "--online", "--deep"])
+            .envs(self.env.iter().cloned())
+            .arg("--config")
+            .arg(self.dir.path().join("coordinator.toml"))
             .arg("--data-dir")
             .arg(self.dir.path().join("coordinator"))
             .output()

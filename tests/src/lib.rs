@@ -16,6 +16,7 @@ mod net;
 mod proc;
 pub mod prometheus;
 mod qemu;
+mod s3;
 pub mod suse;
 mod tools;
 
@@ -28,6 +29,7 @@ pub use manager::Manager;
 pub use net::Net;
 pub use proc::{Proc, command_on, program, wait_until};
 pub use qemu::Machine;
+pub use s3::S3;
 pub use tools::{Tools, runs};
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Copies a data folder as it is at one moment, beside the coordinator that uses it.
 //!
-//! The database is copied as one read transaction, which holds up no writer; then the artifacts that the copy names and
-//! the logs of its tasks. Nothing is cleared away meanwhile, and contents never change, so all that the copy names is
+//! The database is copied as one read transaction, which holds up no writer; then the artifacts that the copy names, unless
+//! they are in a bucket, and the logs of its tasks. Nothing is cleared away meanwhile, and contents never change, so all that the copy names is
 //! there. It is made under another name, checked, and renamed into place.
 
 use std::fs::{self, File};
@@ -13,9 +13,11 @@ use rusqlite::Connection;
 use rusqlite::backup::StepResult;
 
 use super::Folder;
-use super::check::{Findings, examine};
+use super::check::{Depth, Findings, examine};
+use crate::aside::Aside;
 use crate::auth::files;
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, mark};
+use crate::config::Config;
 use crate::disk::{link_or_copy, sync_folder};
 use crate::logs;
 use crate::store::audit;
@@ -28,12 +30,14 @@ pub enum Backup {
     Unsound(Findings),
 }
 
-/// Copies the data folder `dir` to `destination`, which must not exist.
+/// Copies the data folder to `destination`, which must not exist. Artifacts in a bucket are not copied; the copy is checked
+/// against them.
 ///
 /// # Errors
 /// It could not be copied; nothing is left at the destination.
-pub fn backup(dir: &Path, destination: &Path) -> anyhow::Result<Backup> {
-    let folder = Folder::existing(dir)?;
+pub fn backup(config: &Config, destination: &Path) -> anyhow::Result<Backup> {
+    let folder = Folder::existing(&config.data_dir)?;
+    let blobs = Blobs::at(config, Aside::Threads)?;
     ensure!(
         fs::symlink_metadata(destination).is_err(),
         "{} exists already, and a backup overwrites nothing; name another destination",
@@ -47,11 +51,11 @@ pub fn backup(dir: &Path, destination: &Path) -> anyhow::Result<Backup> {
         .with_context(|| format!("can't make a folder in {}", parent.display()))?;
     let copy = Folder::new(aside.path());
     copy_database(&folder, &copy).context("can't copy the database")?;
-    copy_artifacts(&folder, &copy).context("can't copy the artifacts")?;
+    let copied = copy_artifacts(&blobs, &copy).context("can't copy the artifacts")?;
     copy_logs(&folder, &copy).context("can't copy the logs")?;
     copy_identity(&folder, &copy).context("can't copy the certificates")?;
+    let mut findings = examine(&copy, &copied, Depth::Usual).context("can't check the copy")?;
     drop(kept);
-    let mut findings = examine(&copy).context("can't check the copy")?;
     if !findings.sound {
         return Ok(Backup::Unsound(findings));
     }
@@ -89,12 +93,18 @@ fn copy_database(from: &Folder, to: &Folder) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn copy_artifacts(from: &Folder, to: &Folder) -> anyhow::Result<()> {
-    let (source, target) = (Blobs::at(from.blobs()), Blobs::at(to.blobs()));
+/// Copies contents that are files; those in a bucket stay there, and are the copy's too.
+fn copy_artifacts(blobs: &Blobs, to: &Folder) -> anyhow::Result<Blobs> {
     fs::create_dir_all(to.blobs())?;
+    if blobs.folder().is_none() {
+        return Ok(blobs.clone());
+    }
+    let target = Blobs::in_folder(to.blobs(), Aside::Threads);
     let db = audit::open_existing(&to.database())?;
     audit::each_content(&db, |digest, _, user| {
-        let (from, to) = (source.path(&digest), target.path(&digest));
+        let (Some(from), Some(to)) = (blobs.path(&digest), target.path(&digest)) else {
+            return Ok(());
+        };
         if let Some(shard) = to.parent() {
             fs::create_dir_all(shard)?;
         }
@@ -105,7 +115,7 @@ fn copy_artifacts(from: &Folder, to: &Folder) -> anyhow::Result<()> {
         }
     })?;
     sync_tree(&to.blobs())?;
-    Ok(())
+    Ok(target)
 }
 
 fn copy_logs(from: &Folder, to: &Folder) -> anyhow::Result<()> {
@@ -131,6 +141,11 @@ fn copy_identity(from: &Folder, to: &Folder) -> anyhow::Result<()> {
     let (from_bare, to_bare) = (files::bare_signer(from.path()), files::bare_signer(to.path()));
     if from_bare.try_exists()? {
         klp_identity::files::write_private(&to_bare, &klp_identity::files::read(&from_bare)?)?;
+    }
+    // By which a bucket is known as this farm's.
+    let (from_mark, to_mark) = (mark(from.path()), mark(to.path()));
+    if from_mark.try_exists()? {
+        klp_identity::files::write_public(&to_mark, &klp_identity::files::read(&from_mark)?)?;
     }
     let (from, to) = (files::folder(from.path()), files::folder(to.path()));
     if !from.try_exists()? {

@@ -1,15 +1,17 @@
 //! Verifies a data folder: the database in itself, and the files it speaks of.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use klp_livepatch::outcome::Digest;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::Folder;
-use crate::blobs::Blobs;
-use crate::disk::present;
+use crate::aside::Aside;
+use crate::blobs::{BlobError, Blobs};
+use crate::config::Config;
 use crate::logs;
 use crate::store::audit::{self, Amounts};
 use crate::store::{StoreError, is_corrupt};
@@ -31,6 +33,11 @@ pub struct Findings {
     pub unlisted: usize,
     pub database: Amounts,
     pub artifacts: Files,
+    /// The bucket that artifacts are in, where they are not in the data folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts_in: Option<String>,
+    /// Artifacts of which only sizes were compared, not digests: those in a bucket, unless it was asked for.
+    pub unread_artifacts: Files,
     pub logs: Files,
     /// Artifacts that no outcome names, as the upload comes before the outcome; no problem.
     pub unreferenced_artifacts: Files,
@@ -42,6 +49,15 @@ pub struct Findings {
 pub struct Problem {
     pub what: String,
     pub next_step: &'static str,
+}
+
+/// How thoroughly artifacts are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Files are read, objects in a bucket are listed.
+    Usual,
+    /// Objects are read, too.
+    Deep,
 }
 
 /// How many files there are, and how many bytes.
@@ -69,12 +85,14 @@ impl Findings {
     }
 }
 
-/// Checks a data folder; with `online`, beside the coordinator that uses it.
+/// Checks a data folder, and the artifacts where they are; with `online`, beside the coordinator that uses it.
 ///
 /// # Errors
 /// It could not be checked.
-pub fn check(dir: &Path, online: bool) -> anyhow::Result<Findings> {
+pub fn check(config: &Config, online: bool, depth: Depth) -> anyhow::Result<Findings> {
+    let dir = &config.data_dir;
     let folder = Folder::existing(dir)?;
+    let blobs = Blobs::at(config, Aside::Threads)?;
     let mut lock = None;
     if !online {
         lock = folder
@@ -87,18 +105,19 @@ pub fn check(dir: &Path, online: bool) -> anyhow::Result<Findings> {
         );
     }
     let kept = folder.keep_all()?;
-    let findings = examine(&folder);
+    let findings = examine(&folder, &blobs, depth);
     drop((kept, lock));
     findings
 }
 
 /// Checks a folder from which nothing is cleared away meanwhile.
-pub(super) fn examine(folder: &Folder) -> anyhow::Result<Findings> {
+pub(super) fn examine(folder: &Folder, blobs: &Blobs, depth: Depth) -> anyhow::Result<Findings> {
     let mut findings = Findings {
         data_dir: folder.path().to_owned(),
+        artifacts_in: blobs.folder().is_none().then(|| blobs.whereabouts()),
         ..Findings::default()
     };
-    match examine_all(folder, &mut findings) {
+    match examine_all(folder, blobs, depth, &mut findings) {
         Err(error) if error.chain().any(corrupt) => {
             let path = folder.database();
             findings.problem(
@@ -117,7 +136,7 @@ fn corrupt(error: &(dyn std::error::Error + 'static)) -> bool {
     store || error.downcast_ref().is_some_and(is_corrupt)
 }
 
-fn examine_all(folder: &Folder, findings: &mut Findings) -> anyhow::Result<()> {
+fn examine_all(folder: &Folder, blobs: &Blobs, depth: Depth, findings: &mut Findings) -> anyhow::Result<()> {
     let mut db = audit::open_existing(&folder.database())?;
     let mut contents = Vec::new();
     {
@@ -132,50 +151,63 @@ fn examine_all(folder: &Folder, findings: &mut Findings) -> anyhow::Result<()> {
             Ok::<_, rusqlite::Error>(())
         })?;
     }
-    let blobs = Blobs::at(folder.blobs());
-    for (digest, size, user) in &contents {
-        match content_problem(&blobs, digest, *size)? {
+    examine_artifacts(blobs, depth, &contents, findings)?;
+    examine_logs(folder, &db, findings)
+}
+
+/// Looks for what the database names. A listing tells what there is, where each look would be a question of its own.
+fn examine_artifacts(
+    blobs: &Blobs,
+    depth: Depth,
+    contents: &[(Digest, u64, String)],
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let mut there = HashMap::new();
+    let listed = blobs.each(&CancellationToken::new(), |stored| {
+        there.insert(stored.digest, stored.size);
+        Ok::<_, BlobError>(())
+    });
+    listed.context("can't list the artifacts")?;
+    let read = depth == Depth::Deep || blobs.folder().is_some();
+    for (digest, size, user) in contents {
+        let problem = match there.get(digest) {
+            None => Some("is missing".to_owned()),
+            Some(found) if found != size => Some(format!("has {found} bytes instead of {size}")),
+            Some(_) if read => damage(blobs, digest),
+            Some(_) => {
+                findings.unread_artifacts.add(*size);
+                None
+            }
+        };
+        match problem {
             None => findings.artifacts.add(*size),
             Some(problem) => findings.problem(
                 format!(
                     "artifact {user}: its content {} {problem}",
-                    blobs.path(digest).display()
+                    blobs.whereabouts_of(digest)
                 ),
-                "copy that file from a backup, or submit the livepatch again under another name",
+                "copy it there from a backup, or submit the livepatch again under another name",
             ),
         }
     }
-    let mut named: Vec<String> = contents.iter().map(|(digest, ..)| digest.to_string()).collect();
-    named.sort_unstable();
-    blobs
-        .each(|digest, size, _| {
-            if named.binary_search(&digest.to_string()).is_err() {
-                findings.unreferenced_artifacts.add(size);
-            }
-            Ok::<_, io::Error>(())
-        })
-        .with_context(|| format!("can't list {}", folder.blobs().display()))?;
-    examine_logs(folder, &db, findings)
+    for (digest, ..) in contents {
+        there.remove(digest);
+    }
+    there
+        .values()
+        .for_each(|size| findings.unreferenced_artifacts.add(*size));
+    Ok(())
 }
 
-/// What is wrong with a content's file, if anything is.
-fn content_problem(blobs: &Blobs, digest: &Digest, size: u64) -> anyhow::Result<Option<String>> {
-    let path = blobs.path(digest);
-    let read = || {
-        let Some(file) = present(std::fs::File::open(&path))? else {
-            return Ok(Some("is missing".to_owned()));
-        };
-        let found = file.metadata()?.len();
-        if found != size {
-            return Ok(Some(format!("has {found} bytes instead of {size}")));
-        }
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(file)?;
-        let found = Digest::from_hasher(&hasher);
-        Ok((found != *digest).then(|| format!("is damaged: its digest is {found}")))
-    };
-    // A file that can't be read is a finding; that another can be is seen next.
-    Ok(read().unwrap_or_else(|error: io::Error| Some(format!("can't be read: {error}"))))
+/// What is wrong with a content that is there, if anything is. One that can't be read is a finding; that another can be is
+/// seen next.
+fn damage(blobs: &Blobs, digest: &Digest) -> Option<String> {
+    match blobs.measure(digest) {
+        Ok(Some(found)) if found == *digest => None,
+        Ok(Some(found)) => Some(format!("is damaged: its digest is {found}")),
+        Ok(None) => Some("is missing".to_owned()),
+        Err(error) => Some(format!("can't be read: {error}")),
+    }
 }
 
 fn examine_logs(folder: &Folder, db: &rusqlite::Connection, findings: &mut Findings) -> anyhow::Result<()> {

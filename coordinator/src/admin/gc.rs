@@ -5,21 +5,21 @@
 //! Content stays for an hour after it came, as it comes before the outcome that names it; should that take longer, the
 //! worker is told that it is missing and sends it again.
 
+use std::collections::HashMap;
 use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
+use klp_livepatch::outcome::Digest;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::Folder;
 use super::check::Files;
 use crate::aside::Aside;
-use crate::blobs::Blobs;
+use crate::blobs::{BATCH, BlobError, Blobs};
 use crate::clock::Clock;
-use crate::config::Current;
+use crate::config::{Config, Current};
 use crate::lifecycle::Millis;
 use crate::logs;
 use crate::store::{self, audit, forget};
@@ -42,11 +42,12 @@ pub struct Cleared {
 ///
 /// # Errors
 /// The folder is in use, or the disk's or the database's.
-pub fn offline(dir: &Path, retain_ended_days: u32, dry_run: bool) -> anyhow::Result<Cleared> {
+pub fn offline(config: &Config, dry_run: bool) -> anyhow::Result<Cleared> {
+    let dir = &config.data_dir;
     let folder = Folder::existing(dir)?;
-    let before = cutoff(Clock::system().now(), retain_ended_days);
+    let before = cutoff(Clock::system().now(), config.retain_ended_days);
     if dry_run {
-        return look(&folder, before);
+        return look(&folder, &Blobs::at(config, Aside::Threads)?, before);
     }
     let Some(_lock) = folder
         .try_own()
@@ -57,7 +58,9 @@ pub fn offline(dir: &Path, retain_ended_days: u32, dry_run: bool) -> anyhow::Res
             dir.display()
         );
     };
-    let cleared = clear(&folder, &Blobs::at(folder.blobs()), before, &CancellationToken::new())?;
+    // As a coordinator does before it clears away in a bucket: it sees that it is this farm's.
+    let blobs = super::wait_for(Blobs::open(config, Aside::Threads))??;
+    let cleared = clear(&folder, &blobs, before, &CancellationToken::new())?;
     cleared.context("a check or a backup reads the folder; try again when it is done")
 }
 
@@ -107,7 +110,7 @@ fn came_long_ago(when: SystemTime) -> bool {
 }
 
 /// What clearing would clear.
-fn look(folder: &Folder, before: Millis) -> anyhow::Result<Cleared> {
+fn look(folder: &Folder, blobs: &Blobs, before: Millis) -> anyhow::Result<Cleared> {
     let mut db = audit::open_existing(&folder.database())?;
     let db = db.transaction()?;
     let mut cleared = Cleared::default();
@@ -124,9 +127,9 @@ fn look(folder: &Folder, before: Millis) -> anyhow::Result<Cleared> {
         logs += u64::from(!audit::has_task(&db, task)?);
     }
     cleared.logs = logs;
-    Blobs::at(folder.blobs()).each(|digest, size, came| {
-        if came_long_ago(came) && !audit::names_content(&db, &digest, before)? {
-            cleared.artifacts.add(size);
+    blobs.each(&CancellationToken::new(), |stored| {
+        if came_long_ago(stored.came) && !audit::names_content(&db, &stored.digest, before)? {
+            cleared.artifacts.add(stored.size);
         }
         Ok::<_, anyhow::Error>(())
     })?;
@@ -168,16 +171,25 @@ fn clear(folder: &Folder, blobs: &Blobs, before: Millis, stop: &CancellationToke
             cleared.logs += 1;
         }
     }
-    blobs.each(|digest, size, came| {
-        if stop.is_cancelled() || !came_long_ago(came) {
-            return Ok(());
+    let mut remove = |batch: &mut HashMap<Digest, u64>| {
+        let needed = |digest: &Digest| audit::names_content(&db, digest, Millis::MIN).map_err(Failed::from);
+        for digest in blobs.remove_unless(batch.keys().copied(), needed)? {
+            cleared.artifacts.add(batch.get(&digest).copied().unwrap_or_default());
         }
-        let needed = || audit::names_content(&db, &digest, Millis::MIN).map_err(Failed::from);
-        if blobs.remove_unless(&digest, needed)? {
-            cleared.artifacts.add(size);
-        }
+        batch.clear();
         Ok::<_, Failed>(())
+    };
+    let mut batch = HashMap::new();
+    blobs.each(stop, |stored| {
+        if came_long_ago(stored.came) {
+            batch.insert(stored.digest, stored.size);
+        }
+        match batch.len() {
+            BATCH.. => remove(&mut batch),
+            _ => Ok(()),
+        }
     })?;
+    remove(&mut batch)?;
     Ok(Some(cleared))
 }
 
@@ -185,7 +197,7 @@ fn clear(folder: &Folder, blobs: &Blobs, before: Millis, stop: &CancellationToke
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error("can't clear the artifacts: {0}")]
-    Io(#[from] io::Error),
+    Blobs(#[from] BlobError),
     #[error("can't ask the database: {0}")]
     Sql(#[from] rusqlite::Error),
 }

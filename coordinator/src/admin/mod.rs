@@ -1,5 +1,7 @@
 //! What an operator does to a data folder: have it checked ([`check`](check())), copied ([`backup`](backup())), and
 //! cleared of what nobody needs ([`gc`]). All but the offline clearing may be done beside a running coordinator.
+//!
+//! They block, so they are called on a thread of a runtime where that holds up nobody.
 
 mod backup;
 mod check;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 
 pub use backup::{Backup, backup};
-pub use check::{Findings, check};
+pub use check::{Depth, Findings, check};
 
 /// A coordinator's data folder and what is where in it.
 #[derive(Clone, Debug)]
@@ -51,6 +53,7 @@ impl Folder {
         self.0.join("farm.db")
     }
 
+    /// Where artifacts are, unless they are configured to be elsewhere; always in a backup that holds them.
     pub fn blobs(&self) -> PathBuf {
         self.0.join("blobs")
     }
@@ -80,6 +83,12 @@ impl Folder {
         let lock = File::create(self.0.join("gc-lock"))?;
         held(lock.try_lock()).map(|held| held.then_some(lock))
     }
+}
+
+/// Waits for what is done over the network, where that holds up nobody: commands and upkeep are on threads of their own.
+fn wait_for<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Handle::try_current()?;
+    Ok(runtime.block_on(work))
 }
 
 fn held(locked: Result<(), TryLockError>) -> io::Result<bool> {

@@ -7,7 +7,6 @@ use klp_livepatch::words::amount;
 use klp_proto::v1::livepatch_service_server::LivepatchService;
 use klp_proto::{MAX_ANSWER, MAX_CHUNK, convert, v1};
 use prost::Message;
-use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
@@ -152,7 +151,9 @@ impl LivepatchService for Livepatches {
             );
             return Err(Status::failed_precondition(message));
         }
-        let groups = groups::of_tasks(&self.0.blobs, &tasks).await.map_err(blob_status)?;
+        let groups = groups::of_tasks(&self.0.blobs, &self.0.normalised, &tasks)
+            .await
+            .map_err(blob_status)?;
         let group = |group: klp_livepatch::grouping::Group| v1::Group {
             arch: group.arch.to_string(),
             codestreams: group.codestreams.iter().map(ToString::to_string).collect(),
@@ -232,16 +233,14 @@ pub(super) async fn download(
     request: v1::GetArtifactRequest,
 ) -> Result<Response<Stream<v1::ArtifactChunk>>, Status> {
     let digest = wire::field("digest", &request.digest)?;
-    let Some(mut file) = shared.blobs.read(&digest).await.map_err(blob_status)? else {
+    let Some(mut content) = shared.blobs.read(&digest).await.map_err(blob_status)? else {
         return Err(Status::not_found(format!(
             "no artifact with the digest {digest} is stored"
         )));
     };
     Ok(stream(|client| async move {
         loop {
-            let mut data = Vec::with_capacity(MAX_CHUNK);
-            let read = (&mut file).take(MAX_CHUNK as u64).read_to_end(&mut data).await;
-            read.map_err(|error| super::io_status(&error, &error))?;
+            let data = content.next(MAX_CHUNK).await.map_err(blob_status)?;
             if data.is_empty() || client.send(Ok(v1::ArtifactChunk { data })).await.is_err() {
                 return Ok(());
             }

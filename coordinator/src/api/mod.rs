@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::config::Current;
 use crate::errands::Errands;
 use crate::farm::Farm;
+use crate::groups::Normalised;
 use crate::logs::{LogError, Logs};
 use crate::metrics::{Metrics, Scrape};
 use crate::space::Space;
@@ -53,6 +54,7 @@ pub struct Shared {
     pub errands: Errands,
     pub catalog: CatalogFile,
     pub blobs: Blobs,
+    pub normalised: Normalised,
     pub logs: Logs,
     pub space: Space,
     /// Rung with the number of a livepatch's newest event.
@@ -117,6 +119,12 @@ fn blob_status(error: BlobError) -> Status {
     match &error {
         BlobError::WrongDigest { .. } | BlobError::WrongSize { .. } => Status::invalid_argument(error.to_string()),
         BlobError::Io { error: io, .. } => io_status(&error, io),
+        BlobError::Remote { .. } | BlobError::Unusable { .. } => {
+            tracing::error!(%error, "a request failed");
+            Status::unavailable(format!(
+                "the coordinator {error}; nothing was lost: workers keep what they made and send it again"
+            ))
+        }
     }
 }
 

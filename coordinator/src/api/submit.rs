@@ -55,8 +55,11 @@ async fn store(shared: &Shared, deed: &Deed, parsed: Parsed) -> Result<Response<
     want_room(shared, id).await?;
     let spec = if chosen { spec } else { choose(shared, id, spec).await? };
     // Nothing of it is cleared away until the livepatch that names it is stored.
-    let _pin = shared.blobs.pin(&spec.fixes.iter().map(artifact).collect::<Vec<_>>());
-    keep(shared, &spec.fixes, contents).await?;
+    let _pin = shared
+        .blobs
+        .pin(&spec.fixes.iter().map(artifact).collect::<Vec<_>>())
+        .await;
+    Box::pin(keep(shared, &spec.fixes, contents)).await?;
     try_out(shared, id, &spec).await?;
     let (now, config) = (Now::of(&shared.clock), shared.config.now());
     let submission = Submission {
@@ -220,15 +223,16 @@ async fn keep(shared: &Shared, fixes: &[Fix], contents: Vec<Vec<u8>>) -> Result<
             ));
         }
         if shared.blobs.size(&digest).await.map_err(blob_status)?.is_none() {
-            let upload = shared.blobs.begin(digest, content.len() as u64).await;
+            let upload = shared.blobs.begin(digest, content.len() as u64);
             let mut upload = upload.map_err(blob_status)?;
             upload.write(content).await.map_err(blob_status)?;
             upload.finish().await.map_err(blob_status)?;
         }
     }
     let mut absent = Vec::new();
-    for (i, fix) in fixes.iter().enumerate() {
-        let stored = shared.blobs.size(&fix.digest).await.map_err(blob_status)?;
+    let digests: Vec<Digest> = fixes.iter().map(|fix| fix.digest).collect();
+    let sizes = shared.blobs.sizes(&digests).await.map_err(blob_status)?;
+    for (i, (fix, stored)) in fixes.iter().zip(sizes).enumerate() {
         if stored != Some(fix.size) {
             absent.push(Violation {
                 field: format!("fixes[{i}]"),

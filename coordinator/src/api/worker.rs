@@ -104,7 +104,7 @@ impl WorkerService for Workers {
             }
             None => {}
         }
-        let mut upload = self.0.blobs.begin(digest, header.size).await.map_err(blob_status)?;
+        let mut upload = self.0.blobs.begin(digest, header.size).map_err(blob_status)?;
         while let Some(message) = parts.message().await? {
             let Some(Part::Data(data)) = message.part else {
                 return Err(wire::invalid("part", "after an upload's header come its bytes"));
@@ -173,7 +173,7 @@ async fn settle(
         }));
     }
     // Before it is asked what is there, and until what names it is stored.
-    let pin = shared.blobs.pin(&outcome.artifacts);
+    let pin = shared.blobs.pin(&outcome.artifacts).await;
     let missing = shared.blobs.missing(&outcome.artifacts).await.map_err(blob_status)?;
     let committing = Committing {
         attempt,

@@ -57,6 +57,78 @@ fn every_bad_setting_is_named() {
 }
 
 #[test]
+fn settings_of_artifacts_that_dont_fit_are_named_and_no_secret_is_repeated() {
+    let of = |text: &str| toml::from_str::<Config>(text).unwrap().validate();
+    let bucket = "artifacts = \"s3://farm/klp\"\n";
+    for right in [
+        "",
+        bucket,
+        &format!("{bucket}artifacts_endpoint = \"https://s3.example.org:9000/\"\nartifacts_region = \"garage\"\n"),
+        &format!("{bucket}artifacts_endpoint = \"http://10.0.0.1:9000\"\nartifacts_plain_http = true\n"),
+        "artifacts = \"file:///srv/artifacts\"\n",
+    ] {
+        of(right).unwrap();
+    }
+    for (wrong, said) in [
+        (
+            "artifacts_endpoint = \"https://s3.example.org\"",
+            "setting artifacts_endpoint is for artifacts in a bucket",
+        ),
+        (
+            "artifacts_credentials = \"/c\"",
+            "setting artifacts_credentials is for artifacts in a bucket",
+        ),
+        (
+            "artifacts = \"file:///srv/a\"\nartifacts_plain_http = true",
+            "setting artifacts_plain_http is for artifacts in a bucket, and artifacts is \"file:///srv/a\"",
+        ),
+        (
+            &format!("{bucket}artifacts_endpoint = \"http://10.0.0.1:9000\""),
+            "setting artifacts_endpoint is asked without TLS",
+        ),
+        (
+            &format!("{bucket}artifacts_endpoint = \"s3.example.org\""),
+            "setting artifacts_endpoint is no server's address",
+        ),
+        (
+            &format!("{bucket}artifacts_endpoint = \"ftp://s3.example.org\""),
+            "setting artifacts_endpoint is no server's address",
+        ),
+        (
+            &format!("{bucket}artifacts_endpoint = \"https://s3.example.org/farm\""),
+            "setting artifacts_endpoint is no server's address",
+        ),
+        (
+            &format!("{bucket}artifacts_endpoint = \"https://a:hunter2@s3\""),
+            "setting artifacts_endpoint holds a user or password",
+        ),
+        (
+            &format!("{bucket}artifacts_region = \"\""),
+            "setting artifacts_region is",
+        ),
+    ] {
+        let error = of(wrong).unwrap_err().to_string();
+        assert!(
+            error.contains(said) && error.lines().count() == 1 && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    for (place, said) in [
+        ("gs://farm", "artifacts can't be kept at gs://"),
+        ("s3://AKIA:hunter2@farm/x", "holds no user, password or parameters"),
+    ] {
+        std::fs::write(&path, format!("readers = 4\nartifacts = \"{place}\"\n")).unwrap();
+        let error = Config::read(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("line 2") && error.contains(said) && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn branches_are_read_and_bad_names_refused_with_their_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.toml");

@@ -35,6 +35,11 @@ impl Process {
         Self::launch(data_dir, &[], address, failpoint)
     }
 
+    /// As [`Process::start_at`], with settings from a file.
+    pub fn start_by(config: &Path, data_dir: &Path, address: &str, failpoint: Option<&str>) -> Process {
+        Self::launch(data_dir, &["--config", config.to_str().unwrap()], address, failpoint)
+    }
+
     fn launch(data_dir: &Path, args: &[&str], address: &str, failpoint: Option<&str>) -> Process {
         let mut child = Command::new(BINARY)
             .args(["--insecure", "--listen", address, "--data-dir"])
