@@ -188,7 +188,7 @@ async fn a_step_that_breaks_off_leaves_papers_that_belong_together_and_can_be_ta
     farm.trust(&both);
     // Half-way, a backup has all that it takes to go on.
     let copy = farm.config.data_dir.with_file_name("copy");
-    assert!(matches!(backup(&farm.config.data_dir, &copy).unwrap(), Backup::Done(_)));
+    assert!(matches!(backup(&farm.config, &copy).unwrap(), Backup::Done(_)));
     let kept = std::fs::read_to_string(copy.join("tls/ca-next.key")).unwrap();
     assert_eq!(kept, read(&farm, "ca-next.key"));
     // The new CA has begun to issue, and the coordinator's certificate is the former's still.
