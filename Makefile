@@ -11,9 +11,11 @@ KUBERNETES_VALIDATE := 1.37.0
 # Ignored tests are those that take minutes and gigabytes: this is where they run. Many wait for what they started, so one more
 # than there are cores runs at a time.
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all --test-threads $(shell echo $$(($$(nproc) + 1))),cargo test --no-fail-fast)
+APART := package(klp-tests) & (binary(artifacts) | binary(control) | binary(disk_full) | binary(faults) | binary(fixes) | binary(hostile) | \
+    binary(isolation) | binary(provenance) | binary(real_kernels) | binary(rogue) | binary(suse) | binary(terminal))
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
-.PHONY: demo test test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz deny advisories try-upgrade
+.PHONY: demo test test-apart test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz deny advisories try-upgrade
 
 ## demo: the main job on real kernels, start to end
 demo: release
@@ -26,6 +28,13 @@ test: deps test-deps
 	$(MAKE) -j2 lint test-trees
 	KLP_FARM_PROMETHEUS=$(CACHE)/prometheus KLP_FARM_AXE=$(CACHE)/axe-core KLP_FARM_S3=$(CACHE)/s3s-fs \
 	    KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) $(CARGO_TEST) --locked --workspace $(CARGO_TEST_ARGS)
+
+## test-apart: whole farms once more, with coordinator and workers on hosts of their own, under mutual TLS; as root
+test-apart: deps test-deps
+	cargo build --locked --workspace --all-targets
+	$(MAKE) test-trees
+	KLP_FARM_TESTS_APART=1 KLP_FARM_S3=$(CACHE)/s3s-fs KLP_FARM_TREES=$(TREES) KLP_FARM_FOREIGN_TREES=$(FOREIGN_TREES) \
+	    cargo nextest run --no-fail-fast --locked --workspace -E '$(APART)'
 
 lint: deps
 	cargo fmt --all --check

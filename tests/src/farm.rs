@@ -17,6 +17,8 @@ pub struct Farm {
     coordinator: Option<Proc>,
     /// Where the coordinator and the CLI run, if not on this host.
     host: Option<String>,
+    /// Hosts of its own, with the workers away from the coordinator.
+    apart: Option<Net>,
     /// Who may call it; `None`: it is on loopback, and asks nobody.
     pub identity: Option<Identity>,
     /// Of all its processes.
@@ -65,6 +67,9 @@ impl Default for WorkerOptions<'_> {
 }
 
 const LOOPBACK: &str = "127.0.0.1";
+
+/// Set for `make test-apart`: farms have hosts of their own, and so mutual TLS, unless they serve HTTP, which is tried on loopback.
+const APART: &str = "KLP_FARM_TESTS_APART";
 
 /// Submits the livepatch `lp`: a function of a module, on all of bookworm's own kernels.
 pub const SUBMIT: [&str; 14] = [
@@ -124,6 +129,21 @@ impl Farm {
     }
 
     fn start_with(net: Option<&Net>, env: Env, settings: &str) -> Self {
+        let asked = std::env::var_os(APART).is_some() && !settings.contains("http_listen");
+        match (net, asked) {
+            (None, true) => {
+                let apart = Net::new().expect("make test-apart needs network namespaces, and so root");
+                let farm = Self::start_at(Some(&apart), env, settings);
+                Self {
+                    apart: Some(apart),
+                    ..farm
+                }
+            }
+            _ => Self::start_at(net, env, settings),
+        }
+    }
+
+    fn start_at(net: Option<&Net>, env: Env, settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("temporary folder");
         Self::configure(dir.path(), settings);
         let host = net.map(|net| net.here.clone());
@@ -145,6 +165,7 @@ impl Farm {
             workers: Vec::new(),
             coordinator: Some(coordinator),
             host,
+            apart: None,
             env,
             url,
             dir,
@@ -168,6 +189,7 @@ impl Farm {
             coordinator: None,
             identity: None,
             host: None,
+            apart: None,
             env: Env::new(),
             url,
             http: None,
@@ -230,7 +252,10 @@ impl Farm {
 
     /// Starts a worker and waits until the farm knows it.
     pub fn add_worker(&mut self, options: WorkerOptions<'_>) {
-        let host = self.host.clone();
+        let host = match &self.apart {
+            Some(net) => Some(net.away.clone()),
+            None => self.host.clone(),
+        };
         self.add_worker_on(host.as_deref(), options);
     }
 
