@@ -11,8 +11,9 @@ KUBERNETES_VALIDATE := 1.37.0
 # Ignored tests are those that take minutes and gigabytes: this is where they run. Many wait for what they started, so one more
 # than there are cores runs at a time.
 CARGO_TEST := $(if $(shell command -v cargo-nextest),cargo nextest run --no-fail-fast --run-ignored all --test-threads $(shell echo $$(($$(nproc) + 1))),cargo test --no-fail-fast)
-APART := package(klp-tests) & (binary(artifacts) | binary(control) | binary(disk_full) | binary(faults) | binary(fixes) | binary(hostile) | \
-    binary(isolation) | binary(provenance) | binary(real_kernels) | binary(rogue) | binary(suse) | binary(terminal))
+# Beside those that need what only loopback has: a bucket, a terminal, keys of a farm without TLS.
+APART := package(klp-tests) & (binary(control) | binary(disk_full) | binary(faults) | binary(fixes) | binary(hostile) | \
+    binary(isolation) | binary(real_kernels) | binary(rogue) | binary(suse))
 CARGO_TEST_ARGS := $(if $(shell command -v cargo-nextest),,-- --include-ignored)
 
 .PHONY: demo test test-apart test-trees build release man packages lint-packages try-packages lint-kubernetes deps test-deps trees foreign-trees lint bench bench-farm bench-symbols eval screenshots simulate mutants cargo-mutants fuzz deny advisories try-upgrade

@@ -1,7 +1,8 @@
 //! A farm: a coordinator and workers as processes, and the CLI to use them.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -314,27 +315,34 @@ impl Farm {
     }
 
     /// Runs `klp-farm` with these arguments against this farm.
-    pub fn cli<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> CommandResult {
+    pub fn cli<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> CommandResult {
+        let output = self.command(args).stdin(Stdio::null()).output().expect("klp-farm runs");
+        CommandResult {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs it beside the test; its output is in files of this name.
+    pub fn cli_beside<S: AsRef<OsStr>>(&self, name: &str, args: impl IntoIterator<Item = S>) -> Proc {
+        Proc::start_as(name, self.command(args), self.dir.path())
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = command_on(self.host.as_deref(), "klp-farm");
         if let Some(identity) = &self.identity {
             command
                 .env("KLP_FARM_CA", &identity.ca)
                 .env("KLP_FARM_TOKEN", &identity.admin);
         }
-        let output = command
+        command
             .envs(self.env.iter().cloned())
             .env("KLP_FARM_COORDINATOR", &self.url)
             .env_remove("KLP_WORK_DIR")
             .current_dir(self.dir.path())
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .expect("klp-farm runs");
-        CommandResult {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+            .args(args);
+        command
     }
 
     /// The names of all livepatches the coordinator stores.

@@ -188,20 +188,7 @@ fn logs_are_followed_from_before_the_first_attempt_to_the_end() {
     let Some(farm) = farm(1) else { return };
     ok(&farm, &["drain", "a", "--reason", "set up"]);
     ok(&farm, &SUBMIT);
-    let mut following = klp_tests::Proc::start(
-        "logs",
-        "klp-farm",
-        [
-            "--coordinator",
-            farm.url.as_str(),
-            "logs",
-            "lp",
-            "-f",
-            "--output",
-            "json",
-        ],
-        farm.dir.path(),
-    );
+    let mut following = farm.cli_beside("logs", ["logs", "lp", "-f", "--output", "json"]);
     wait_until(Duration::from_secs(20), "it says what it waits for", || {
         following.log().contains("waiting: a is drained").then_some(())
     });

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use klp_tests::{Farm, Proc, SUBMIT, WorkerOptions, trees, wait_until};
+use klp_tests::{Farm, SUBMIT, WorkerOptions, trees, wait_until};
 use serde_json::Value;
 
 /// A farm with one worker, to which a livepatch was just submitted.
@@ -67,12 +67,7 @@ fn a_terminated_worker_hands_back_at_once() {
 #[test]
 fn a_watch_outlives_its_coordinator_and_misses_nothing() {
     let Some((mut farm, _)) = busy_farm() else { return };
-    let mut watch = Proc::start(
-        "watch",
-        "klp-farm",
-        ["--coordinator", farm.url.as_str(), "watch", "lp", "--output", "json"],
-        farm.dir.path(),
-    );
+    let mut watch = farm.cli_beside("watch", ["watch", "lp", "--output", "json"]);
     watch.wait_for_line("{\"number\":3,");
     farm.restart_coordinator();
     let status = watch.wait();

@@ -57,7 +57,7 @@ fn burgled(isolation: &str) -> String {
     );
     let data = farm.dir.path().join("a");
     fs::write(data.join("scratch/other"), "another attempt's").unwrap();
-    let address = farm.url.trim_start_matches("http://").replace(':', "/");
+    let address = farm.url.split_once("://").unwrap().1.replace(':', "/");
     let script = BURGLAR
         .replace("TREE", trees.join("x86_64").join(&codestream).to_str().unwrap())
         .replace("DATA", data.to_str().unwrap())
