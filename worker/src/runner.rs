@@ -106,8 +106,9 @@ pub fn clear_scratch(data_dir: &Path) -> io::Result<()> {
         fs::remove_dir_all(&scratch)?;
     }
     fs::create_dir_all(&scratch)?;
-    // What is in there is other users', where tools run as such.
-    fs::set_permissions(scratch, Permissions::from_mode(0o700))
+    // Tools that are somebody else go through it where they have no file system of their own. Only the worker can list it, and
+    // names there can't be guessed.
+    fs::set_permissions(scratch, Permissions::from_mode(0o711))
 }
 
 /// Runs an attempt to its end; whatever happens, there is a product.

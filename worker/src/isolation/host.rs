@@ -2,7 +2,9 @@
 //! doesn't hold, is missing, with the reason.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +48,10 @@ pub(super) async fn look(
             Ok(groups) => isolation.groups = Some(groups),
             Err(why) => drop(missing.insert(Fence::Cgroup, why)),
         }
-        let base = tempfile::tempdir_in(data_dir).map_err(|e| format!("can't try the fences: {e}"))?;
+        // Reached as an attempt's own folder is, by tools that are somebody else.
+        let passable = Permissions::from_mode(0o711);
+        let base = tempfile::Builder::new().permissions(passable).tempdir_in(data_dir);
+        let base = base.map_err(|e| format!("can't try the fences: {e}"))?;
         isolation = try_all(isolation, &mut missing, base.path()).await?;
     }
     isolation.decision = decide(&settings.policy, &missing)?;
@@ -98,7 +103,7 @@ async fn tried(
 ) -> Result<BTreeMap<Fence, String>, String> {
     let cell = isolation.cell([]).writing(room).map_err(|e| e.to_string())?;
     let text = serde_json::to_string(questions).map_err(|e| e.to_string())?;
-    let command = Command::new(&isolation.program, "/")
+    let command = Command::new(&isolation.program, room.path())
         .arg(TRY_FENCES)
         .arg(text)
         .within(&cell);
