@@ -33,6 +33,7 @@ clean_up() {
     for mount in "$trees" /dev /proc /sys; do
         umount --recursive "$root$mount" 2>/dev/null || umount --lazy "$root$mount" 2>/dev/null || true
     done
+    umount "$root" 2>/dev/null || umount --lazy "$root" 2>/dev/null || true
     # Never into what is still mounted.
     rm -rf --one-file-system "$work"
     exit "$status"
@@ -49,6 +50,8 @@ mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Cod
 say "a clean $release in $root, from this machine's own mirror"
 debootstrap --variant=minbase "$release" "$root" "${mirror:-http://deb.debian.org/debian/}" >"$work/debootstrap.log" 2>&1 ||
     { tail -n 20 "$work/debootstrap.log" >&2; fail "debootstrap did not come to its end"; }
+# The worker's tools get a root of their own, which only a root that is a mount can be changed for.
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount --bind /dev "$root/dev"
