@@ -103,13 +103,19 @@ impl Isolation {
     /// What of these paths tools can't read because they are somebody else, with what to do.
     pub fn unreadable<'p>(&self, paths: impl IntoIterator<Item = &'p Path>) -> Option<String> {
         let (user, _) = self.owner()?;
-        let shut = |path: &&Path| {
+        let lacks = |path: &Path, to_dir: u32| {
             path.metadata().is_ok_and(|found| {
-                let needed = if found.is_dir() { 0o005 } else { 0o004 };
+                let needed = if found.is_dir() { to_dir } else { 0o004 };
                 found.uid() != user && found.mode() & needed != needed
             })
         };
-        let path = paths.into_iter().find(shut)?.display();
+        // In a file system of their own they are shown what is there, whatever is around it on the host.
+        let come_by = !self.decision.up.contains(&Fence::Files);
+        let shut = |path: &'p Path| match lacks(path, 0o005) {
+            true => Some(path),
+            false => path.ancestors().skip(1).find(|dir| come_by && lacks(dir, 0o001)),
+        };
+        let path = paths.into_iter().find_map(shut)?.display();
         Some(format!(
             "tools run as another user ({user}), who can't read {path}; allow it with chmod -R o+rX {path}"
         ))
