@@ -112,12 +112,16 @@ impl Isolation {
         // In a file system of their own they are shown what is there, whatever is around it on the host.
         let come_by = !self.decision.up.contains(&Fence::Files);
         let shut = |path: &'p Path| match lacks(path, 0o005) {
-            true => Some(path),
-            false => path.ancestors().skip(1).find(|dir| come_by && lacks(dir, 0o001)),
+            true => Some((path, "read", "-R o+rX")),
+            false => {
+                let dir = path.ancestors().skip(1).find(|dir| come_by && lacks(dir, 0o001));
+                dir.map(|dir| (dir, "pass through", "o+x"))
+            }
         };
-        let path = paths.into_iter().find_map(shut)?.display();
+        let (path, what, mode) = paths.into_iter().find_map(shut)?;
+        let path = path.display();
         Some(format!(
-            "tools run as another user ({user}), who can't read {path}; allow it with chmod -R o+rX {path}"
+            "tools run as another user ({user}), who can't {what} {path}; allow it with chmod {mode} {path}"
         ))
     }
 
@@ -228,4 +232,52 @@ pub fn announced(isolation: &Isolation) -> BTreeMap<Fence, Option<String>> {
     let up = up.iter().map(|fence| (*fence, None));
     up.chain(down.iter().map(|(fence, why)| (*fence, Some(why.clone()))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn another_user(up: &[Fence]) -> Isolation {
+        Isolation {
+            decision: Decision {
+                up: BTreeSet::from_iter(up.iter().copied()),
+                down: BTreeMap::new(),
+            },
+            means: Means::Root {
+                user: 65_533,
+                group: 65_533,
+            },
+            ..Isolation::clone(&Isolation::none())
+        }
+    }
+
+    #[test]
+    fn what_another_user_can_t_reach_is_told_with_what_opens_that_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, tree) = (dir.path().join("home"), dir.path().join("home/tree"));
+        fs::create_dir_all(&tree).unwrap();
+        let allow = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        allow(dir.path(), 0o755);
+        allow(&home, 0o700);
+        allow(&tree, 0o755);
+        let told = |up: &[Fence]| another_user(up).unreadable([tree.as_path()]);
+        let through = told(&[Fence::User]).unwrap();
+        assert!(through.ends_with(&format!("chmod o+x {}", home.display())), "{through}");
+        assert_eq!(
+            told(&[Fence::User, Fence::Files]),
+            None,
+            "it is shown without its surroundings"
+        );
+        assert_eq!(told(&[]), None, "tools are who the worker is");
+        allow(&home, 0o711);
+        assert_eq!(told(&[Fence::User]), None);
+        allow(&tree, 0o711);
+        let read = told(&[Fence::User, Fence::Files]).unwrap();
+        assert!(read.ends_with(&format!("chmod -R o+rX {}", tree.display())), "{read}");
+    }
 }
