@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use klp_livepatch::task::{AttemptId, TaskId};
+use klp_livepatch::task::{AttemptId, LivepatchId, TaskId};
 use klp_livepatch::words::amount;
 use klp_proto::v1::livepatch_service_server::LivepatchService;
 use klp_proto::{MAX_ANSWER, MAX_CHUNK, convert, v1};
 use prost::Message;
+use rusqlite::Connection;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
@@ -17,9 +18,26 @@ use super::{
 };
 use crate::groups;
 use crate::ledger;
-use crate::store::{self, LivepatchState, Tx};
+use crate::store::{self, LivepatchRow, LivepatchState, TaskRow, Tx};
 
 pub struct Livepatches(pub Arc<Shared>);
+
+impl Livepatches {
+    /// A livepatch, and of its tasks what `tasks_of` reads.
+    async fn with_tasks(
+        &self,
+        livepatch: Option<v1::LivepatchRef>,
+        tasks_of: impl FnOnce(&Connection, LivepatchId) -> rusqlite::Result<Vec<TaskRow>> + Send + 'static,
+    ) -> Result<(LivepatchRow, Vec<TaskRow>), Status> {
+        let name = livepatch_name(livepatch)?;
+        let query = move |db: &Connection| {
+            let livepatch = look_up(db, &name)?;
+            let tasks = tasks_of(db, livepatch.id)?;
+            Ok::<_, Failed>((livepatch, tasks))
+        };
+        Ok(self.0.store.read(query).await?)
+    }
+}
 
 #[tonic::async_trait]
 impl LivepatchService for Livepatches {
@@ -30,16 +48,11 @@ impl LivepatchService for Livepatches {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         let request = request.into_inner();
-        let (name, without) = (livepatch_name(request.livepatch)?, request.without_reports);
-        let query = move |db: &rusqlite::Connection| {
-            let livepatch = look_up(db, &name)?;
-            let tasks = match without {
-                true => store::bare_tasks_of(db, livepatch.id)?,
-                false => store::tasks_of(db, livepatch.id)?,
-            };
-            Ok::<_, Failed>((livepatch, tasks))
+        let tasks_of = match request.without_reports {
+            true => store::bare_tasks_of,
+            false => store::tasks_of,
         };
-        let (livepatch, tasks) = self.0.store.read(query).await?;
+        let (livepatch, tasks) = self.with_tasks(request.livepatch, tasks_of).await?;
         let open = tasks.iter().filter(|t| t.status.is_open()).map(|t| t.id);
         let mut live = self.0.farm.live(open.collect()).await;
         let tasks = tasks.into_iter().map(|task| {
@@ -49,7 +62,7 @@ impl LivepatchService for Livepatches {
         let mut answer = v1::GetResponse {
             livepatch: Some(wire::livepatch(&livepatch)),
             tasks: tasks.collect(),
-            reports_omitted: without,
+            reports_omitted: request.without_reports,
         };
         if answer.encoded_len() > MAX_ANSWER {
             answer.reports_omitted = true;
@@ -100,7 +113,7 @@ impl LivepatchService for Livepatches {
         let request = request.into_inner();
         let task: TaskId = wire::field("task_id", &request.task_id)?;
         let number = request.attempt;
-        let query = move |db: &rusqlite::Connection| {
+        let query = move |db: &Connection| {
             let Some(task) = store::task(db, task)? else {
                 return Err(Failed(Status::not_found(format!("there is no task {task}"))));
             };
@@ -137,13 +150,7 @@ impl LivepatchService for Livepatches {
     }
 
     async fn groups(&self, request: Request<v1::GroupsRequest>) -> Result<Response<v1::GroupsResponse>, Status> {
-        let name = livepatch_name(request.into_inner().livepatch)?;
-        let query = move |db: &rusqlite::Connection| {
-            let livepatch = look_up(db, &name)?;
-            let tasks = store::tasks_of(db, livepatch.id)?;
-            Ok::<_, Failed>((livepatch, tasks))
-        };
-        let (livepatch, tasks) = self.0.store.read(query).await?;
+        let (livepatch, tasks) = self.with_tasks(request.into_inner().livepatch, store::tasks_of).await?;
         if livepatch.state == LivepatchState::Running {
             let message = format!(
                 "`{}` is still running; its groups are known when it has ended",
@@ -170,13 +177,7 @@ impl LivepatchService for Livepatches {
         &self,
         request: Request<v1::ProvenanceRequest>,
     ) -> Result<Response<Self::ProvenanceStream>, Status> {
-        let name = livepatch_name(request.into_inner().livepatch)?;
-        let query = move |db: &rusqlite::Connection| {
-            let livepatch = look_up(db, &name)?;
-            let tasks = store::tasks_of(db, livepatch.id)?;
-            Ok::<_, Failed>((livepatch, tasks))
-        };
-        let (livepatch, tasks) = self.0.store.read(query).await?;
+        let (livepatch, tasks) = self.with_tasks(request.into_inner().livepatch, store::tasks_of).await?;
         let shared = Arc::clone(&self.0);
         Ok(stream(|client| async move {
             provenance::codestreams(&shared, &livepatch, tasks, &client).await
