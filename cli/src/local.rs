@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use klp_coordinator::{Config, Coordinator};
+use klp_livepatch::Arch;
 use klp_livepatch::names::LivepatchName;
 use klp_livepatch::task::Platform;
-use klp_livepatch::{Arch, CodestreamFilter};
 use klp_worker::trees::{TreeStore, kdir};
 use klp_worker::{WorkerConfig, config, worker};
 use serde::{Deserialize, Serialize};
@@ -131,14 +131,9 @@ impl LocalFarm {
                 kernel_source: std::env::var_os("KLP_KERNEL_SOURCE").map(PathBuf::from),
                 catalog,
                 suse_data_dir: (!local.kdir).then(|| local.data_dir.clone()),
-                slots: std::thread::available_parallelism().map_or(1, |n| n.get().min(64) as u32),
+                slots: config::default_slots(),
                 tools: config::ToolPaths::from_env(),
-                tuned: config::Tunable::new(config::Tuned {
-                    codestreams: CodestreamFilter::all(),
-                    memory: config::default_memory(),
-                    readiness_period: Duration::from_secs(60),
-                    grace: Duration::from_secs(2),
-                }),
+                tuned: config::Tunable::new(config::Tuned::at_a_desk()),
                 isolation: Default::default(),
             },
             stop.clone().cancelled_owned(),

@@ -2,12 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use klp_coordinator::{Config, Coordinator};
-use klp_livepatch::CodestreamFilter;
 use klp_telemetry::{LogArgs, LogFormat};
 use klp_worker::{WorkerConfig, config, worker};
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,12 +72,7 @@ pub async fn run(args: UpArgs) -> Result<(), Failed> {
             suse_data_dir: config::default_suse_data_dir(),
             slots: args.slots,
             tools: config::ToolPaths::from_env(),
-            tuned: config::Tunable::new(config::Tuned {
-                codestreams: CodestreamFilter::all(),
-                memory: config::default_memory(),
-                readiness_period: Duration::from_secs(60),
-                grace: Duration::from_secs(2),
-            }),
+            tuned: config::Tunable::new(config::Tuned::at_a_desk()),
             isolation: Default::default(),
         },
         stop.clone().cancelled_owned(),

@@ -17,6 +17,18 @@ pub struct Tuned {
     pub grace: Duration,
 }
 
+impl Tuned {
+    /// For a worker within a command on somebody's desk: all codestreams, and what it runs is handed back soon when it stops.
+    pub fn at_a_desk() -> Self {
+        Self {
+            codestreams: CodestreamFilter::all(),
+            memory: super::default_memory(),
+            readiness_period: Duration::from_secs(60),
+            grace: Duration::from_secs(2),
+        }
+    }
+}
+
 /// Clones see the same.
 #[derive(Clone, Debug)]
 pub struct Tunable(Arc<RwLock<Arc<Tuned>>>);
