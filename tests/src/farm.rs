@@ -407,6 +407,21 @@ impl Farm {
         });
     }
 
+    /// That an extraction has ended and its worker keeps its outcome, with the lease renewed for longer than it lasts.
+    pub fn keeps_an_outcome(&self, name: &str, worker: &str) {
+        std::thread::sleep(Duration::from_secs(4));
+        let tasks = self.tasks(name);
+        let waiting = tasks.iter().find(|task| task["kind"] == "extract");
+        let waiting = waiting.expect("an extraction");
+        assert_eq!(
+            (&waiting["attempt"], &waiting["progress"]),
+            (&1.into(), &"delivering".into()),
+            "{waiting}"
+        );
+        let outbox = std::fs::read_dir(self.dir.path().join(worker).join("outbox"));
+        assert!(outbox.expect("an outbox").count() > 0);
+    }
+
     /// Waits for a livepatch's end, which must be its success.
     pub fn ends_in_success(&self, name: &str) {
         let state = wait_until(Duration::from_secs(120), "the livepatch ends", || {

@@ -17,6 +17,7 @@ mod proc;
 pub mod prometheus;
 mod qemu;
 mod s3;
+mod serve;
 pub mod suse;
 mod tools;
 
@@ -30,6 +31,7 @@ pub use net::Net;
 pub use proc::{Proc, command_on, program, wait_until};
 pub use qemu::Machine;
 pub use s3::S3;
+pub use serve::serve;
 pub use tools::{Tools, runs};
 
 use std::path::{Path, PathBuf};

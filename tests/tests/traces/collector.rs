@@ -1,13 +1,13 @@
 //! An OTLP collector that keeps what it gets.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 
+use klp_tests::serve;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 /// A span as it arrived.
@@ -37,23 +37,12 @@ pub struct Collector {
 
 impl Collector {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
         let kept = Kept::default();
         let service = TraceServiceServer::new(kept.clone());
-        let (sender, address) = mpsc::channel();
-        runtime.spawn(async move {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            sender.send(listener.local_addr().unwrap()).unwrap();
-            let server = tonic::transport::Server::builder().add_service(service);
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await
-        });
+        let (url, runtime) = serve(Server::builder().add_service(service));
         Self {
             kept,
-            url: format!("http://{}", address.recv().unwrap()),
+            url,
             _runtime: runtime,
         }
     }

@@ -3,14 +3,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 use axum::http::{HeaderMap, Uri, header};
 use klp_proto::protocol::VERSION_HEADER;
 use klp_proto::v1;
 use klp_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
+use klp_tests::serve;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 /// A coordinator of the future: it refuses the first session, and speaks to the next in a version that nobody knows yet.
@@ -29,23 +29,12 @@ struct Seen {
 
 impl Future {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
         let seen = Arc::<Seen>::default();
         let service = WorkerServiceServer::new(Service(seen.clone()));
-        let (sender, address) = mpsc::channel();
-        runtime.spawn(async move {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            sender.send(listener.local_addr().unwrap()).unwrap();
-            let server = tonic::transport::Server::builder().add_service(service);
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await
-        });
+        let (url, runtime) = serve(Server::builder().add_service(service));
         Self {
             seen,
-            url: format!("http://{}", address.recv().unwrap()),
+            url,
             _runtime: runtime,
         }
     }
