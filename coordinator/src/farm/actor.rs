@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::mind::{Answer, Mind};
-use super::{Farm, Inbox, Input, Pulse, Signal, trace};
+use super::mind::Mind;
+use super::{Answer, Farm, Inbox, Input, Pulse, Signal, trace};
 use crate::clock::Clock;
 use crate::config::{Config, Current};
 use crate::ledger::{self, Now};

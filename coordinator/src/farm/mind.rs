@@ -11,7 +11,7 @@ use klp_telemetry::TraceParent;
 use tokio::sync::watch;
 
 use super::roster::{Lent, Roster, WorkerView};
-use super::{Live, Order, Pulse, Report, SessionId, Signal};
+use super::{Answer, Live, Order, Pulse, Report, SessionId, Signal};
 use crate::clock::utc;
 use crate::config::Config;
 use crate::ledger::{Grant, Loss};
@@ -42,15 +42,6 @@ pub struct Mind {
     pub(super) roster: Roster,
     /// Workers that have spoken since it was last looked at whether they lost something.
     heard: BTreeSet<WorkerName>,
-}
-
-/// What a session is to be told.
-pub struct Answer {
-    #[cfg_attr(not(test), expect(dead_code, reason = "simulated wires go by it"))]
-    pub session: SessionId,
-    pub signals: watch::Sender<Signal>,
-    pub orders: Vec<Order>,
-    pub worker: WorkerName,
 }
 
 impl Mind {

@@ -101,6 +101,15 @@ pub struct Pulse {
     pub leased: usize,
 }
 
+/// What a session is to be told.
+pub struct Answer {
+    #[cfg_attr(not(test), expect(dead_code, reason = "simulated wires go by it"))]
+    pub session: SessionId,
+    pub signals: watch::Sender<Signal>,
+    pub orders: Vec<Order>,
+    pub worker: WorkerName,
+}
+
 /// What the farm's loop takes in.
 pub enum Input {
     Changes(Vec<Change>),
